@@ -1,0 +1,1 @@
+"""What things are: regions, parcel sources, taxonomies, Sentinel-2 facts and the contract of a cube."""

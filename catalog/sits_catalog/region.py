@@ -1,0 +1,177 @@
+"""A region: a named area with a season, its imagery, its parcels and the rules for labels and splits."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from sits_catalog.parcel_source import ParcelSource
+from sits_catalog.sentinel2 import BANDS, DEFAULT_BANDS
+
+__all__ = ["Imagery", "LabelRule", "Place", "Region", "Season", "SplitRule"]
+
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Season:
+    """First and last day of a series, both included; it may cross New Year."""
+
+    start: date
+    end: date
+
+    def __post_init__(self) -> None:
+        if self.end < self.start:
+            raise ValueError(
+                f"season ends on {self.end}, before it starts on {self.start}; swap start and end "
+                "(a season that crosses New Year ends in the later year)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a region lies: exactly one of `bbox`, `file` and `around`."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees (WGS 84)."""
+    file: str | None = None
+    """A vector file whose polygons, dissolved, are the region."""
+    around: Literal["parcels"] | None = None
+    """The bounding box of the parcels, grown by `margin_m`."""
+    margin_m: float = 500.0
+    crs: str | None = None
+    """Forces one UTM zone ("EPSG:32631") for a region that leaves the zone by less than 50 km."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("bbox", "file", "around") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "place needs exactly one of bbox, file and around; "
+                f"it has {' and '.join(given) if given else 'none of them'}"
+            )
+        if self.bbox is not None:
+            _check_bbox(self.bbox)
+
+
+def _check_bbox(bbox: tuple[float, float, float, float]) -> None:
+    west, south, east, north = bbox
+    if not (-180 <= west <= 180 and -180 <= east <= 180):
+        raise ValueError(f"longitudes must lie in -180..180, got west {west} and east {east}")
+    if not (-90 <= south <= 90 and -90 <= north <= 90):
+        raise ValueError(
+            f"latitudes must lie in -90..90, got south {south} and north {north}; the order is W,S,E,N in degrees"
+        )
+    if west > east:
+        raise ValueError(
+            f"west {west} is greater than east {east}; a region across the antimeridian is not supported: "
+            "build its two halves as two regions"
+        )
+    if south > north:
+        raise ValueError(f"south {south} is greater than north {north}; the order is W,S,E,N")
+    if west == east or south == north:
+        raise ValueError(f"the box {west},{south},{east},{north} has no area")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imagery:
+    """Where the scenes come from and which of them are used."""
+
+    source: Literal["simulated", "stac", "safe", "sentinel-hub"] = "simulated"
+    path: str | None = None
+    """A static STAC catalogue or ItemCollection (file or http(s) URL), or a folder of .SAFE products."""
+    bands: tuple[str, ...] = DEFAULT_BANDS
+    max_cloud: float = 100.0
+    """Scenes whose metadata say more cloud than this, in per cent, are left out."""
+    resampling: Literal["nearest", "bilinear"] = "nearest"
+    """How 20 m and 60 m bands come to 10 m: repeated, or bilinear that never bleeds nodata."""
+    climate: str = "temperate"
+    """simulated only: the climate that the archive is written for."""
+    dates: int = 24
+    """simulated only: number of acquisitions in the season."""
+    seed: int = 0
+    """simulated only: seed of the archive."""
+
+    def __post_init__(self) -> None:
+        unknown = [band for band in self.bands if band not in BANDS]
+        if unknown or not self.bands or len(set(self.bands)) != len(self.bands):
+            raise ValueError(f"bands must be distinct names out of {', '.join(BANDS)}; got {', '.join(self.bands)}")
+        if not 0 <= self.max_cloud <= 100:
+            raise ValueError(f"max_cloud is a share in per cent, 0..100; got {self.max_cloud}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRule:
+    """How parcels become pixels."""
+
+    rule: Literal["area", "center", "all_touched"] = "area"
+    """`area`: the parcel that covers most of a pixel; `center` and `all_touched`: GDAL's rules, later rows win."""
+    min_coverage: float = 0.5
+    """Share of a pixel its best parcel must cover to win it (rule `area`)."""
+    finer: tuple[Literal[2, 4], ...] = ()
+    """Finer label lattices to write: 2 is 5 m, 4 is 2.5 m."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_coverage <= 1:
+            raise ValueError(f"min_coverage must lie in (0, 1], got {self.min_coverage}")
+        if len(set(self.finer)) != len(self.finer):
+            raise ValueError(f"finer lists a lattice twice: {self.finer}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRule:
+    """How the region is cut into train, validation and test."""
+
+    block_m: int = 2560
+    """Side of the square blocks that never straddle splits; a multiple of 640 m."""
+    buffer_m: float = 100.0
+    """Pixels nearer than this to another split's parcels belong to no split."""
+    shares: dict[Literal["train", "validation", "test"], float] = field(
+        default_factory=lambda: {"train": 0.6, "validation": 0.2, "test": 0.2}
+    )
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.block_m <= 0 or self.block_m % 640:
+            raise ValueError(f"block_m must be a multiple of 640 m (the side of a chip), got {self.block_m}")
+        if not 0 <= self.buffer_m <= 100:
+            raise ValueError(f"buffer_m must lie in 0..100 m (parcels are known within 110 m), got {self.buffer_m}")
+        if any(share < 0 for share in self.shares.values()) or abs(sum(self.shares.values()) - 1) > 1e-9:
+            raise ValueError(f"the shares of the splits must be positive and sum to 1, got {self.shares}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A named area with a season: what `sits-build --region` takes."""
+
+    id: str
+    season: Season
+    place: Place
+    title: str = ""
+    imagery: Imagery = field(default_factory=Imagery)
+    parcels: ParcelSource | None = None
+    taxonomy: str | None = None
+    """Name of a shipped taxonomy or path of a CSV; None: one class a crop code that occurs."""
+    labels: LabelRule = field(default_factory=LabelRule)
+    splits: SplitRule = field(default_factory=SplitRule)
+    folder: Path = field(default_factory=Path)
+    """Folder that relative paths of the region file start from; not a key of the file."""
+
+    def __post_init__(self) -> None:
+        if not _ID.fullmatch(self.id):
+            raise ValueError(
+                f"a region's id names its folder: lower-case letters, digits, '.', '_' and '-' only; got {self.id!r}"
+            )
+
+    def resolve(self, path: str) -> str:
+        """`path` as the region file means it: URLs and absolute paths as they are, others from its folder."""
+        if "://" in path or Path(path).is_absolute():
+            return path
+        return str(self.folder / path)
+
+    def replace(self, **changes: object) -> Region:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # checked by __post_init__

@@ -1,0 +1,44 @@
+"""What every source of scenes can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import shapely
+from odc.geo.geobox import GeoBox
+from sits_catalog.region import Season
+from sits_pipeline.values import AuditSample, Raster, Scene
+
+__all__ = ["SceneSource", "SourceError"]
+
+
+class SourceError(Exception):
+    """A source that cannot be used at all: a missing folder, a broken catalogue, an address that does not answer."""
+
+
+class SceneSource(Protocol):
+    """Finds scenes and reads their pixels on their own grid; small and picklable, so that it travels to workers."""
+
+    def search(self, area: shapely.Geometry, season: Season) -> tuple[Scene, ...]:
+        """Scenes whose footprint meets `area` (lon/lat) and whose sensing time lies in `season` or within a day of it.
+
+        The order is by id. The day more on both sides is for solar days that differ from UTC days.
+        Raises SourceError.
+        """
+        ...
+
+    def sample(self, scene: Scene) -> AuditSample:
+        """Pixels for the audit of the BOA offset, thinned over the whole scene; they never depend on a region.
+
+        Raises OSError where a file cannot be read.
+        """
+        ...
+
+    def read(self, scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Raster:
+        """A window a band around `geobox`, `pad` source pixels larger on each side, and SCL (never padded).
+
+        A band that cannot be read is a ReadFailure in the result, never an exception and never zeros.
+        Pixels outside of a file are 0.
+        """
+        ...

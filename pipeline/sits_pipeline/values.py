@@ -37,8 +37,8 @@ class Scene:
     provider: str
     """"earth-search", "simulated", "safe", ...: whose radiometry rule applies."""
     collection: str
-    datetime: datetime
-    """Mean sensing time, UTC."""
+    sensed: datetime
+    """Sensing time, UTC."""
     platform: str
     orbit: int | None
     """Relative orbit, 1..143."""
@@ -83,7 +83,7 @@ class Verdict:
     audited: int | None
     """Offset the pixels ask for; None: undecided."""
     applied: int | None
-    """Offset that is added; None: the sample could not be read and the rule is not firm, so the item counts as unread."""
+    """Offset that is added; None: the rule is not firm and the sample could not be read, so the item is unread."""
     medians: Mapping[str, float]
     """Median DN a band behind the verdict."""
     n_pixels: int
@@ -116,7 +116,7 @@ class Acquisition:
     @property
     def sensing_time(self) -> datetime:
         """Mean sensing time of the merged scenes."""
-        seconds = [scene.datetime.timestamp() for scene in self.scenes]
+        seconds = [scene.sensed.timestamp() for scene in self.scenes]
         return datetime.fromtimestamp(round(sum(seconds) / len(seconds)), UTC)
 
     @property

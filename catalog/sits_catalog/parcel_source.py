@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ParcelSource"]
+__all__ = ["NationalSource", "ParcelEdition", "ParcelSource"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,70 @@ class ParcelSource:
     """`region`: what no parcel covers is background; `parcels`: nothing is known between the parcels;
     or the path of a polygon file inside of which everything is declared."""
     source: str | None = None
-    """Name of a shipped parcel source."""
+    """Name of a shipped parcel source, from which the other fields are completed."""
     year: int | None = None
+    licence: str | None = None
+    attribution: str | None = None
+    """Whom a map made of these parcels must name."""
 
     def __post_init__(self) -> None:
         if self.path is None and self.source is None:
             raise ValueError("parcels need a path, or the name of a shipped source under `source`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParcelEdition:
+    """One year of a national source: where it is published, and what differs from the other years."""
+
+    year: int
+    addresses: tuple[str, ...]
+    """Where the provider offers it; several where one archive comes in parts."""
+    layer: str | None = None
+    id: str | None = None
+    """Column of this year, where it differs from the source's."""
+    code: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NationalSource:
+    """A source of parcels that the catalog knows: columns, CRS, licence and the years it was published for."""
+
+    id: str
+    title: str
+    provider: str
+    home: str
+    """Page of the provider."""
+    licence: str
+    attribution: str
+    crs: str
+    id_column: str | None = None
+    code_column: str | None = None
+    name_column: str | None = None
+    labelled_area: str = "region"
+    editions: tuple[ParcelEdition, ...]
+
+    def edition(self, year: int | None) -> ParcelEdition:
+        """The edition of a year; ValueError names the years there are."""
+        for edition in self.editions:
+            if edition.year == year:
+                return edition
+        years = ", ".join(str(edition.year) for edition in self.editions)
+        asked = "no year was given" if year is None else f"not of {year}"
+        raise ValueError(f"parcel source {self.id!r} has editions of {years}; {asked}")
+
+    def parcels(self, year: int | None, path: str) -> ParcelSource:
+        """The edition of a year as a parcel source that reads the file at `path`."""
+        edition = self.edition(year)
+        return ParcelSource(
+            path=path,
+            layer=edition.layer,
+            id=edition.id or self.id_column,
+            code=edition.code or self.code_column,
+            name=self.name_column,
+            crs=self.crs,
+            labelled_area=self.labelled_area,
+            source=self.id,
+            year=edition.year,
+            licence=self.licence,
+            attribution=self.attribution,
+        )

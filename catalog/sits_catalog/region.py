@@ -15,6 +15,7 @@ from sits_catalog.sentinel2 import BANDS, DEFAULT_BANDS
 __all__ = ["Imagery", "LabelRule", "Place", "Region", "Season", "SplitRule"]
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_UTM = re.compile(r"EPSG:32[67](0[1-9]|[1-5]\d|60)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,25 +56,36 @@ class Place:
             )
         if self.bbox is not None:
             _check_bbox(self.bbox)
+        if not 0 <= self.margin_m < float("inf"):
+            raise ValueError(f"margin_m must be 0 m or more, got {self.margin_m}")
+        if self.crs is not None and not _UTM.fullmatch(self.crs):
+            raise ValueError(f"place.crs forces a UTM zone, EPSG:32601..32660 or EPSG:32701..32760; got {self.crs!r}")
 
 
 def _check_bbox(bbox: tuple[float, float, float, float]) -> None:
     west, south, east, north = bbox
+    order = "the order is W,S,E,N: longitude, latitude, longitude, latitude in degrees"
+    if not (_is_latitude(south) and _is_latitude(north)):
+        swapped = _is_latitude(west) and _is_latitude(east) and -180 <= south <= 180 and -180 <= north <= 180
+        hint = f"; latitude seems to come first: did you mean {south},{west},{north},{east}?" if swapped else ""
+        raise ValueError(f"latitudes must lie in -90..90, got south {south} and north {north}; {order}{hint}")
     if not (-180 <= west <= 180 and -180 <= east <= 180):
-        raise ValueError(f"longitudes must lie in -180..180, got west {west} and east {east}")
-    if not (-90 <= south <= 90 and -90 <= north <= 90):
-        raise ValueError(
-            f"latitudes must lie in -90..90, got south {south} and north {north}; the order is W,S,E,N in degrees"
-        )
+        raise ValueError(f"longitudes must lie in -180..180, got west {west} and east {east}; {order}")
     if west > east:
         raise ValueError(
-            f"west {west} is greater than east {east}; a region across the antimeridian is not supported: "
+            f"west {west} is greater than east {east}; {order}, and a region across the antimeridian is not supported: "
             "build its two halves as two regions"
         )
     if south > north:
-        raise ValueError(f"south {south} is greater than north {north}; the order is W,S,E,N")
+        raise ValueError(f"south {south} is greater than north {north}; {order}")
     if west == east or south == north:
-        raise ValueError(f"the box {west},{south},{east},{north} has no area")
+        raise ValueError(f"the box {west},{south},{east},{north} has no area; {order}")
+    if south < -80 or north > 84:
+        raise ValueError(f"UTM zones reach from 80 S to 84 N, got south {south} and north {north}")
+
+
+def _is_latitude(degrees: float) -> bool:
+    return -90 <= degrees <= 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +177,8 @@ class Region:
             raise ValueError(
                 f"a region's id names its folder: lower-case letters, digits, '.', '_' and '-' only; got {self.id!r}"
             )
+        if self.place.around == "parcels" and self.parcels is None:
+            raise ValueError("the place is `around: parcels`, but the region names no parcels")
 
     def resolve(self, path: str) -> str:
         """`path` as the region file means it: URLs and absolute paths as they are, others from its folder."""

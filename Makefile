@@ -1,0 +1,78 @@
+# Everything a newcomer or CI types. Needs git, make and a Python 3.12; the rest is fetched.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+# A uv that runs: pyenv leaves shims of tools that the chosen Python does not have.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .cache/uv/bin/uv)
+PYTEST := $(BIN)/python -m pytest
+JOBS ?= 2
+
+.PHONY: help demo setup test test-slow soak check format bench docs lock clean
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
+
+.cache/uv/bin/uv:
+	python3 -m venv .cache/uv
+	.cache/uv/bin/pip install --quiet --disable-pip-version-check uv
+
+$(BIN)/python: | $(filter .cache/%,$(UV))
+	$(UV) venv --quiet --allow-existing --python 3.12 $(VENV)
+
+# What the commands need; no torch.
+$(VENV)/.base: requirements.lock pyproject.toml README.md | $(BIN)/python
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.base
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	touch $@
+
+$(VENV)/.models: requirements-models.lock $(VENV)/.dev
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-models.lock
+	touch $@
+
+demo: $(VENV)/.base ## build the demo region: a simulated archive, a cube, a report
+	$(BIN)/sits-build --region demo --out out
+
+setup: $(VENV)/.dev $(VENV)/.models ## the full environment in .venv, with torch and the tools of the developers
+
+test: $(VENV)/.dev ## the quick tests
+	$(PYTEST) -n $(JOBS) --dist worksteal
+
+test-slow: $(VENV)/.dev ## the slow tests: whole builds, killed and resumed
+	$(PYTEST) -n $(JOBS) --dist worksteal -m slow
+
+soak: $(VENV)/.dev ## minutes to hours, by hand
+	$(PYTEST) -m soak
+
+check: $(VENV)/.dev ## format, lint, types, who imports whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev ## speed against the floor and the peers, memory against size; prints the table of docs/benchmarks.md
+	$(BIN)/python -m tests.benchmarks
+
+docs: $(VENV)/.dev ## the documentation as pages in site/
+	$(BIN)/mkdocs build --strict
+
+lock: | $(BIN)/python ## resolve the versions anew
+	$(UV) pip compile --quiet --no-header --no-emit-index-url --no-annotate --generate-hashes --python-version 3.12 \
+	  pyproject.toml --extra http --output-file requirements.lock
+	$(UV) pip compile --quiet --no-header --no-emit-index-url --no-annotate --generate-hashes --python-version 3.12 \
+	  --group test --group check --group docs --constraint requirements.lock --output-file requirements-dev.lock
+	$(UV) pip compile --quiet --no-header --no-emit-index-url --no-annotate --generate-hashes --python-version 3.12 \
+	  pyproject.toml --extra models --constraint requirements.lock --output-file requirements-models.lock
+
+clean: ## remove what builds and tests left; keeps the environment
+	rm -rf out site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,282 @@
+"""Regions, taxonomies and parcel sources from what a user names: a shipped name, a file or a box W,S,E,N.
+
+Every error is a ValueError or FileNotFoundError with one sentence, and the line of the file where there is one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from datetime import date
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from sits_catalog.documents import Document, build, did_you_mean, parse_document
+from sits_catalog.parcel_source import NationalSource, ParcelSource
+from sits_catalog.region import Region, Season
+from sits_catalog.taxonomy import Taxonomy, parse_taxonomy
+
+__all__ = [
+    "dump_region",
+    "list_parcel_sources",
+    "list_regions",
+    "list_taxonomies",
+    "load_national_source",
+    "load_parcel_source",
+    "load_region",
+    "load_taxonomy",
+    "parse_season",
+]
+
+_MAX_REGION_FILE = 1_000_000
+_MAX_TAXONOMY_FILE = 20_000_000
+_YAML = (".yaml", ".yml")
+_VECTOR = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet")
+_NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)\s*"
+_NUMBERS = re.compile(rf"{_NUMBER}(?:,{_NUMBER})+")
+_EXAMPLE = "2023-10-01/2024-09-30"
+
+
+def load_region(
+    text: str,
+    *,
+    season: str | None = None,
+    source: str | None = None,
+    source_path: str | None = None,
+    parcels: str | None = None,
+) -> Region:
+    """The region that `text` names: a shipped name, a region file (YAML), a vector file of its area, or W,S,E,N.
+
+    The options complete or override what a region file says: `season` is "first/last" day, `source` and `source_path`
+    are `imagery.source` and `imagery.path`, `parcels` is `parcels.path`. Their paths start from the working folder.
+    """
+    document, folder = _find(text)
+    if season is not None:
+        given = parse_season(season)
+        days = {"start": given.start.isoformat(), "end": given.end.isoformat()}
+        document = document.with_values("season", days, "--season")
+    elif not document.places and "season" not in document.data:
+        raise ValueError(f"{text} has no season; add --season with its first and last day, such as {_EXAMPLE}")
+    if source is not None:
+        document = document.with_values("imagery", {"source": source, "path": None}, "--source")
+    if source_path is not None:
+        document = document.with_values("imagery", {"path": _from_here(source_path)}, "--source-path")
+    if parcels is not None:
+        document = document.with_values("parcels", {"path": _from_here(parcels)}, "--parcels")
+    region = build(Region, _with_national_source(document), hidden=["folder"]).replace(folder=folder)
+    _check_files(region, document)
+    return region
+
+
+def list_regions() -> tuple[str, ...]:
+    """Names of the shipped regions, sorted."""
+    return _shipped("regions", ".yaml")
+
+
+def list_taxonomies() -> tuple[str, ...]:
+    """Names of the shipped taxonomies, sorted."""
+    return _shipped("taxonomies", ".csv")
+
+
+def list_parcel_sources() -> tuple[str, ...]:
+    """Names of the shipped parcel sources, sorted."""
+    return _shipped("parcel_sources", ".yaml")
+
+
+def load_taxonomy(name_or_path: str, folder: Path | None = None) -> Taxonomy:
+    """A shipped taxonomy by name, or one from a CSV file; a relative path starts from `folder` (see `Region.resolve`).
+
+    The format of the file: `sits_catalog.taxonomy`.
+    """
+    if name_or_path in list_taxonomies():
+        return parse_taxonomy(_read_shipped("taxonomies", f"{name_or_path}.csv"), id=name_or_path, name=name_or_path)
+    path = Path(folder or "", name_or_path)
+    if path.suffix.lower() != ".csv" and not path.exists():
+        raise ValueError(_no_such("taxonomy", name_or_path, list_taxonomies(), "a CSV file"))
+    return parse_taxonomy(_read_file(path, "taxonomy", _MAX_TAXONOMY_FILE), id=path.stem, name=str(path))
+
+
+def load_national_source(name: str) -> NationalSource:
+    """The description of a shipped parcel source."""
+    if name not in list_parcel_sources():
+        raise ValueError(_no_such("parcel source", name, list_parcel_sources(), "a `path`"))
+    return build(NationalSource, parse_document(_read_shipped("parcel_sources", f"{name}.yaml"), f"{name}.yaml"))
+
+
+def load_parcel_source(name: str, year: int | None, *, path: str | None = None) -> ParcelSource:
+    """A shipped parcel source of a year, its columns completed, read from the file at `path`.
+
+    Without a path: FileNotFoundError that says where the file is offered and how to name it here.
+    """
+    national = load_national_source(name)
+    if path is not None:
+        return national.parcels(year, path)
+    addresses = " and ".join(national.edition(year).addresses)
+    raise FileNotFoundError(
+        f"parcels of {name!r}, {year}, are not fetched by themselves yet: download {addresses}, unpack it, "
+        "and name the file of the parcels with --parcels FILE or as `path` under `parcels`"
+    )
+
+
+def parse_season(text: str) -> Season:
+    """A season from "first/last" day.
+
+    >>> parse_season("2023-10-01/2024-09-30").end
+    datetime.date(2024, 9, 30)
+    """
+    first, _, last = text.partition("/")
+    try:
+        start, end = _parse_day(first), _parse_day(last)
+    except ValueError as error:
+        raise ValueError(f"a season is its first and last day, such as {_EXAMPLE}; got {text!r}") from error
+    return Season(start=start, end=end)
+
+
+def dump_region(region: Region) -> dict[str, Any]:
+    """The region as plain values for YAML or JSON, every key written out; `load_region` reads it back.
+
+    Paths are written as they resolve from the region's folder; addresses lose user, password and query, which may
+    hold secrets.
+    """
+    plain: dict[str, Any] = _plain(region)
+    del plain["folder"]
+    for section, key in (("place", "file"), ("imagery", "path"), ("parcels", "path")):
+        values = plain[section]
+        if values and values[key] is not None:
+            values[key] = _without_secrets(region.resolve(values[key]))
+    if region.parcels and region.parcels.labelled_area not in ("region", "parcels"):
+        plain["parcels"]["labelled_area"] = _without_secrets(region.resolve(region.parcels.labelled_area))
+    if region.taxonomy is not None and region.taxonomy not in list_taxonomies():
+        plain["taxonomy"] = _without_secrets(region.resolve(region.taxonomy))
+    return plain
+
+
+def _find(text: str) -> tuple[Document, Path]:
+    """The document of a region and the folder its relative paths start from."""
+    path = Path(text)
+    suffix = path.suffix.lower()
+    if text in list_regions():
+        return parse_document(_read_shipped("regions", f"{text}.yaml"), f"{text}.yaml"), Path()
+    if _NUMBERS.fullmatch(text):
+        return _box(text), Path()
+    if suffix in _YAML:
+        return parse_document(_read_file(path, "region", _MAX_REGION_FILE), text), path.resolve().parent
+    if suffix in _VECTOR:
+        if not path.is_file():
+            raise FileNotFoundError(f"no file {text}; a region can be the polygons of a GeoJSON file")
+        return Document(text, {"id": _safe_id(path.stem), "place": {"file": path.name}}, {}), path.resolve().parent
+    if path.exists():
+        raise ValueError(f"a region is a name, a .yaml file, a .geojson file or W,S,E,N; {text} is none of them")
+    raise ValueError(_no_such("region", text, list_regions(), "a .yaml file, a .geojson file or W,S,E,N"))
+
+
+def _box(text: str) -> Document:
+    bbox = [float(part) for part in text.split(",")]
+    if len(bbox) != 4:
+        raise ValueError(f"a box is four numbers, W,S,E,N in degrees; got {len(bbox)}: {text}")
+    west, south, east, north = bbox
+    corners = (_degrees(west, "ew"), _degrees(south, "ns"), _degrees(east, "ew"), _degrees(north, "ns"))
+    return Document(text, {"id": f"box-{'-'.join(corners)}", "place": {"bbox": bbox}}, {})
+
+
+def _degrees(value: float, letters: str) -> str:
+    """Degrees as a part of an id, to 1 m: -31.78 as s31.78."""
+    return letters[value < 0] + f"{abs(value):.5f}".rstrip("0").rstrip(".")
+
+
+def _safe_id(stem: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63] or "area"
+
+
+def _with_national_source(document: Document) -> Document:
+    """The document with the columns of a shipped parcel source filled in where the file leaves them out."""
+    own = document.data.get("parcels")
+    if not isinstance(own, Mapping) or not isinstance(own.get("source"), str):
+        return document
+    path, year = own.get("path"), own.get("year")
+    if not isinstance(path, str | None) or not isinstance(year, int | None):
+        return document
+    try:
+        shipped = load_parcel_source(own["source"], year, path=path)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{document.where(('parcels', 'source'))}: {error}") from error
+    completed = {**dataclasses.asdict(shipped), **own}
+    return dataclasses.replace(document, data={**document.data, "parcels": completed})
+
+
+def _check_files(region: Region, document: Document) -> None:
+    """Raises where the region needs a path that it does not have."""
+    kind = region.imagery.source
+    if kind in ("stac", "safe") and region.imagery.path is None:
+        needed = {"stac": "the catalogue's file or address", "safe": "the folder of .SAFE products"}[kind]
+        raise ValueError(
+            f"{document.where(('imagery', 'source'))}: the source {kind} needs {needed}: "
+            "`path` under `imagery`, or --source-path"
+        )
+    area = region.place.file
+    if area is not None and "://" not in area and not Path(region.resolve(area)).is_file():
+        raise FileNotFoundError(f"{document.where(('place', 'file'))}: there is no file {region.resolve(area)}")
+
+
+def _parse_day(text: str) -> date:
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        raise ValueError(f"not a day: {text!r}")
+    return date.fromisoformat(text)
+
+
+def _from_here(path: str) -> str:
+    return path if "://" in path else str(Path(path).resolve())
+
+
+def _without_secrets(path: str) -> str:
+    """An address without user, password, query and fragment; a local path as it is."""
+    if "://" not in path:
+        return path
+    parts = urlsplit(path)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, date):
+        return value.isoformat()
+    return value
+
+
+def _data(kind: str) -> Traversable:
+    return files("sits_catalog") / "data" / kind
+
+
+def _shipped(kind: str, suffix: str) -> tuple[str, ...]:
+    names = (entry.name for entry in _data(kind).iterdir())
+    return tuple(sorted(name.removesuffix(suffix) for name in names if name.endswith(suffix)))
+
+
+def _read_shipped(kind: str, name: str) -> str:
+    return (_data(kind) / name).read_text(encoding="utf-8")
+
+
+def _read_file(path: Path, kind: str, max_bytes: int) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"no {kind} file {path}")
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise ValueError(f"{path} has {size / 1e6:.1f} MB; a {kind} file has at most {max_bytes // 1_000_000} MB")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); save the {kind} file as UTF-8") from error
+
+
+def _no_such(kind: str, name: str, known: tuple[str, ...], else_: str) -> str:
+    listed = ", ".join(known)
+    return f"no {kind} named {name!r}; the catalog has: {listed}{did_you_mean(name, known)} (or give {else_})"

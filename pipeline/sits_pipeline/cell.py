@@ -1,0 +1,310 @@
+"""One cell of a cube, from source pixels to stored shards: the plain function that every worker runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.features import geometry_mask
+
+from sits_catalog.cube import MAX_ITEMS_A_DATE, NO_SOURCE
+from sits_catalog.region import LabelRule
+from sits_pipeline.folder import Folder
+from sits_pipeline.plan.lattice import inside_strip, project
+from sits_pipeline.sources.base import SceneSource
+from sits_pipeline.splits import SplitPlan, split_raster
+from sits_pipeline.steps.chips import ChipFrame, count_chips
+from sits_pipeline.steps.harmonize import SATURATED, harmonize
+from sits_pipeline.steps.mask import clear_of, quality_of
+from sits_pipeline.steps.mosaic import Layer, mosaic
+from sits_pipeline.steps.overview import overview_of
+from sits_pipeline.steps.rasterize import rasterize, rasterize_finer
+from sits_pipeline.steps.resample import bilinear, repeat
+from sits_pipeline.steps.statistics import accumulate
+from sits_pipeline.store import write_cell
+from sits_pipeline.values import Frame, JsonObject, Labels, Parcels, Raster, ReadFailure, Scene, Window
+
+__all__ = ["CellTask", "Day", "Visit", "build_cell"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """A scene of one day that may cover the cell."""
+
+    source_index: int
+    scene: Scene
+    offset: int | None
+    """BOA offset to add, in DN; None: unknown, the scene counts as unread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """The scenes of one solar day near a cell, in the order in which they fill pixels."""
+
+    day: date
+    visits: tuple[Visit, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellTask:
+    """All that a worker needs to compute a cell; small enough to travel."""
+
+    folder: Folder
+    window: Window
+    geobox: GeoBox
+    """The cell's grid."""
+    clip_to_strip: bool
+    """Whether pixels outside of the zone's strip stay unobserved."""
+    source: SceneSource
+    days: tuple[Day, ...]
+    """One entry a date of the cube."""
+    bands: tuple[str, ...]
+    resampling: Literal["nearest", "bilinear"]
+    parcels: Parcels | None
+    """Parcels within 110 m of the cell; None: a cube without labels."""
+    known: shapely.Geometry | None
+    rule: LabelRule
+    splits: SplitPlan | None
+    chips: tuple[ChipFrame, ...]
+    """Parcel chips that meet the cell."""
+    threads: int
+
+
+@dataclass(frozen=True)
+class _Images:
+    """All dates of a cell."""
+
+    reflectance: NDArray[np.uint16]
+    """(time, band, y, x)"""
+    scl: NDArray[np.uint8]
+    quality: NDArray[np.uint8]
+    source_index: NDArray[np.uint8]
+
+    def frame(self, index: int) -> Frame:
+        """One date, as a view."""
+        return Frame(
+            reflectance=self.reflectance[index],
+            scl=self.scl[index],
+            quality=self.quality[index],
+            source_index=self.source_index[index],
+        )
+
+
+@dataclass
+class _DayNotes:
+    """What one date of a cell gave."""
+
+    failures: list[ReadFailure] = field(default_factory=list)
+    used: list[int] = field(default_factory=list)
+    observed: int = 0
+    clear: int = 0
+
+
+def build_cell(task: CellTask) -> JsonObject:
+    """Compute a cell, write its shards and return its journal entry."""
+    started = time.monotonic()
+    with ThreadPoolExecutor(task.threads) as pool:
+        labels = pool.submit(_labels_of, task) if task.parcels is not None else None
+        images, notes = _read_images(task, pool)
+        overview = list(pool.map(overview_of, images.reflectance, images.quality))
+        label_blocks = {} if labels is None else labels.result()
+        entry = _counts_of(task, images, notes, label_blocks, pool)
+    blocks: dict[str, NDArray[Any]] = {
+        "reflectance": images.reflectance,
+        "scl": images.scl,
+        "quality": images.quality,
+        "source_index": images.source_index,
+        "overview/reflectance": np.stack([means for means, _ in overview]),
+        "overview/quality": np.stack([bits for _, bits in overview]),
+        **label_blocks,
+    }
+    written = write_cell(task.folder, task.window, blocks.items())
+    entry["shards"] = {key: [shard.size, shard.sha256] for key, shard in written.items()}
+    entry["seconds"] = round(time.monotonic() - started, 3)
+    return entry
+
+
+# Imagery
+
+
+def _read_images(task: CellTask, pool: ThreadPoolExecutor) -> tuple[_Images, list[_DayNotes]]:
+    shape, n_days = tuple(task.geobox.shape), len(task.days)
+    images = _Images(
+        reflectance=np.zeros((n_days, len(task.bands), *shape), np.uint16),
+        scl=np.zeros((n_days, *shape), np.uint8),
+        quality=np.zeros((n_days, *shape), np.uint8),
+        source_index=np.full((n_days, *shape), NO_SOURCE, np.uint8),
+    )
+    inside = inside_strip(task.geobox, int(task.geobox.crs.epsg)) if task.clip_to_strip else None
+    read = partial(_read_day, task, images, inside)
+    return images, list(pool.map(read, range(n_days)))
+
+
+def _read_day(task: CellTask, images: _Images, inside: NDArray[np.bool_] | None, index: int) -> _DayNotes:
+    notes, frame = _DayNotes(), images.frame(index)
+    failures: dict[int, tuple[ReadFailure, ...]] = {}
+    missed = mosaic(_layers(task, task.days[index], failures), frame, inside)
+    notes.failures = [failure for source in missed for failure in failures[source]]
+    notes.used = [
+        int(i) for i in np.flatnonzero(np.bincount(frame.source_index.ravel(), minlength=256)) if i < NO_SOURCE
+    ]
+    notes.observed = int(np.count_nonzero(frame.quality & 1))
+    notes.clear = int(np.count_nonzero(clear_of(frame.quality)))
+    return notes
+
+
+def _layers(task: CellTask, day: Day, failures: dict[int, tuple[ReadFailure, ...]]) -> Iterator[Layer]:
+    """The day's layers, each read when it is asked for; failures are noted."""
+    pad = 1 if task.resampling == "bilinear" else 0
+    for visit in day.visits:
+        if visit.offset is None:
+            failure = ReadFailure(item=visit.scene.id, band="*", error="its BOA offset could not be audited")
+            raster = Raster(bands={}, failures=(failure,))
+        else:
+            raster = task.source.read(visit.scene, task.geobox, task.bands, pad=pad)
+        failures[visit.source_index] = raster.failures
+        yield _layer_of(raster, visit, task)
+
+
+def _layer_of(raster: Raster, visit: Visit, task: CellTask) -> Layer:
+    shape: tuple[int, int] = tuple(task.geobox.shape)
+    scl = np.zeros(shape, np.uint8)
+    if "SCL" in raster.bands:
+        repeat(raster.bands["SCL"], raster.bands["SCL"].dn.astype(np.uint8, copy=False), scl)
+    bits = quality_of(scl)
+    if raster.failures or visit.offset is None:
+        return Layer(
+            source_index=visit.source_index,
+            reflectance=None,
+            scl=scl,
+            bits=bits,
+            observed=np.zeros(shape, bool),
+            unread=_covered(raster, visit.scene, task.geobox, scl),
+        )
+    observed = _observed(raster, task.bands, scl, shape)
+    reflectance = np.empty((len(task.bands), *shape), np.uint16)
+    for name, out in zip(task.bands, reflectance, strict=True):
+        window = raster.bands[name]
+        dn = window.dn.astype(np.uint16, copy=False)
+        if task.resampling == "bilinear" and window.factor > 1:
+            out[...] = harmonize(bilinear(window, shape), visit.offset)
+        else:
+            repeat(window, harmonize(dn, visit.offset), out)
+        if dn.size and dn.max() == SATURATED:
+            bits = bits | np.where(out == SATURATED, np.uint8(16), np.uint8(0))
+    return Layer(
+        source_index=visit.source_index,
+        reflectance=reflectance,
+        scl=scl,
+        bits=bits,
+        observed=observed,
+        unread=None,
+    )
+
+
+def _observed(
+    raster: Raster, bands: tuple[str, ...], scl: NDArray[np.uint8], shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Where the scene observes: SCL not 0 and one band > 0; without SCL, all bands > 0."""
+    if "SCL" not in raster.bands:
+        return np.logical_and.reduce([_positive(raster, name, shape) for name in bands])
+    observed: NDArray[np.bool_] = scl != 0
+    missing = observed & ~_positive(raster, bands[0], shape)
+    for name in bands[1:]:
+        # Nearly always the first band has no 0 where SCL says there is data.
+        if not missing.any():
+            break
+        missing &= ~_positive(raster, name, shape)
+    return observed & ~missing
+
+
+def _positive(raster: Raster, name: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    out = np.empty(shape, bool)
+    window = raster.bands[name]
+    repeat(window, window.dn > 0, out)
+    return out
+
+
+def _covered(raster: Raster, scene: Scene, geobox: GeoBox, scl: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where an unread scene holds data, by what could be read of it, else by its footprint."""
+    if "SCL" in raster.bands:
+        return scl != 0
+    shape: tuple[int, int] = tuple(geobox.shape)
+    if raster.bands:
+        return np.logical_or.reduce([_positive(raster, name, shape) for name in raster.bands])
+    footprint = project(scene.footprint, int(geobox.crs.epsg))
+    return geometry_mask([footprint], shape, geobox.affine, invert=True)
+
+
+# Labels
+
+
+def _labels_of(task: CellTask) -> dict[str, NDArray[Any]]:
+    """Label blocks by array path."""
+    assert task.parcels is not None
+    labels: Labels = rasterize(task.parcels, task.geobox, rule=task.rule, known=task.known)
+    blocks: dict[str, NDArray[Any]] = {name: getattr(labels, name) for name in Labels.__dataclass_fields__}
+    if task.splits is not None:
+        blocks["split"] = split_raster(task.splits, task.parcels, task.geobox)
+    for factor in task.rule.finer:
+        finer = rasterize_finer(task.parcels, task.geobox, factor=factor, rule=task.rule, known=task.known)
+        for name in ("crop_type", "parcel_id", "coverage"):
+            blocks[f"labels_x{factor}/{name}"] = getattr(finer, name)
+    return blocks
+
+
+# Counts for the finish step
+
+
+def _counts_of(
+    task: CellTask,
+    images: _Images,
+    notes: list[_DayNotes],
+    labels: dict[str, NDArray[Any]],
+    pool: ThreadPoolExecutor,
+) -> JsonObject:
+    """The journal entry: everything that finish needs to know of this cell."""
+    clear = clear_of(images.quality)
+    train = labels["split"] == 1 if "split" in labels else None
+    sums = accumulate(images.reflectance, clear, train, pool)
+    chips = count_chips(
+        task.window, task.chips, clear, labels.get("crop_type"), labels.get("parcel_id"), labels.get("split")
+    )
+    return {
+        "kind": "cell",
+        "cell": [task.window.row, task.window.column, task.window.height, task.window.width],
+        "empty": not any(note.observed for note in notes),
+        "observed": [note.observed for note in notes],
+        "clear": [note.clear for note in notes],
+        "used": [note.used for note in notes],
+        "failures": [
+            {"day": day.day.isoformat(), "item": failure.item, "band": failure.band, "error": failure.error}
+            for day, note in zip(task.days, notes, strict=True)
+            for failure in note.failures
+        ],
+        "classes": _histogram(labels.get("crop_type")),
+        "parcels": _histogram(labels.get("parcel_id"), skip_zero=True),
+        "splits": _histogram(labels.get("split")),
+        "bands": sums,
+        **chips,
+    }
+
+
+def _histogram(values: NDArray[Any] | None, *, skip_zero: bool = False) -> dict[str, int]:
+    """Pixels a value, keyed by the value as text."""
+    if values is None:
+        return {}
+    found, counts = np.unique(values, return_counts=True)
+    return {str(v): int(n) for v, n in zip(found, counts, strict=True) if v or not skip_zero}
+
+
+assert MAX_ITEMS_A_DATE < NO_SOURCE

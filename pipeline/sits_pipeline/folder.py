@@ -1,0 +1,120 @@
+"""A dataset's folder, on this machine or behind an fsspec URL: small files, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import fsspec
+
+__all__ = ["Folder"]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder by path or URL (`s3://bucket/prefix`, `memory://x`); small and picklable."""
+
+    location: str
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine's file system."""
+        return "://" not in self.location or self.location.startswith("file://")
+
+    @property
+    def path(self) -> Path:
+        """The local path. Raises ValueError for a URL."""
+        if not self.is_local:
+            raise ValueError(f"a local folder is needed here, got {self.location}")
+        return Path(self.location.removeprefix("file://"))
+
+    def sub(self, name: str) -> Folder:
+        """A folder inside of this one."""
+        return Folder(str(self.path / name) if self.is_local else f"{self.location.rstrip('/')}/{name}")
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file. Raises FileNotFoundError."""
+        if self.is_local:
+            return (self.path / name).read_bytes()
+        return bytes(self._fs.cat_file(self._url(name)))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file whole: locally to a partial file that is synced and renamed, elsewhere in one PUT."""
+        if not self.is_local:
+            self._fs.pipe_file(self._url(name), data)
+            return
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
+
+    def exists(self, name: str) -> bool:
+        """Whether a file of this name is there."""
+        if self.is_local:
+            return (self.path / name).exists()
+        return bool(self._fs.exists(self._url(name)))
+
+    def size(self, name: str) -> int | None:
+        """Size of a file in bytes; None where there is none."""
+        try:
+            if self.is_local:
+                return (self.path / name).stat().st_size
+            return int(self._fs.info(self._url(name))["size"])
+        except FileNotFoundError:
+            return None
+
+    def remove(self, name: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+        if self.is_local:
+            (self.path / name).unlink(missing_ok=True)
+        elif self.exists(name):
+            self._fs.rm_file(self._url(name))
+
+    def files(self, below: str = "") -> Iterator[str]:
+        """Names, relative to this folder, of all files below a sub-folder, sorted."""
+        if self.is_local:
+            top = self.path / below
+            names = [str(PurePosixPath(p.relative_to(self.path))) for p in top.rglob("*") if p.is_file()]
+        else:
+            root = self._fs._strip_protocol(self.location).rstrip("/")
+            found = self._fs.find(f"{root}/{below}".rstrip("/"))
+            names = [name.removeprefix(root).lstrip("/") for name in found]
+        yield from sorted(names)
+
+    def remove_partials(self) -> None:
+        """Remove what a killed writer left behind."""
+        if self.is_local:
+            for path in self.path.rglob("*.partial"):
+                path.unlink(missing_ok=True)
+
+    @cached_property
+    def _fs(self) -> fsspec.AbstractFileSystem:
+        return fsspec.core.url_to_fs(self.location)[0]
+
+    def _url(self, name: str) -> str:
+        return f"{self.location.rstrip('/')}/{name}"
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"location": self.location}
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename in a local folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

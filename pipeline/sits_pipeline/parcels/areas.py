@@ -1,0 +1,51 @@
+"""Areas drawn in vector files: what is known around parcels, and where a file's parcels lie."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+
+from sits_catalog.parcel_source import ParcelSource
+from sits_pipeline.parcels.files import Box, open_vector
+from sits_pipeline.parcels.repair import polygons, reproject
+from sits_pipeline.parcels.where import in_words, lonlat
+
+__all__ = ["known_area", "parcel_bounds", "read_area"]
+
+
+def parcel_bounds(source: ParcelSource, path: str) -> Box:
+    """West, south, east, north (lon/lat) of all parcels of a file: what a region *around its parcels* grows from."""
+    file = open_vector(path, layer=source.layer, crs=source.crs, encoding=source.encoding)
+    assert file.crs is not None
+    box = file.bounds()
+    if not np.isfinite(box).all():
+        raise ValueError(f"{path} holds no parcels at all")
+    degrees = lonlat(box, file.crs)
+    if not np.isfinite(degrees).all():
+        raise ValueError(f"the parcels of {path} lie at {in_words(degrees, box)}; check their CRS ({file.crs.name})")
+    return degrees
+
+
+def read_area(path: str, *, epsg: int) -> shapely.Geometry:
+    """The polygons of a vector file, repaired, in EPSG:`epsg` and dissolved into one."""
+    file = open_vector(path, layer=None, crs=None, encoding=None)
+    assert file.crs is not None
+    shapes = polygons(file.read((), None).geometry).geometry
+    there = reproject(shapes[~shapely.is_missing(shapes)], crs=file.crs, epsg=epsg).geometry
+    if not len(there):
+        raise ValueError(f"{path} holds no polygon; an area is drawn with polygons")
+    return shapely.union_all(there[~shapely.is_missing(there)])
+
+
+def known_area(labelled_area: str, *, path: str | None, region: shapely.Geometry, epsg: int) -> shapely.Geometry | None:
+    """Where ground that no parcel covers is known to be background, in EPSG:`epsg`; None: nowhere.
+
+    `labelled_area` is `ParcelSource.labelled_area`; `path` is where its file lies, if it is one; `region` is the
+    region in EPSG:`epsg`, which the result never leaves.
+    """
+    if labelled_area == "region":
+        return region
+    if labelled_area == "parcels":
+        return None
+    assert path is not None
+    return shapely.intersection(read_area(path, epsg=epsg), region)

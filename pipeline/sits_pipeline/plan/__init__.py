@@ -1,0 +1,16 @@
+"""The plan of a build: what will be read and written, decided before anything is; pure, printable and hashable."""
+
+from sits_pipeline.plan.cells import cell_bytes, cell_side, cells_of
+from sits_pipeline.plan.zones import Estimate, Plan, Zone, ZonePlan, config_sha256, zones_of_region
+
+__all__ = [
+    "Estimate",
+    "Plan",
+    "Zone",
+    "ZonePlan",
+    "cell_bytes",
+    "cell_side",
+    "cells_of",
+    "config_sha256",
+    "zones_of_region",
+]

@@ -1,0 +1,107 @@
+"""The lattice of a zone: a region's UTM zones, its grid snapped to 60 m, and the zone's 6 degree strip."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+
+from sits_catalog.cube import LATTICE_M, PIXEL_M, lattice_anchor_y
+
+__all__ = [
+    "inside_strip",
+    "part_in_zone",
+    "project",
+    "snap",
+    "strip_of",
+    "to_lonlat",
+    "zone_central_meridian",
+    "zones_of",
+]
+
+_EDGE_DEG = 0.005
+"""Longest edge, in degrees, of an area before it is projected: its sagitta stays under a centimetre."""
+
+
+def zone_central_meridian(epsg: int) -> float:
+    """Longitude of the middle of a UTM zone, degrees."""
+    return float((epsg % 100) * 6 - 183)
+
+
+def strip_of(epsg: int) -> tuple[float, float]:
+    """West and east border of a zone's 6 degree strip, degrees; the east border belongs to the next zone."""
+    middle = zone_central_meridian(epsg)
+    return middle - 3, middle + 3
+
+
+def zones_of(area: shapely.Geometry) -> tuple[int, ...]:
+    """EPSG codes of the WGS 84 / UTM zones that `area` (lon/lat) meets, west to east, north before south.
+
+    A region on both sides of the equator has zones of both hemispheres.
+    """
+    west, south, east, north = shapely.bounds(area)
+    codes = []
+    for zone in range(_zone(west), _zone(math.nextafter(east, -math.inf)) + 1):
+        for base, (low, high) in ((32600, (0.0, 90.0)), (32700, (-90.0, 0.0))):
+            if (north <= low and base == 32600) or south >= high:
+                continue
+            strip = shapely.box(zone * 6 - 186, low, zone * 6 - 180, high)
+            if shapely.area(shapely.intersection(area, strip)) > 0:
+                codes.append(base + zone)
+    return tuple(codes)
+
+
+def _zone(longitude: float) -> int:
+    return min(int((longitude + 180) // 6) + 1, 60)
+
+
+def part_in_zone(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
+    """The part of `area` (lon/lat) in the zone's strip and hemisphere."""
+    west, east = strip_of(epsg)
+    south, north = (0, 90) if epsg < 32700 else (-90, 0)
+    return shapely.intersection(area, shapely.box(west, south, east, north))
+
+
+def project(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
+    """`area` (lon/lat) in a zone's CRS, its edges densified first."""
+    transformer = Transformer.from_crs(4326, epsg, always_xy=True)
+    dense = shapely.segmentize(area, _EDGE_DEG)
+    return shapely.transform(dense, transformer.transform, interleaved=False)
+
+
+def to_lonlat(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
+    """`area` in a zone's CRS in lon/lat, its edges densified to 500 m first."""
+    transformer = Transformer.from_crs(epsg, 4326, always_xy=True)
+    dense = shapely.segmentize(area, 500.0)
+    return shapely.transform(dense, transformer.transform, interleaved=False)
+
+
+def snap(area: shapely.Geometry, epsg: int) -> GeoBox:
+    """The cube's grid: the bounding box of `area` (in the zone's CRS) snapped outwards to the zone's 60 m lattice."""
+    left, bottom, right, top = shapely.bounds(area)
+    anchor = lattice_anchor_y(epsg)
+    x0 = math.floor(left / LATTICE_M) * LATTICE_M
+    x1 = math.ceil(right / LATTICE_M) * LATTICE_M
+    y0 = math.floor((bottom - anchor) / LATTICE_M) * LATTICE_M + anchor
+    y1 = math.ceil((top - anchor) / LATTICE_M) * LATTICE_M + anchor
+    shape = ((y1 - y0) // PIXEL_M, (x1 - x0) // PIXEL_M)
+    return GeoBox(shape, Affine(PIXEL_M, 0, x0, 0, -PIXEL_M, y1), f"EPSG:{epsg}")
+
+
+def inside_strip(geobox: GeoBox, epsg: int) -> NDArray[np.bool_] | None:
+    """Where pixel centres lie in the zone's strip, (y, x); None: everywhere, the common case."""
+    west, east = strip_of(epsg)
+    hull = to_lonlat(shapely.box(*geobox.boundingbox.bbox), epsg)
+    low, _, high, _ = shapely.bounds(hull)
+    if low >= west and high < east:
+        return None
+    a = geobox.affine
+    height, width = geobox.shape
+    x, y = np.meshgrid(a.c + (np.arange(width) + 0.5) * a.a, a.f + (np.arange(height) + 0.5) * a.e)
+    longitude, _ = Transformer.from_crs(epsg, 4326, always_xy=True).transform(x, y)
+    return np.asarray((longitude >= west) & (longitude < east))

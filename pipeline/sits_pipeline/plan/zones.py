@@ -1,0 +1,200 @@
+"""A region's zones and the plan of each: grid, dates, cells, splits, and the hash of all that decides pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import shapely
+from odc.geo.geobox import GeoBox
+
+from sits_catalog.cube import VERSION, shard_side
+from sits_catalog.region import Region
+from sits_catalog.sentinel2 import BANDS
+from sits_pipeline.plan.cells import cells_of
+from sits_pipeline.plan.lattice import part_in_zone, project, snap, to_lonlat, zones_of
+from sits_pipeline.splits import SplitPlan
+from sits_pipeline.values import Acquisition, JsonObject, Refusal, Window
+
+__all__ = ["Estimate", "Plan", "Zone", "ZonePlan", "config_sha256", "zones_of_region"]
+
+_COMPRESSED = 0.6
+"""Stored bytes over raw bytes of reflectance, as measured on real and simulated scenes."""
+_BYTES_A_SECOND = 60e6
+"""Raw bytes of reflectance that two cores turn into shards in a second, local sources."""
+_SOURCE_BLOCK = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zone:
+    """A region's part in one UTM zone."""
+
+    name: str
+    """Name of the dataset's folder."""
+    geobox: GeoBox
+    area: shapely.Geometry
+    """The region's part in the zone, in the zone's CRS."""
+    clip_to_strip: bool
+    """Whether pixels outside of the zone's 6 degree strip stay unobserved."""
+
+    @property
+    def epsg(self) -> int:
+        """EPSG code of the zone's CRS."""
+        return int(self.geobox.crs.epsg)
+
+    @property
+    def extent(self) -> shapely.Geometry:
+        """The cube's extent, 1 km wider, in lon/lat: where scenes are looked for."""
+        return to_lonlat(shapely.box(*self.geobox.boundingbox.bbox).buffer(1000.0, join_style="mitre"), self.epsg)
+
+
+def zones_of_region(region: Region, area: shapely.Geometry) -> tuple[Zone, ...]:
+    """The zones that `area` (lon/lat) lies in; one dataset each."""
+    if region.place.crs is not None:
+        return (_forced(region, area),)
+    codes = zones_of(area)
+    if not codes:
+        raise ValueError(f"region {region.id} has no area")
+    names = [region.id] if len(codes) == 1 else [f"{region.id}-{code}" for code in codes]
+    zones = []
+    for code, name in zip(codes, names, strict=True):
+        part = project(part_in_zone(area, code), code)
+        zones.append(Zone(name=name, geobox=snap(part, code), area=part, clip_to_strip=True))
+    return tuple(zones)
+
+
+def _forced(region: Region, area: shapely.Geometry) -> Zone:
+    text = str(region.place.crs).upper().removeprefix("EPSG:")
+    if not text.isdigit() or not (32601 <= int(text) <= 32660 or 32701 <= int(text) <= 32760):
+        raise ValueError(f"place.crs must be a WGS 84 / UTM zone such as EPSG:32631; got {region.place.crs!r}")
+    code = int(text)
+    projected = project(area, code)
+    own = project(part_in_zone(area, code), code)
+    if shapely.is_empty(own) or shapely.hausdorff_distance(projected, own) > 50_000:
+        raise ValueError(
+            f"place.crs {region.place.crs} is for a region that leaves the zone by less than 50 km; "
+            "leave it out to get one dataset a zone"
+        )
+    return Zone(name=region.id, geobox=snap(projected, code), area=projected, clip_to_strip=False)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a build will cost."""
+
+    dates: int
+    scenes: int
+    cells: int
+    read_gb: float
+    """Pixels to read from the sources, uncompressed."""
+    write_gb: float
+    requests: int
+    """Source blocks of 512 px to read."""
+    processing_units: float
+    """What Sentinel Hub's Process API would charge."""
+    hours: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZonePlan:
+    """All decisions for one dataset."""
+
+    zone: Zone
+    bands: tuple[str, ...]
+    acquisitions: tuple[Acquisition, ...]
+    refusals: tuple[Refusal, ...]
+    splits: SplitPlan | None
+    cell_px: int
+    config_sha256: str
+
+    @property
+    def shard(self) -> int:
+        """Side of a shard in pixels."""
+        return shard_side(len(self.acquisitions), len(self.bands))
+
+    def cells(self) -> Iterator[Window]:
+        """All cells, row by row."""
+        return cells_of(tuple(self.zone.geobox.shape), self.cell_px)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        height, width = self.zone.geobox.shape
+        return -(-height // self.cell_px) * -(-width // self.cell_px)
+
+    def estimate(self) -> Estimate:
+        """Bytes, requests, processing units and hours of this dataset."""
+        height, width = self.zone.geobox.shape
+        pixels, dates = height * width, len(self.acquisitions)
+        scenes = sum(len(acquisition.scenes) for acquisition in self.acquisitions)
+        pixel_bytes = sum(2 * (10 / BANDS[name].resolution_m) ** 2 for name in self.bands) + 0.25
+        raw = pixels * dates * (2 * len(self.bands) + 3)
+        blocks = sum(
+            -(-height * 10 // BANDS[name].resolution_m // _SOURCE_BLOCK)
+            * -(-width * 10 // BANDS[name].resolution_m // _SOURCE_BLOCK)
+            for name in self.bands
+        )
+        return Estimate(
+            dates=dates,
+            scenes=scenes,
+            cells=self.n_cells,
+            read_gb=pixels * pixel_bytes * scenes / 1e9,
+            write_gb=raw * _COMPRESSED / 1e9,
+            requests=blocks * scenes,
+            processing_units=pixels / 512**2 * (len(self.bands) + 1) / 3 * dates,
+            hours=raw / _BYTES_A_SECOND / 3600,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The plan of a region: one part a zone."""
+
+    region: Region
+    zones: tuple[ZonePlan, ...]
+
+
+def config_sha256(
+    region: Region,
+    zone: Zone,
+    acquisitions: tuple[Acquisition, ...],
+    *,
+    parcels_sha256: str | None,
+    taxonomy_sha256: str | None,
+    known: shapely.Geometry | None,
+) -> str:
+    """SHA-256 over all that decides pixels, and nothing else: no path, address, credential or number of workers."""
+    deciding: JsonObject = {
+        "version": VERSION,
+        "region": region.id,
+        "grid": [zone.epsg, *zone.geobox.affine[:6], *zone.geobox.shape],
+        "area": _digest(zone.area),
+        "strip": zone.clip_to_strip,
+        "season": [region.season.start.isoformat(), region.season.end.isoformat()],
+        "bands": list(region.imagery.bands),
+        "resampling": region.imagery.resampling,
+        "items": [[scene.id, scene.baseline] for acquisition in acquisitions for scene in acquisition.scenes],
+        "parcels": parcels_sha256,
+        "taxonomy": taxonomy_sha256,
+        "labelled_area": None if known is None else _digest(known),
+        "labels": [region.labels.rule, region.labels.min_coverage, list(region.labels.finer)],
+        "splits": [
+            region.splits.block_m,
+            region.splits.buffer_m,
+            _sorted(region.splits.shares),
+            region.splits.seed,
+        ],
+    }
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(geometry: shapely.Geometry) -> str:
+    """SHA-256 of a geometry at 1 mm."""
+    exact = shapely.set_precision(geometry, 0.001)
+    return hashlib.sha256(shapely.to_wkb(shapely.normalize(exact), byte_order=1)).hexdigest()
+
+
+def _sorted(shares: Mapping[str, float]) -> list[list[str | float]]:
+    return [[name, shares[name]] for name in sorted(shares)]

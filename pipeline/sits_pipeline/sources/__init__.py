@@ -1,0 +1,1 @@
+"""Sources of scenes: static STAC catalogues, folders of SAFE products, a simulated archive."""

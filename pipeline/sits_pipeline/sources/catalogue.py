@@ -1,0 +1,192 @@
+"""Reads static STAC catalogues whose links are hostile until checked.
+
+A local catalogue may point into its own folder or to http(s); a remote one to http(s) alone. Nothing else is opened:
+no other scheme, no GDAL prefix (`/vsi...`), no way out of the folder by `..` or a symbolic link.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+from sits_pipeline.sources.base import SourceError
+from sits_pipeline.sources.web import fetch, is_web
+from sits_pipeline.values import JsonObject
+
+__all__ = ["FoundItem", "Spot", "read_items"]
+
+MAX_DEPTH = 10
+MAX_ITEMS = 100_000
+MAX_JSON_BYTES = 50 * 2**20
+
+_REMOTE_READERS = 8
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a document was found, and so what its relative links mean and how far they may reach."""
+
+    location: str
+    """Absolute local path or http(s) URL."""
+    root: Path | None
+    """Folder that local links must stay in; None for a remote document."""
+
+    def resolve(self, href: object) -> Spot:
+        """Where a link of this document leads; raises ValueError where it may not lead there."""
+        if not isinstance(href, str) or not href or len(href) > 8192 or _CONTROL.search(href):
+            raise ValueError("a link must be a text without control characters")
+        if is_web(href):
+            return Spot(href, None)
+        scheme = urlsplit(href).scheme if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", href) else ""
+        if scheme == "s3":
+            raise ValueError(f"{_short(href)}: object stores are not read yet; use http(s) links or local files")
+        if self.root is None:
+            return self._resolve_remote(href, scheme)
+        return self._resolve_local(href, scheme, self.root)
+
+    def _resolve_remote(self, href: str, scheme: str) -> Spot:
+        url = urljoin(self.location, href)
+        if scheme or href.startswith("/vsi") or not is_web(url):
+            raise ValueError(f"{_short(href)}: a remote catalogue may point to http(s) only")
+        return Spot(url, None)
+
+    def _resolve_local(self, href: str, scheme: str, root: Path) -> Spot:
+        if scheme == "file":
+            href = unquote(urlsplit(href).path)
+        elif scheme:
+            raise ValueError(f"{_short(href)}: a link leads to http(s) or to a file, not to {scheme}:")
+        try:
+            path = (Path(self.location).parent / href).resolve()
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links, before Python 3.13
+            raise ValueError(f"{_short(href)}: {error}") from None
+        if not path.is_relative_to(root) or str(path).startswith("/vsi") or href.startswith("/vsi"):
+            raise ValueError(f"{_short(href)}: leads out of the catalogue's folder")
+        return Spot(str(path), root)
+
+
+def _short(href: str) -> str:
+    """An address for a message: without its query, which may hold a signature."""
+    return href.partition("?")[0][:200]
+
+
+@dataclass(frozen=True)
+class FoundItem:
+    """An item as found, unchecked."""
+
+    spot: Spot
+    item: JsonObject
+
+
+def read_items(location: str) -> Iterator[FoundItem]:
+    """Every item of a catalogue, a collection, an ItemCollection or an item; each document once.
+
+    `location` is a local path or an http(s) URL. Raises SourceError.
+    """
+    spots: dict[str, Spot] = {}
+    for count, document in enumerate(_walk(_start(location), (), set(), spots), start=1):
+        _check_count(count)
+        yield document
+    yield from _read_all(list(spots.values()))
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_ITEMS:
+        raise SourceError(f"the catalogue holds more than {MAX_ITEMS} items; give a part of it")
+
+
+def _start(location: str) -> Spot:
+    if is_web(location):
+        return Spot(location, None)
+    if "://" in location or location.startswith("/vsi"):
+        raise SourceError(f"a catalogue is a local path or an http(s) URL; got {_short(location)}")
+    path = Path(location).resolve()
+    if path.is_dir():
+        path /= "catalog.json"
+    if not path.is_file():
+        raise SourceError(f"no STAC catalogue at {location}; give a catalog.json, a collection or an ItemCollection")
+    return Spot(str(path.resolve()), path.resolve().parent)
+
+
+def _walk(spot: Spot, above: tuple[str, ...], seen: set[str], items: dict[str, Spot]) -> Iterator[FoundItem]:
+    """Items that stand in the documents themselves; those behind links are noted in `items`."""
+    if spot.location in above:
+        raise SourceError(f"the catalogue links back to itself at {_short(spot.location)}")
+    if len(above) > MAX_DEPTH:
+        raise SourceError(f"the catalogue is deeper than {MAX_DEPTH} levels at {_short(spot.location)}")
+    if spot.location in seen:
+        return
+    seen.add(spot.location)
+    _check_count(len(seen))
+    document = _read_json(spot)
+    kind = document.get("type")
+    if kind == "Feature":
+        yield FoundItem(spot, document)
+        return
+    if kind == "FeatureCollection":
+        yield from (FoundItem(spot, feature) for feature in _features(document, spot))
+        return
+    if "stac_version" not in document and "links" not in document:
+        raise SourceError(f"{_short(spot.location)} is not a STAC catalogue, collection, item or ItemCollection")
+    for kind, target in _children(document, spot):
+        if kind == "item":
+            items[target.location] = target
+            _check_count(len(items))
+        else:
+            yield from _walk(target, (*above, spot.location), seen, items)
+
+
+def _children(document: JsonObject, spot: Spot) -> Iterator[tuple[str, Spot]]:
+    links = document.get("links", [])
+    if not isinstance(links, list) or not all(isinstance(link, dict) for link in links):
+        raise SourceError(f"the links of {_short(spot.location)} are not a list of objects")
+    for link in links:
+        if link.get("rel") in ("child", "item"):
+            try:
+                yield link["rel"], spot.resolve(link.get("href"))
+            except ValueError as error:
+                raise SourceError(f"a link in {_short(spot.location)} is not followed: {error}") from None
+
+
+def _features(document: JsonObject, spot: Spot) -> list[JsonObject]:
+    features = document.get("features")
+    if not isinstance(features, list) or not all(isinstance(feature, dict) for feature in features):
+        raise SourceError(f"the features of {_short(spot.location)} are not a list of objects")
+    _check_count(len(features))
+    return features
+
+
+def _read_all(spots: list[Spot]) -> Iterator[FoundItem]:
+    """Items behind links: local ones one by one, remote ones a few at a time."""
+    if any(spot.root is None for spot in spots):
+        with ThreadPoolExecutor(_REMOTE_READERS) as readers:
+            yield from (FoundItem(spot, item) for spot, item in zip(spots, readers.map(_read_json, spots), strict=True))
+    else:
+        yield from (FoundItem(spot, _read_json(spot)) for spot in spots)
+
+
+def _read_json(spot: Spot) -> JsonObject:
+    try:
+        text = fetch(spot.location, max_bytes=MAX_JSON_BYTES).body if spot.root is None else _read_file(spot.location)
+        document = json.loads(text)
+    except OSError as error:
+        raise SourceError(f"{_short(spot.location)} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{_short(spot.location)} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise SourceError(f"{_short(spot.location)} holds no JSON object")
+    return document
+
+
+def _read_file(location: str) -> bytes:
+    path = Path(location)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path.name}")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise OSError(f"larger than the {MAX_JSON_BYTES} bytes that are read at most")
+    return path.read_bytes()

@@ -1,0 +1,272 @@
+"""Pixels of single-band files on their own grid: windows for a cube, thinned samples for the audit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.windows import Window, from_bounds
+
+from sits_catalog.sentinel2 import Scl
+from sits_pipeline.values import AuditSample, BandWindow, Raster, ReadFailure, Scene
+
+__all__ = ["GDAL_OPTIONS", "Nesting", "Opener", "nest", "read_scene", "sample_scene"]
+
+Opener = Callable[[str], BinaryIO]
+"""Opens an http(s) URL as a seekable file of bytes."""
+
+GDAL_OPTIONS: Mapping[str, Any] = {
+    # No side files: the georeference is the file's own, and a remote folder is never listed.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+    # One request for neighbouring blocks, and enough of the head of a COG to hold its directories.
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
+    "CPL_VSIL_CURL_USE_HEAD": "NO",
+    "GDAL_HTTP_CONNECTTIMEOUT": 30,
+    "GDAL_HTTP_TIMEOUT": 120,
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 0.5,
+    # Without it a URL that failed once stays missing for the life of the process, whatever the server says later.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http",
+}
+
+_SAMPLE_SIDE = 400
+_SAMPLE_BLOCK = 256
+_WHOLE_SIDE = 1024
+"""Files without overviews are read whole up to this side."""
+_MIN_VEGETATION = 500
+"""As in `steps.audit`: with fewer, the audit looks at water, in other bands."""
+
+
+@dataclass(frozen=True)
+class Nesting:
+    """How a file's pixels lie in a cube's lattice."""
+
+    factor: int
+    """Cube pixels a source pixel."""
+    row: int
+    """Cube pixels from the file's top to the geobox's top; negative where the file starts lower."""
+    column: int
+    """The same from left to left."""
+
+
+def nest(transform: Sequence[float], geobox: GeoBox) -> Nesting:
+    """Place a file's grid, `(a, b, c, d, e, f)`, in the lattice of a north-up geobox with square pixels.
+
+    Raises ValueError where the corners of the file's pixels are not corners of the geobox's lattice.
+    """
+    a, b, c, d, e, f = transform[:6]
+    cube = geobox.affine
+    factor, row, column = a / cube.a, (cube.f - f) / cube.e, (cube.c - c) / cube.a
+    whole = all(abs(value - round(value)) < 1e-6 for value in (factor, row, column))
+    if b or d or a != -e or factor < 1 or not whole:
+        raise ValueError(
+            f"its grid does not nest in the cube's lattice of {cube.a:g} m: pixels of {a:g} x {-e:g} m "
+            f"from the corner ({c:.12g}, {f:.12g})" + (", rotated" if b or d else "")
+        )
+    return Nesting(round(factor), round(row), round(column))
+
+
+def read_scene(scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int, opener: Opener | None) -> Raster:
+    """A window a band around `geobox`, and SCL where the scene has one; what cannot be read is a ReadFailure."""
+    windows: dict[str, BandWindow] = {}
+    failures: list[ReadFailure] = []
+    names = [*bands, "SCL"] if "SCL" in scene.assets and "SCL" not in bands else list(bands)
+    with rasterio.Env(**GDAL_OPTIONS):
+        for name in names:
+            try:
+                windows[name] = _read_band(scene, name, geobox, pad=0 if name == "SCL" else pad, opener=opener)
+            except (OSError, ValueError, RasterioError) as error:
+                failures.append(ReadFailure(item=scene.id, band=name, error=_describe(error, scene.assets.values())))
+    return Raster(bands=windows, failures=tuple(failures))
+
+
+def _read_band(scene: Scene, name: str, geobox: GeoBox, *, pad: int, opener: Opener | None) -> BandWindow:
+    if name not in scene.assets:
+        raise ValueError(f"the item has no asset for {name}")
+    with _open(scene.assets[name], opener) as dataset:
+        _check_file(dataset, _epsg_of(geobox))
+        nesting = nest(dataset.transform, geobox)
+        rows = _span(nesting.row, geobox.shape.y, nesting.factor, pad)
+        columns = _span(nesting.column, geobox.shape.x, nesting.factor, pad)
+        dn = _read_window(dataset, rows, columns)
+    return BandWindow(
+        dn=_as_scl(dn) if name == "SCL" else dn.astype(np.uint16, copy=False),
+        factor=nesting.factor,
+        row=nesting.row - rows.start * nesting.factor,
+        column=nesting.column - columns.start * nesting.factor,
+    )
+
+
+def _epsg_of(geobox: GeoBox) -> int:
+    epsg = None if geobox.crs is None else geobox.crs.epsg
+    if epsg is None:
+        raise ValueError("a geobox with an EPSG code was expected")
+    return epsg
+
+
+def _span(first: int, length: int, factor: int, pad: int) -> range:
+    """Source pixels that hold `length` cube pixels from `first` on, and `pad` more on both sides."""
+    return range(first // factor - pad, -(-(first + length) // factor) + pad)
+
+
+def _read_window(dataset: Any, rows: range, columns: range) -> NDArray[Any]:
+    """(y, x) pixels of these rows and columns; 0 where the file has none."""
+    inside_rows = range(max(rows.start, 0), min(rows.stop, dataset.height))
+    inside_columns = range(max(columns.start, 0), min(columns.stop, dataset.width))
+    if not inside_rows or not inside_columns:
+        return np.zeros((len(rows), len(columns)), dataset.dtypes[0])
+    window = Window(inside_columns.start, inside_rows.start, len(inside_columns), len(inside_rows))
+    dn: NDArray[Any] = dataset.read(1, window=window)
+    if inside_rows == rows and inside_columns == columns:
+        return dn
+    padded = np.zeros((len(rows), len(columns)), dn.dtype)
+    top, left = inside_rows.start - rows.start, inside_columns.start - columns.start
+    padded[top : top + dn.shape[0], left : left + dn.shape[1]] = dn
+    return padded
+
+
+def _as_scl(dn: NDArray[Any]) -> NDArray[np.uint8]:
+    if dn.size and dn.max() > 255:
+        raise ValueError(f"a scene classification holds codes up to 11; this one holds {dn.max()}")
+    return dn.astype(np.uint8, copy=False)
+
+
+@contextmanager
+def _open(path: str, opener: Opener | None) -> Iterator[Any]:
+    """One file, by the driver that its name asks for: a file is never taken for a VRT that points elsewhere."""
+    remote = path.startswith(("http://", "https://"))
+    driver = "JP2OpenJPEG" if _file_name(path).lower().endswith((".jp2", ".j2k")) else "GTiff"
+    if remote and opener is not None:
+        with rasterio.open(path, driver=driver, opener=opener) as dataset:
+            yield dataset
+    else:
+        with rasterio.open(f"/vsicurl/{path}" if remote else Path(path), driver=driver) as dataset:
+            yield dataset
+
+
+def _check_file(dataset: Any, epsg: int) -> None:
+    found = None if dataset.crs is None else _epsg(dataset.crs.wkt)
+    if found != epsg:
+        raise ValueError(f"its CRS is {f'EPSG:{found}' if found else 'not a known one'}, the cube's is EPSG:{epsg}")
+    if dataset.count != 1 or dataset.dtypes[0] not in ("uint8", "uint16"):
+        raise ValueError(
+            f"one layer of uint16 or uint8 was expected; the file has {dataset.count} of {dataset.dtypes[0]}"
+        )
+    if dataset.nodata not in (None, 0):
+        raise ValueError(f"nodata of Sentinel-2 is 0; the file declares {dataset.nodata:g}")
+
+
+@lru_cache(maxsize=64)
+def _epsg(wkt: str) -> int | None:
+    code: int | None = rasterio.crs.CRS.from_wkt(wkt).to_epsg()
+    return code
+
+
+def _file_name(path: str) -> str:
+    """Last part of a path or of a URL's path; no folder, host, or query that may hold a signature."""
+    return PurePosixPath(urlsplit(path).path if "://" in path else path).name
+
+
+def _describe(error: BaseException, paths: Iterable[str]) -> str:
+    """One line on what went wrong, without the folders and signatures of this machine."""
+    if isinstance(error, RasterioError) and error.__cause__ is not None:
+        error = error.__cause__  # "Read failed. See previous exception for details."
+    text = str(getattr(error, "errmsg", None) or error) or type(error).__name__
+    for path in paths:
+        text = text.replace(path, _file_name(path))
+    return " ".join(re.sub(r"/vsi\w+/", "", text).split())[:300]
+
+
+@dataclass(frozen=True)
+class _Thinning:
+    """Where a sample is taken: boxes in the scene's CRS, each read as so many rows and columns."""
+
+    boxes: tuple[tuple[float, float, float, float], ...]
+    rows: int
+    columns: int
+
+
+def sample_scene(scene: Scene, *, opener: Opener | None) -> AuditSample:
+    """DN and SCL of a scene at the same thinned positions; B8A and B11 only where there is too little vegetation.
+
+    Raises OSError where a file is missing or cannot be read.
+    """
+    try:
+        with rasterio.Env(**GDAL_OPTIONS):
+            sample = _sample(scene, ("B02", "B04"), opener)
+            vegetation = 0 if sample.scl is None else np.count_nonzero(sample.scl == Scl.VEGETATION)
+            if sample.scl is None or vegetation >= _MIN_VEGETATION or not {"B8A", "B11"} <= scene.assets.keys():
+                return sample
+            return _sample(scene, ("B02", "B04", "B8A", "B11"), opener)
+    except (OSError, ValueError, RasterioError) as error:
+        raise OSError(f"{scene.id}: no sample for the audit: {_describe(error, scene.assets.values())}") from error
+
+
+def _sample(scene: Scene, bands: Sequence[str], opener: Opener | None) -> AuditSample:
+    names = [*bands, "SCL"] if "SCL" in scene.assets else list(bands)
+    missing = [name for name in names if name not in scene.assets]
+    if missing:
+        raise ValueError(f"the item has no asset for {', '.join(missing)}")
+    with ExitStack() as stack:
+        datasets = {name: stack.enter_context(_open(scene.assets[name], opener)) for name in names}
+        for dataset in datasets.values():
+            _check_file(dataset, scene.epsg)
+        thinning = _thin(tuple(datasets.values()))
+        values = {name: _read_thinned(dataset, thinning) for name, dataset in datasets.items()}
+    scl = values.pop("SCL", None)
+    return AuditSample(
+        dn={name: dn.astype(np.uint16, copy=False) for name, dn in values.items()},
+        scl=None if scl is None else _as_scl(scl),
+    )
+
+
+def _thin(datasets: tuple[Any, ...]) -> _Thinning:
+    """The whole common extent where overviews make that cheap, else nine blocks spread over it."""
+    west = max(dataset.bounds.left for dataset in datasets)
+    south = max(dataset.bounds.bottom for dataset in datasets)
+    east = min(dataset.bounds.right for dataset in datasets)
+    north = min(dataset.bounds.top for dataset in datasets)
+    coarsest = max(dataset.transform.a for dataset in datasets)
+    height, width = int((north - south) / coarsest), int((east - west) / coarsest)
+    if height < 1 or width < 1:
+        raise ValueError("its files have no ground in common")
+    if all(dataset.overviews(1) or max(dataset.shape) <= _WHOLE_SIDE for dataset in datasets):
+        rows, columns = min(height, _SAMPLE_SIDE), min(width, _SAMPLE_SIDE)
+        return _Thinning(((west, south, east, north),), rows, columns)
+    finest = min(datasets, key=lambda dataset: dataset.transform.a)
+    side = min(_SAMPLE_BLOCK * finest.transform.a, east - west, north - south)
+    step_y, step_x = (size * finest.transform.a for size in finest.block_shapes[0])
+    tops = [_block_start(north - south, share, step_y, side) for share in (1, 3, 5)]
+    lefts = [_block_start(east - west, share, step_x, side) for share in (1, 3, 5)]
+    boxes = tuple((west + x, north - y - side, west + x + side, north - y) for y in tops for x in lefts)
+    return _Thinning(boxes, int(side / coarsest), int(side / coarsest))
+
+
+def _block_start(length: float, sixths: int, step: float, side: float) -> float:
+    """Start of the source block at so many sixths of an extent, so that a sample meets few blocks."""
+    return min(length * sixths / 6 // step * step, length - side)
+
+
+def _read_thinned(dataset: Any, thinning: _Thinning) -> NDArray[Any]:
+    shape = (thinning.rows, thinning.columns)
+    parts = [
+        dataset.read(
+            1, window=from_bounds(*box, dataset.transform), out_shape=shape, resampling=Resampling.nearest
+        ).ravel()
+        for box in thinning.boxes
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,87 @@
+"""Scenes of a static STAC catalogue or of an ItemCollection, their pixels in local or http(s) files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+
+import shapely
+from odc.geo.geobox import GeoBox
+
+from sits_catalog.region import Season
+from sits_pipeline.sources.base import SearchResult, UnusableItem
+from sits_pipeline.sources.catalogue import FoundItem, read_items
+from sits_pipeline.sources.items import footprint_of, scene_from_item, sensed_of
+from sits_pipeline.sources.rasters import Opener, read_scene, sample_scene
+from sits_pipeline.values import AuditSample, JsonObject, Raster, Scene
+
+__all__ = ["StacSource", "in_season"]
+
+
+@dataclass(frozen=True)
+class StacSource:
+    """A catalogue, a collection, an ItemCollection or an item, as a local path or an http(s) URL."""
+
+    location: str
+    cache: Path | None = None
+    """Folder for the bytes of remote files, shared by all workers of a host; None: each read fetches anew."""
+    cache_bytes: int = 20_000_000_000
+
+    def search(self, area: shapely.Geometry, season: Season) -> SearchResult:
+        """Scenes that meet `area` (lon/lat) in `season` or within a day of it; raises SourceError."""
+        scenes: dict[str, Scene] = {}
+        unusable: list[UnusableItem] = []
+        shapely.prepare(area)
+        for found in sorted(read_items(self.location), key=lambda found: (_id(found.item), found.spot.location)):
+            try:
+                scene = _scene(found)
+            except ValueError as error:
+                if _may_matter(found.item, area, season):
+                    unusable.append(UnusableItem(id=_id(found.item), reason=str(error), item=found.item))
+                continue
+            if not (in_season(scene.sensed, season) and shapely.intersects(area, scene.footprint)):
+                continue
+            if scene.id in scenes:
+                reason = "another item of the same id comes before it; ids must be unique"
+                unusable.append(UnusableItem(id=scene.id, reason=reason, item=scene.item))
+            else:
+                scenes[scene.id] = scene
+        return SearchResult(scenes=tuple(scenes.values()), unusable=tuple(unusable))
+
+    def sample(self, scene: Scene) -> AuditSample:
+        """Pixels for the audit, thinned over the whole scene; raises OSError."""
+        return sample_scene(scene, opener=self._opener())
+
+    def read(self, scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Raster:
+        """A window a band around `geobox`; a band that cannot be read is a ReadFailure in the result."""
+        return read_scene(scene, geobox, bands, pad=pad, opener=self._opener())
+
+    def _opener(self) -> Opener | None:
+        return None
+
+
+def in_season(sensed: datetime, season: Season) -> bool:
+    """Whether a sensing time lies in a season or within a day of it."""
+    day = timedelta(days=1)
+    start = datetime.combine(season.start, time(0), UTC) - day
+    return start <= sensed < datetime.combine(season.end, time(0), UTC) + 2 * day
+
+
+def _scene(found: FoundItem) -> Scene:
+    return scene_from_item(found.item, lambda href: found.spot.resolve(href).location)
+
+
+def _id(item: JsonObject) -> str:
+    """An id to list an item by, whatever the item holds."""
+    text = str(item.get("id"))[:200]
+    return text if text.isprintable() else ascii(text)
+
+
+def _may_matter(item: JsonObject, area: shapely.Geometry, season: Season) -> bool:
+    """Whether a broken item may lie in the area and the season: unless it says otherwise, it may."""
+    try:
+        return in_season(sensed_of(item), season) and bool(shapely.intersects(area, footprint_of(item)))
+    except ValueError:
+        return True

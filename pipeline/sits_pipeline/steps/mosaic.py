@@ -1,0 +1,80 @@
+"""Merge the scenes of one solar day: one scene a pixel, all bands from it, and a record of which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sits_catalog.cube import NO_SOURCE, Quality
+from sits_pipeline.values import Frame
+
+__all__ = ["Layer", "empty_frame", "mosaic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One scene on the cube's grid, harmonized; arrays are (y, x) or (band, y, x)."""
+
+    source_index: int
+    """Position of the scene among the day's items."""
+    reflectance: NDArray[np.uint16] | None
+    """(band, y, x), 1..65535 where observed; None where the scene could not be read."""
+    scl: NDArray[np.uint8]
+    bits: NDArray[np.uint8]
+    """Quality bits without OBSERVED."""
+    observed: NDArray[np.bool_]
+    unread: NDArray[np.bool_] | None
+    """Where the scene covers a pixel but could not be read; None: nowhere."""
+
+
+def empty_frame(n_bands: int, shape: tuple[int, int]) -> Frame:
+    """A frame without an observation."""
+    return Frame(
+        reflectance=np.zeros((n_bands, *shape), np.uint16),
+        scl=np.zeros(shape, np.uint8),
+        quality=np.zeros(shape, np.uint8),
+        source_index=np.full(shape, NO_SOURCE, np.uint8),
+    )
+
+
+def mosaic(layers: Iterable[Layer], frame: Frame, inside: NDArray[np.bool_] | None) -> tuple[int, ...]:
+    """Fill an empty `frame` from the day's layers in their order; returns which scenes left pixels unread.
+
+    The first layer that observes a pixel gives all its bands. A pixel that an unread scene covers is not given to a
+    later one: which of them it belongs to is unknown until the scene is read. `inside` (y, x) is where pixels may be
+    observed at all (the zone's strip); None: everywhere. Layers may be lazy: no more are taken once every pixel is
+    decided.
+    """
+    open_ = np.ones(frame.scl.shape, bool) if inside is None else inside.copy()
+    missed = []
+    for layer in layers:
+        if layer.unread is not None:
+            unread = open_ & layer.unread
+            if unread.any():
+                missed.append(layer.source_index)
+            frame.quality[unread] = Quality.UNREAD
+            open_ &= ~layer.unread
+        if layer.reflectance is not None:
+            _fill(frame, layer, layer.reflectance, open_ & layer.observed)
+            open_ &= ~layer.observed
+        if not open_.any():
+            break
+    return tuple(missed)
+
+
+def _fill(frame: Frame, layer: Layer, reflectance: NDArray[np.uint16], where: NDArray[np.bool_]) -> None:
+    """Take the pixels `where` from one layer."""
+    if where.all():
+        frame.reflectance[...] = reflectance
+        frame.scl[...] = layer.scl
+        np.bitwise_or(layer.bits, np.uint8(Quality.OBSERVED), out=frame.quality)
+        frame.source_index[...] = layer.source_index
+        return
+    for target, band in zip(frame.reflectance, reflectance, strict=True):
+        np.copyto(target, band, where=where)
+    np.copyto(frame.scl, layer.scl, where=where)
+    np.copyto(frame.quality, layer.bits | np.uint8(Quality.OBSERVED), where=where)
+    frame.source_index[where] = layer.source_index

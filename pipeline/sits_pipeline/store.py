@@ -1,0 +1,353 @@
+"""The Zarr store of a cube: created empty with all its metadata, then written a cell at a time in whole shards.
+
+Shards are never written through dask arrays, which loses data (zarr-python#3682, dask#12583): a cell is one NumPy block
+an array, aligned with its shards, and no shard belongs to two cells. zarr's local store writes a partial file and
+renames it; on an object store a PUT is atomic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+from zarr.abc.store import Store
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
+
+from sits_catalog.conventions import cf_grid_mapping, georeference
+from sits_catalog.cube import (
+    ARRAYS,
+    CHIP,
+    FINER_ARRAYS,
+    LABEL_ARRAYS,
+    OVERVIEW_FACTOR,
+    ArraySpec,
+    Conflict,
+    Quality,
+    Split,
+    inner_chunk,
+    shard_side,
+)
+from sits_catalog.sentinel2 import BANDS, Scl
+from sits_pipeline.folder import Folder
+from sits_pipeline.values import JsonObject, Window
+
+__all__ = ["CubeLayout", "Written", "create_cube", "open_cube", "read_attributes", "update_attributes", "write_cell"]
+
+CUBE = "cube.zarr"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CubeLayout:
+    """All that decides the metadata of an empty cube."""
+
+    geobox: GeoBox
+    bands: tuple[str, ...]
+    days: tuple[date, ...]
+    sensing_times: tuple[datetime, ...]
+    has_labels: bool
+    finer: tuple[int, ...]
+    classes: tuple[JsonObject, ...]
+    """Rows {index, code, name, hcat, colour} of the class table."""
+    attributes: JsonObject
+    """The root attribute `sits_cube`."""
+
+    @property
+    def shard(self) -> int:
+        """Side of a shard in pixels."""
+        return shard_side(len(self.days), len(self.bands))
+
+    @property
+    def epsg(self) -> int:
+        """EPSG code of the cube's zone."""
+        return int(self.geobox.crs.epsg)
+
+
+@dataclass(frozen=True)
+class Written:
+    """One stored shard."""
+
+    size: int
+    sha256: str
+
+
+def open_cube(folder: Folder, *, read_only: bool = True) -> zarr.Group:
+    """The root group of a dataset's cube."""
+    return zarr.open_group(_store(folder, read_only=read_only), mode="r" if read_only else "r+", zarr_format=3)
+
+
+def read_attributes(folder: Folder) -> JsonObject | None:
+    """The attribute `sits_cube` of a dataset's cube; None where there is no cube yet."""
+    if not folder.exists(f"{CUBE}/zarr.json"):
+        return None
+    found = open_cube(folder).attrs.get("sits_cube")
+    if not isinstance(found, dict):
+        raise ValueError(f"{folder.location}/{CUBE} is a Zarr group but no sits-cube; choose another --out")
+    return None if found.get("creating") else dict(found)
+
+
+def update_attributes(folder: Folder, changes: Mapping[str, Any]) -> None:
+    """Change entries of `sits_cube`, and write the consolidated metadata that readers of zarr-python use."""
+    group = open_cube(folder, read_only=False)
+    group.update_attributes({"sits_cube": {**group.attrs["sits_cube"], **changes}})  # type: ignore[dict-item]
+    with warnings.catch_warnings():
+        # Not in the Zarr v3 specification yet; readers that do not know it ignore it.
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(group.store)
+
+
+def _store(folder: Folder, *, read_only: bool) -> Store:
+    cube = folder.sub(CUBE)
+    if cube.is_local:
+        return LocalStore(cube.path, read_only=read_only)
+    return FsspecStore.from_url(cube.location, read_only=read_only)
+
+
+# Creating
+
+
+def create_cube(folder: Folder, layout: CubeLayout) -> None:
+    """Write the metadata of an empty cube; until all of it is there the root group says `creating`."""
+    store = _store(folder, read_only=False)
+    zarr.create_group(store, attributes={"sits_cube": {"creating": True}}, overwrite=True)
+    for name, specs in _groups(layout):
+        box = _geobox_of(name, layout)
+        if name:
+            zarr.create_group(store, path=name, attributes=georeference(layout.epsg, box.affine[:6], box.shape))
+        for spec in specs:
+            _create_array(store, spec, layout, name)
+    _create_coordinates(store, layout)
+    root = {
+        **georeference(layout.epsg, layout.geobox.affine[:6], layout.geobox.shape),
+        "Conventions": "CF-1.12",
+        "band_names": list(layout.bands),
+        "sits_cube": layout.attributes,
+    }
+    zarr.open_group(store, mode="r+", zarr_format=3).update_attributes(root)
+
+
+def _groups(layout: CubeLayout) -> Iterator[tuple[str, list[ArraySpec]]]:
+    """Group path and the specifications of its pixel arrays."""
+    labels = set(LABEL_ARRAYS)
+    yield "", [spec for spec in ARRAYS.values() if layout.has_labels or spec.name not in labels]
+    if layout.has_labels:
+        for factor in layout.finer:
+            yield f"labels_x{factor}", [ARRAYS[name] for name in FINER_ARRAYS]
+    yield "overview", [ARRAYS["reflectance"], ARRAYS["quality"]]
+
+
+def _geobox_of(group: str, layout: CubeLayout) -> GeoBox:
+    if group == "overview":
+        height, width = (-(-size // OVERVIEW_FACTOR) for size in layout.geobox.shape)
+        return GeoBox((height, width), layout.geobox.affine * layout.geobox.affine.scale(OVERVIEW_FACTOR), layout.epsg)
+    if group:
+        return layout.geobox.zoom_out(1 / int(group.removeprefix("labels_x")))
+    return layout.geobox
+
+
+def _create_array(store: Store, spec: ArraySpec, layout: CubeLayout, group: str) -> None:
+    box = _geobox_of(group, layout)
+    sizes = {"time": len(layout.days), "band": len(layout.bands), "y": box.shape[0], "x": box.shape[1]}
+    chunk, shard = _chunking(spec, layout, group)
+    zarr.create_array(
+        store,
+        name=f"{group}/{spec.name}" if group else spec.name,
+        shape=tuple(sizes[dim] for dim in spec.dims),
+        chunks=chunk,
+        shards=shard,
+        dtype=spec.dtype,
+        fill_value=spec.fill,
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+        dimension_names=spec.dims,
+        attributes={**georeference(layout.epsg, box.affine[:6], box.shape), **_attributes(spec, layout)},
+    )
+
+
+def _chunking(spec: ArraySpec, layout: CubeLayout, group: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Inner chunk and shard of an array."""
+    dates, bands, chip, _ = inner_chunk(len(layout.days), len(layout.bands))
+    shard, all_dates = layout.shard, -(-len(layout.days) // dates) * dates
+    if group == "overview":
+        dates, chip, shard = 1, shard // OVERVIEW_FACTOR, shard // OVERVIEW_FACTOR
+        all_dates = len(layout.days)
+    elif group:
+        shard *= int(group.removeprefix("labels_x"))
+    inner = {"time": dates, "band": bands, "y": chip, "x": chip}
+    outer = {"time": all_dates, "band": bands, "y": shard, "x": shard}
+    return tuple(inner[dim] for dim in spec.dims), tuple(outer[dim] for dim in spec.dims)
+
+
+def _flags(kind: type[Quality] | type[Conflict]) -> JsonObject:
+    return {
+        "flag_masks": [int(flag) for flag in kind],
+        "flag_meanings": " ".join(str(flag.name).lower() for flag in kind),
+    }
+
+
+def _values(kind: type[Split] | type[Scl]) -> JsonObject:
+    return {
+        "flag_values": [int(flag) for flag in kind],
+        "flag_meanings": " ".join(str(flag.name).lower() for flag in kind),
+    }
+
+
+def _attributes(spec: ArraySpec, layout: CubeLayout) -> JsonObject:
+    """CF attributes; `_FillValue` on reflectance alone, since xarray turns integers that have one into floats."""
+    extra: dict[str, JsonObject] = {
+        "reflectance": {
+            "_FillValue": 0,
+            "scale_factor": 0.0001,
+            "add_offset": 0.0,
+            "units": "1",
+            "standard_name": "surface_bidirectional_reflectance",
+            "band_names": list(layout.bands),
+        },
+        "scl": _values(Scl),
+        "quality": {**_flags(Quality), "standard_name": "quality_flag"},
+        "crop_type": {"classes": list(layout.classes), "ignore": 65535, "background": 0},
+        "coverage": {"comment": "share of the pixel x 255, rounded up from 0"},
+        "boundary_distance": {"units": "dm", "comment": "positive inside parcels; saturates at +-1000"},
+        "conflict": _flags(Conflict),
+        "split": _values(Split),
+    }
+    return {"long_name": spec.meaning, "grid_mapping": "spatial_ref", **extra.get(spec.name, {})}
+
+
+def _create_coordinates(store: Store, layout: CubeLayout) -> None:
+    for group in [name for name, _ in _groups(layout)]:
+        box, prefix = _geobox_of(group, layout), f"{group}/" if group else ""
+        x, y = _centres(box)
+        _coordinate(
+            store, f"{prefix}x", x, "x", {"standard_name": "projection_x_coordinate", "units": "m", "axis": "X"}
+        )
+        _coordinate(
+            store, f"{prefix}y", y, "y", {"standard_name": "projection_y_coordinate", "units": "m", "axis": "Y"}
+        )
+        crs = CRS.from_epsg(layout.epsg).to_cf()
+        reference = cf_grid_mapping(crs, box.affine[:6])
+        _coordinate(store, f"{prefix}spatial_ref", np.array(layout.epsg, np.int32), None, reference)
+        if not group.startswith("labels"):
+            _create_times(store, prefix, layout)
+
+
+def _centres(box: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pixel centres, x and y."""
+    a, (height, width) = box.affine, box.shape
+    return a.c + (np.arange(width) + 0.5) * a.a, a.f + (np.arange(height) + 0.5) * a.e
+
+
+def _create_times(store: Store, prefix: str, layout: CubeLayout) -> None:
+    epoch = date(1970, 1, 1)
+    days = np.array([(day - epoch).days for day in layout.days], np.int32)
+    seconds = np.array([round(moment.astimezone(UTC).timestamp()) for moment in layout.sensing_times], np.int64)
+    units = {"calendar": "proleptic_gregorian"}
+    day_attributes = {"standard_name": "time", "axis": "T", "units": "days since 1970-01-01", **units}
+    _coordinate(store, f"{prefix}time", days, "time", {**day_attributes, "long_name": "solar day of the pass"})
+    sensing = {"long_name": "mean sensing time of the merged items", "units": "seconds since 1970-01-01", **units}
+    _coordinate(store, f"{prefix}sensing_time", seconds, "time", sensing)
+    names = np.array(layout.bands, dtype=np.dtypes.StringDType())
+    wavelengths = [BANDS[name].centre_nm for name in layout.bands]
+    _coordinate(store, f"{prefix}band", names, "band", {"long_name": "band", "central_wavelength_nm": wavelengths})
+
+
+def _coordinate(store: Store, name: str, values: NDArray[Any], dim: str | None, attributes: JsonObject) -> None:
+    """A coordinate in one chunk, without compression: small, and read by every reader."""
+    array = zarr.create_array(
+        store,
+        name=name,
+        shape=values.shape,
+        dtype="str" if values.dtype.kind == "T" else values.dtype,
+        chunks=values.shape,
+        compressors=None,
+        dimension_names=None if dim is None else (dim,),
+        attributes=attributes,
+        # An all-zero coordinate must be stored too: absent chunks are for pixels.
+        config={"write_empty_chunks": True},
+    )
+    array[...] = values
+
+
+# Writing
+
+
+@dataclass
+class _HashingStore(WrapperStore[Store]):
+    """Remembers size and SHA-256 of what passes through on its way to the store."""
+
+    written: dict[str, Written] = field(default_factory=dict)
+
+    def __init__(self, store: Store, written: dict[str, Written] | None = None) -> None:
+        super().__init__(store)
+        self.written = {} if written is None else written
+
+    def _with_store(self, store: Store) -> Self:
+        return type(self)(store, self.written)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        view = value.as_buffer_like()
+        digest = (await asyncio.to_thread(hashlib.sha256, view)).hexdigest()
+        await self._store.set(key, value)
+        self.written[key] = Written(size=len(value), sha256=digest)
+
+
+def write_cell(folder: Folder, window: Window, blocks: Iterable[tuple[str, NDArray[Any]]]) -> dict[str, Written]:
+    """Write blocks of a cell, each (array path, values whose last two dims are the cell's y and x at the array's scale).
+
+    Returns what was stored, by key inside of `cube.zarr`. A shard that is all fill value is not stored; one that was
+    there before is removed. Raises ValueError where a block does not cover whole shards.
+    """
+    store = _HashingStore(_store(folder, read_only=False))
+    group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+    for path, block in blocks:
+        array = group[path]
+        if not isinstance(array, zarr.Array):
+            raise TypeError(f"{path} is a group of the cube, not an array")
+        array[_selection(array, path, window, block)] = block
+    return dict(sorted(store.written.items()))
+
+
+def _selection(array: zarr.Array[Any], path: str, window: Window, block: NDArray[Any]) -> tuple[slice, ...]:
+    """Where a block goes; checks that it is made of whole shards."""
+    scale = _scale_of(path)
+    shard = array.shards or array.chunks
+    selection: list[slice] = [slice(None)] * (array.ndim - 2)
+    for axis, start in ((-2, window.row), (-1, window.column)):
+        first = start * scale[0] // scale[1]
+        last = first + block.shape[axis]
+        whole_end = last % shard[axis] == 0 or last == array.shape[axis]
+        if first % shard[axis] or not whole_end:
+            raise ValueError(
+                f"a cell must cover whole shards of {shard[axis]} px in {path}; got pixels {first} to {last} "
+                f"of {array.shape[axis]}"
+            )
+        selection.append(slice(first, last))
+    return tuple(selection)
+
+
+def _scale_of(path: str) -> tuple[int, int]:
+    """Pixels of an array a cube pixel, as a fraction."""
+    group = path.rpartition("/")[0]
+    if group == "overview":
+        return 1, OVERVIEW_FACTOR
+    if group:
+        return int(group.removeprefix("labels_x")), 1
+    return 1, 1
+
+
+def array_paths(layout: CubeLayout) -> list[str]:
+    """Paths of all pixel arrays of a cube."""
+    return [f"{group}/{spec.name}" if group else spec.name for group, specs in _groups(layout) for spec in specs]
+
+
+assert CHIP % OVERVIEW_FACTOR == 0

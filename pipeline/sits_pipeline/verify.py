@@ -1,0 +1,156 @@
+"""Prove a dataset: every file against its SHA-256 in the journal, the journal against the cube's cells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from sits_catalog.cube import VERSION
+from sits_pipeline.folder import Folder
+from sits_pipeline.journal import MERGED, encode_line, segments
+from sits_pipeline.store import CUBE, read_attributes
+from sits_pipeline.values import JsonObject
+
+__all__ = ["Finding", "files_line", "verify"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be."""
+
+    file: str
+    """Name inside of the dataset."""
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+def files_line(hashes: dict[str, list[int | str]], journal: bytes) -> JsonObject:
+    """The journal's last line: size and SHA-256 of every file that no cell line lists, of the lines before, of itself."""
+    line: JsonObject = {"kind": "files", "files": hashes, "journal_sha256": hashlib.sha256(journal).hexdigest()}
+    return {**line, "line_sha256": hashlib.sha256(encode_line(line)).hexdigest()}
+
+
+def verify(folder: Folder, *, progress: Callable[[int, int], None] | None = None, threads: int = 2) -> list[Finding]:
+    """All findings; an empty list means that each byte is what the build wrote.
+
+    Reads every file once. Raises FileNotFoundError where there is no dataset.
+    """
+    if not folder.exists(f"{CUBE}/zarr.json"):
+        raise FileNotFoundError(f"no dataset in {folder.location}: it has no {CUBE}; give the folder that holds it")
+    attributes = _attributes(folder)
+    if isinstance(attributes, Finding):
+        return [attributes]
+    if segments(folder) or not folder.exists(MERGED):
+        return [Finding("journal", "the build has not finished; run the same sits-build command to go on")]
+    journal = _read_merged(folder)
+    if isinstance(journal, Finding):
+        return [journal]
+    entries, files = journal
+    findings = [*_version(attributes), *_completeness(attributes, entries)]
+    expected = {**{name: (int(size), str(sha)) for name, (size, sha) in files.items()}, **_shards(entries)}
+    findings += _extra(folder, expected)
+    findings += _hashes(folder, expected, progress, threads)
+    return findings
+
+
+def _attributes(folder: Folder) -> JsonObject | Finding:
+    try:
+        return read_attributes(folder) or {}
+    except (ValueError, KeyError, TypeError) as error:
+        return Finding(f"{CUBE}/zarr.json", f"cannot be read ({error})")
+
+
+def _read_merged(folder: Folder) -> tuple[list[JsonObject], dict[str, list[int | str]]] | Finding:
+    data = folder.read(MERGED)
+    *lines, last, tail = (b"\n" + data).split(b"\n")
+    try:
+        entries = [json.loads(line) for line in lines[1:]]
+        final = json.loads(last)
+        own = final.pop("line_sha256")
+    except (ValueError, KeyError, AttributeError):
+        return Finding(MERGED, "is damaged or cut short: a line is no JSON object")
+    if tail or final.get("kind") != "files" or hashlib.sha256(encode_line(final)).hexdigest() != own:
+        return Finding(MERGED, "is damaged or cut short: its last line does not match its own SHA-256")
+    before = data[: len(data) - len(last) - 1]
+    if hashlib.sha256(before).hexdigest() != final["journal_sha256"]:
+        return Finding(MERGED, "is damaged: its lines do not match the SHA-256 in its last line")
+    return entries, final["files"]
+
+
+def _version(attributes: JsonObject) -> Iterator[Finding]:
+    found = attributes.get("version")
+    if found != VERSION:
+        yield Finding(
+            f"{CUBE}/zarr.json",
+            f"was written as sits-cube {found}; this program knows {VERSION}: use the matching release",
+        )
+
+
+def _completeness(attributes: JsonObject, entries: Iterable[JsonObject]) -> Iterator[Finding]:
+    cells: dict[tuple[int, ...], JsonObject] = {}
+    for entry in entries:
+        if entry["kind"] == "plan" and entry["config_sha256"] != attributes.get("config_sha256"):
+            yield Finding(MERGED, "is stale: it belongs to a build with another configuration than the cube")
+        if entry["kind"] == "cell":
+            cells[tuple(entry["cell"])] = entry
+    expected = attributes.get("cells", {}).get("count")
+    if expected != len(cells):
+        yield Finding(
+            MERGED, f"lists {len(cells)} cells, the cube has {expected}: it is stale or the build was cut short"
+        )
+    unread = sum(bool(entry["failures"]) for entry in cells.values())
+    if unread or not attributes.get("complete"):
+        yield Finding(
+            MERGED,
+            f"the cube is not complete: {unread} cells have sources that could not be read; build again to fill them",
+        )
+
+
+def _shards(entries: Iterable[JsonObject]) -> dict[str, tuple[int, str]]:
+    """Stored shards by file name; a later line of a cell replaces an earlier one."""
+    by_cell = {tuple(entry["cell"]): entry["shards"] for entry in entries if entry["kind"] == "cell"}
+    return {
+        f"{CUBE}/{key}": (int(size), str(sha)) for shards in by_cell.values() for key, (size, sha) in shards.items()
+    }
+
+
+def _extra(folder: Folder, expected: dict[str, tuple[int, str]]) -> Iterator[Finding]:
+    for name in folder.files():
+        if name.endswith(".partial"):
+            yield Finding(name, "is left over from an interrupted write")
+        elif name not in expected and name != MERGED:
+            yield Finding(name, "is not listed in the journal: the journal is stale or the file does not belong here")
+
+
+def _hashes(
+    folder: Folder,
+    expected: dict[str, tuple[int, str]],
+    progress: Callable[[int, int], None] | None,
+    threads: int,
+) -> list[Finding]:
+    findings = []
+    with ThreadPoolExecutor(threads) as pool:
+        results = pool.map(lambda item: _check_file(folder, item[0], *item[1]), sorted(expected.items()))
+        for done, finding in enumerate(results, 1):
+            if finding is not None:
+                findings.append(finding)
+            if progress is not None:
+                progress(done, len(expected))
+    return findings
+
+
+def _check_file(folder: Folder, name: str, size: int, sha256: str) -> Finding | None:
+    kind = "shard" if "/c/" in name else "file"
+    found = folder.size(name)
+    if found is None:
+        return Finding(name, f"{kind} is missing")
+    if found != size:
+        return Finding(name, f"{kind} has {found} bytes, {size} were written")
+    if hashlib.sha256(folder.read(name)).hexdigest() != sha256:
+        return Finding(name, f"{kind} is damaged: its SHA-256 is not the one in the journal")
+    return None

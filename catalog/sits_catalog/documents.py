@@ -195,7 +195,7 @@ def _sentence(error: ValidationError, document: Document) -> str:
         what = f"{_dotted(path)} has {len(value)} values, expected {first['ctx']['max_length']}"
     elif kind == "literal_error":
         choices = str(first["ctx"]["expected"])
-        named = _dotted(path[:-1] if path[-1] == "[key]" else path)
+        named = f"a key of {_dotted(path[:-2])}" if path[-1] == "[key]" else _dotted(path)
         hint = did_you_mean(str(value), choices.replace(" or ", ", ").replace("'", "").split(", "))
         what = f"{named} should be {choices}, got {value!r}{hint}"
     elif kind == "dataclass_type":

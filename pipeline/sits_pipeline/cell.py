@@ -31,7 +31,18 @@ from sits_pipeline.steps.rasterize import rasterize, rasterize_finer
 from sits_pipeline.steps.resample import bilinear, repeat
 from sits_pipeline.steps.statistics import accumulate
 from sits_pipeline.store import write_cell
-from sits_pipeline.values import Frame, JsonObject, Labels, Parcels, Raster, ReadFailure, Scene, Window
+from sits_pipeline.values import (
+    Frame,
+    JsonObject,
+    Labels,
+    Parcels,
+    Raster,
+    ReadFailure,
+    Scene,
+    Window,
+    epsg_of,
+    shape_of,
+)
 
 __all__ = ["CellTask", "Day", "Visit", "build_cell"]
 
@@ -137,14 +148,14 @@ def build_cell(task: CellTask) -> JsonObject:
 
 
 def _read_images(task: CellTask, pool: ThreadPoolExecutor) -> tuple[_Images, list[_DayNotes]]:
-    shape, n_days = tuple(task.geobox.shape), len(task.days)
+    shape, n_days = shape_of(task.geobox), len(task.days)
     images = _Images(
         reflectance=np.zeros((n_days, len(task.bands), *shape), np.uint16),
         scl=np.zeros((n_days, *shape), np.uint8),
         quality=np.zeros((n_days, *shape), np.uint8),
         source_index=np.full((n_days, *shape), NO_SOURCE, np.uint8),
     )
-    inside = inside_strip(task.geobox, int(task.geobox.crs.epsg)) if task.clip_to_strip else None
+    inside = inside_strip(task.geobox, epsg_of(task.geobox)) if task.clip_to_strip else None
     read = partial(_read_day, task, images, inside)
     return images, list(pool.map(read, range(n_days)))
 
@@ -176,7 +187,7 @@ def _layers(task: CellTask, day: Day, failures: dict[int, tuple[ReadFailure, ...
 
 
 def _layer_of(raster: Raster, visit: Visit, task: CellTask) -> Layer:
-    shape: tuple[int, int] = tuple(task.geobox.shape)
+    shape: tuple[int, int] = shape_of(task.geobox)
     scl = np.zeros(shape, np.uint8)
     if "SCL" in raster.bands:
         repeat(raster.bands["SCL"], raster.bands["SCL"].dn.astype(np.uint8, copy=False), scl)
@@ -238,10 +249,10 @@ def _covered(raster: Raster, scene: Scene, geobox: GeoBox, scl: NDArray[np.uint8
     """Where an unread scene holds data, by what could be read of it, else by its footprint."""
     if "SCL" in raster.bands:
         return scl != 0
-    shape: tuple[int, int] = tuple(geobox.shape)
+    shape: tuple[int, int] = shape_of(geobox)
     if raster.bands:
         return np.logical_or.reduce([_positive(raster, name, shape) for name in raster.bands])
-    footprint = project(scene.footprint, int(geobox.crs.epsg))
+    footprint = project(scene.footprint, epsg_of(geobox))
     return geometry_mask([footprint], shape, geobox.affine, invert=True)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import dask
 import psutil
-from distributed import Client, Future, LocalCluster, as_completed
+from distributed import Client, LocalCluster, as_completed
 
 from sits_pipeline.config import BuildConfig
 
@@ -43,8 +43,8 @@ class Cluster:
         The last error is raised as it is; tasks that were not yet submitted are then not started.
         """
         waiting = iter(tasks)
-        tries: dict[Future, tuple[T, int]] = {}
-        done = as_completed()
+        tries: dict[Any, tuple[T, int]] = {}
+        done = as_completed(loop=self.client.loop)
 
         def submit(task: T, attempt: int) -> None:
             delay = _BACK_OFF_S[min(attempt, len(_BACK_OFF_S)) - 1] if attempt else 0.0
@@ -127,8 +127,9 @@ def _slots_of(client: Client, cell_bytes: int) -> int:
         raise OSError("the Dask scheduler has no workers; start some with `dask worker ADDRESS` and try again")
     slots = 0
     for worker in workers:
-        limit = worker["memory_limit"] or float("inf")
-        slots += int(min(worker["nthreads"], limit // cell_bytes))
+        # A limit of 0 is none.
+        fits = worker["memory_limit"] // cell_bytes if worker["memory_limit"] else worker["nthreads"]
+        slots += int(min(worker["nthreads"], fits))
     if slots < 1:
         largest = max(worker["memory_limit"] for worker in workers)
         raise MemoryError(

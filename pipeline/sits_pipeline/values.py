@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
 __all__ = [
     "Acquisition",
@@ -24,6 +25,8 @@ __all__ = [
     "Scene",
     "Verdict",
     "Window",
+    "epsg_of",
+    "shape_of",
 ]
 
 JsonObject = dict[str, Any]
@@ -228,3 +231,17 @@ class Labels:
     coverage: NDArray[np.uint8]
     boundary_distance: NDArray[np.int16]
     conflict: NDArray[np.uint8]
+
+
+def epsg_of(geobox: GeoBox) -> int:
+    """EPSG code of a grid's CRS. Raises ValueError for a CRS without one."""
+    code = None if geobox.crs is None else geobox.crs.epsg
+    if code is None:
+        raise ValueError(f"a grid in a CRS with an EPSG code is needed, got {geobox.crs}")
+    return int(code)
+
+
+def shape_of(geobox: GeoBox) -> tuple[int, int]:
+    """Height and width of a grid in pixels."""
+    height, width = geobox.shape
+    return int(height), int(width)

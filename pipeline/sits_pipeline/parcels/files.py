@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ __all__ = ["Box", "Features", "OgrFile", "ParquetFile", "VectorFile", "as_text",
 Box = tuple[float, float, float, float]
 """West, south, east, north in a file's own CRS."""
 
+_LOG = logging.getLogger(__name__)
 _PARQUET = (".parquet", ".geoparquet", ".pq")
 _MEMBERS = (".shp", ".gpkg", ".geojson", ".json", ".fgb", ".gml", ".gdb")
 _BATCH_ROWS = 65_536
@@ -111,7 +114,8 @@ class OgrFile:
         """Bounds of all rows; not numbers where there are none."""
         import pyogrio
 
-        info = pyogrio.read_info(self.target, layer=self.layer, force_total_bounds=True, **self.options)
+        with _gdal_says(self.path):
+            info = pyogrio.read_info(self.target, layer=self.layer, force_total_bounds=True, **self.options)
         west, south, east, north = info["total_bounds"] or (np.nan,) * 4
         return float(west), float(south), float(east), float(north)
 
@@ -161,7 +165,8 @@ def _open_ogr(path: str, layer: str | None, encoding: str | None) -> OgrFile:
     options = {} if encoding is None else {"encoding": encoding}
     if any(part in path.lower() for part in (".gml", ".xml")):
         options["WRITE_GFS"] = "NO"  # the GML driver would write a file beside the parcels
-    info = pyogrio.read_info(target, layer=chosen, force_feature_count=True, **options)
+    with _gdal_says(path):
+        info = pyogrio.read_info(target, layer=chosen, force_feature_count=True, **options)
     fid = str(info["fid_column"] or "")
     return OgrFile(
         path=path,
@@ -188,12 +193,16 @@ def _layers(path: str) -> tuple[str, list[tuple[str, str | None]]]:
 
 @contextmanager
 def _gdal_says(path: str) -> Iterator[None]:
-    """Turns the errors of GDAL and zipfile into one sentence."""
-    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
+    """Turns the errors of GDAL and zipfile into one sentence, and GDAL's warnings into lines of the log."""
+    from pyogrio.errors import DataLayerError, DataSourceError
 
     try:
-        yield
-    except (DataSourceError, DataLayerError, FeatureError, GeometryError, zipfile.BadZipFile) as error:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            yield
+        for warning in said:
+            _LOG.info("%s: %s", path, warning.message)
+    except (DataSourceError, DataLayerError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} cannot be read as a vector file (expected shp, gpkg, geojson, fgb, gml, gdb, one of them "
             f"in a zip, or GeoParquet): {error}"

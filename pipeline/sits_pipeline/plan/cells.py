@@ -23,13 +23,13 @@ def cell_side(n_dates: int, n_bands: int, wanted: int) -> int:
     """
     shard = shard_side(n_dates, n_bands)
     if wanted:
-        if wanted % shard:
+        if wanted < 0 or wanted % shard:
             raise ValueError(f"a cell is made of whole shards of {shard} px; {wanted} px is no multiple of it")
         return wanted
     side = _MAX_SIDE
     while side > shard and n_dates * n_bands * side * side * 2 > _MAX_CELL_BYTES:
         side //= 2
-    return max(side, shard)
+    return side
 
 
 def cell_bytes(n_dates: int, n_bands: int, side: int) -> int:

@@ -16,7 +16,7 @@ from sits_catalog.sentinel2 import BANDS
 from sits_pipeline.plan.cells import cells_of
 from sits_pipeline.plan.lattice import part_in_zone, project, snap, to_lonlat, zones_of
 from sits_pipeline.splits import SplitPlan
-from sits_pipeline.values import Acquisition, JsonObject, Refusal, Window
+from sits_pipeline.values import Acquisition, JsonObject, Refusal, Window, epsg_of, shape_of
 
 __all__ = ["Estimate", "Plan", "Zone", "ZonePlan", "config_sha256", "zones_of_region"]
 
@@ -42,7 +42,7 @@ class Zone:
     @property
     def epsg(self) -> int:
         """EPSG code of the zone's CRS."""
-        return int(self.geobox.crs.epsg)
+        return epsg_of(self.geobox)
 
     @property
     def extent(self) -> shapely.Geometry:
@@ -116,7 +116,7 @@ class ZonePlan:
 
     def cells(self) -> Iterator[Window]:
         """All cells, row by row."""
-        return cells_of(tuple(self.zone.geobox.shape), self.cell_px)
+        return cells_of(shape_of(self.zone.geobox), self.cell_px)
 
     @property
     def n_cells(self) -> int:

@@ -13,7 +13,7 @@ from sits_catalog.cube import lattice_anchor_y
 from sits_catalog.sentinel2 import BANDS, BOA_OFFSET, baseline_key, has_boa_offset
 from sits_pipeline.values import JsonObject, Scene
 
-__all__ = ["ASSET_KEYS", "check_id", "declared_offset", "footprint_of", "scene_from_item", "sensed_of"]
+__all__ = ["ASSET_KEYS", "check_id", "declared_offset", "footprint_of", "parse_time", "scene_from_item", "sensed_of"]
 
 ASSET_KEYS: Mapping[str, Mapping[str, str]] = {
     "earth-search": {
@@ -61,7 +61,7 @@ def scene_from_item(item: JsonObject, resolve: Callable[[object], str]) -> Scene
         footprint=footprint_of(item),
         datatake=_text(properties, "s2:datatake_id", "eopf:datatake_id"),
         datastrip=_text(properties, "s2:datastrip_id", "eopf:datastrip_id"),
-        generated=_time(_text(properties, "processing:datetime", "s2:generation_time")),
+        generated=parse_time(_text(properties, "processing:datetime", "s2:generation_time")),
         assets={band: _address(assets, key, resolve) for band, key in keys.items()},
         declared_offset=offset,
         offset_is_firm=firm,
@@ -194,13 +194,14 @@ def _epsg_code(holder: JsonObject) -> int | None:
 
 def sensed_of(item: JsonObject) -> datetime:
     """Sensing time of an item, UTC; raises ValueError."""
-    sensed = _time(_text(_object(item, "properties"), "datetime", "start_datetime"))
+    sensed = parse_time(_text(_object(item, "properties"), "datetime", "start_datetime"))
     if sensed is None:
         raise ValueError("no datetime")
     return sensed
 
 
-def _time(text: str | None) -> datetime | None:
+def parse_time(text: str | None) -> datetime | None:
+    """A time of the metadata, in UTC, which stands for a missing zone; raises ValueError."""
     if text is None:
         return None
     try:

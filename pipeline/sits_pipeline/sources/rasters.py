@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -90,7 +90,7 @@ def read_scene(scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int, 
             try:
                 windows[name] = _read_band(scene, name, geobox, pad=0 if name == "SCL" else pad, opener=opener)
             except (OSError, ValueError, RasterioError) as error:
-                failures.append(ReadFailure(item=scene.id, band=name, error=_describe(error, scene.assets.values())))
+                failures.append(ReadFailure(item=scene.id, band=name, error=_describe(error, scene.assets.get(name))))
     return Raster(bands=windows, failures=tuple(failures))
 
 
@@ -145,17 +145,16 @@ def _as_scl(dn: NDArray[Any]) -> NDArray[np.uint8]:
     return dn.astype(np.uint8, copy=False)
 
 
-@contextmanager
-def _open(path: str, opener: Opener | None) -> Iterator[Any]:
+def _open(path: str, opener: Opener | None) -> Any:
     """One file, by the driver that its name asks for: a file is never taken for a VRT that points elsewhere."""
     remote = path.startswith(("http://", "https://"))
     driver = "JP2OpenJPEG" if _file_name(path).lower().endswith((".jp2", ".j2k")) else "GTiff"
-    if remote and opener is not None:
-        with rasterio.open(path, driver=driver, opener=opener) as dataset:
-            yield dataset
-    else:
-        with rasterio.open(f"/vsicurl/{path}" if remote else Path(path), driver=driver) as dataset:
-            yield dataset
+    try:
+        if remote and opener is not None:
+            return rasterio.open(path, driver=driver, opener=opener)
+        return rasterio.open(f"/vsicurl/{path}" if remote else Path(path), driver=driver)
+    except RasterioError as error:
+        raise OSError(_describe(error, path)) from error
 
 
 def _check_file(dataset: Any, epsg: int) -> None:
@@ -181,14 +180,16 @@ def _file_name(path: str) -> str:
     return PurePosixPath(urlsplit(path).path if "://" in path else path).name
 
 
-def _describe(error: BaseException, paths: Iterable[str]) -> str:
-    """One line on what went wrong, without the folders and signatures of this machine."""
+def _describe(error: BaseException, path: str | None) -> str:
+    """One line on what went wrong with a file, without the folders and signatures of this machine."""
     if isinstance(error, RasterioError) and error.__cause__ is not None:
         error = error.__cause__  # "Read failed. See previous exception for details."
     text = str(getattr(error, "errmsg", None) or error) or type(error).__name__
-    for path in paths:
-        text = text.replace(path, _file_name(path))
-    return " ".join(re.sub(r"/vsi\w+/", "", text).split())[:300]
+    name = "" if path is None else _file_name(path)
+    if path is not None:
+        text = text.replace(path, name)
+    text = " ".join(re.sub(r"/vsi\w+/", "", text).split())[:300]
+    return text if name in text else f"{name}: {text}"
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def sample_scene(scene: Scene, *, opener: Opener | None) -> AuditSample:
                 return sample
             return _sample(scene, ("B02", "B04", "B8A", "B11"), opener)
     except (OSError, ValueError, RasterioError) as error:
-        raise OSError(f"{scene.id}: no sample for the audit: {_describe(error, scene.assets.values())}") from error
+        raise OSError(f"{scene.id}: no sample for the audit: {_describe(error, None)}") from error
 
 
 def _sample(scene: Scene, bands: Sequence[str], opener: Opener | None) -> AuditSample:
@@ -226,7 +227,7 @@ def _sample(scene: Scene, bands: Sequence[str], opener: Opener | None) -> AuditS
         for dataset in datasets.values():
             _check_file(dataset, scene.epsg)
         thinning = _thin(tuple(datasets.values()))
-        values = {name: _read_thinned(dataset, thinning) for name, dataset in datasets.items()}
+        values = {name: _read_thinned(dataset, thinning, scene.assets[name]) for name, dataset in datasets.items()}
     scl = values.pop("SCL", None)
     return AuditSample(
         dn={name: dn.astype(np.uint16, copy=False) for name, dn in values.items()},
@@ -261,12 +262,11 @@ def _block_start(length: float, sixths: int, step: float, side: float) -> float:
     return min(length * sixths / 6 // step * step, length - side)
 
 
-def _read_thinned(dataset: Any, thinning: _Thinning) -> NDArray[Any]:
+def _read_thinned(dataset: Any, thinning: _Thinning, path: str) -> NDArray[Any]:
     shape = (thinning.rows, thinning.columns)
-    parts = [
-        dataset.read(
-            1, window=from_bounds(*box, dataset.transform), out_shape=shape, resampling=Resampling.nearest
-        ).ravel()
-        for box in thinning.boxes
-    ]
-    return np.concatenate(parts)
+    windows = [from_bounds(*box, dataset.transform) for box in thinning.boxes]
+    try:
+        parts = [dataset.read(1, window=one, out_shape=shape, resampling=Resampling.nearest) for one in windows]
+    except RasterioError as error:
+        raise OSError(_describe(error, path)) from error
+    return np.concatenate(parts, axis=None)

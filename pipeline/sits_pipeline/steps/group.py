@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
+from itertools import filterfalse, pairwise
 from typing import Literal
 
 import shapely
@@ -72,13 +72,15 @@ def group_scenes(
             inside.append(scene)
     kept, superseded = _newest_copies(inside)
     refusals += [_refuse(scene, "superseded", reason, verdicts) for scene, reason in superseded]
-    cloudy = [scene for scene in kept if scene.cloud_cover is not None and scene.cloud_cover > max_cloud]
-    too_cloudy = {scene.id for scene in cloudy}
-    for scene in cloudy:
+
+    def clear_enough(scene: Scene) -> bool:
+        return scene.cloud_cover is None or scene.cloud_cover <= max_cloud
+
+    for scene in filterfalse(clear_enough, kept):
         reason = f"{scene.cloud_cover:.4g} % cloud; at most {max_cloud:g} % are asked for"
         refusals.append(_refuse(scene, "cloudy", reason, verdicts))
     return Grouping(
-        acquisitions=_by_day([scene for scene in kept if scene.id not in too_cloudy], verdicts, epsg),
+        acquisitions=_by_day(filter(clear_enough, kept), verdicts, epsg),
         refusals=tuple(sorted(refusals, key=lambda refusal: refusal.scene.id)),
     )
 
@@ -123,7 +125,7 @@ def _newest_copies(scenes: Iterable[Scene]) -> tuple[list[Scene], list[tuple[Sce
         copies[_granule(scene)].append(scene)
     kept, superseded = [], []
     for granule in copies.values():
-        best = max(sorted(granule, key=lambda scene: scene.id, reverse=True), key=_processed)
+        best = max(sorted(granule, key=lambda scene: scene.id), key=_processed)
         kept.append(best)
         reason = f"another processing of the same granule is used: {best.id}, baseline {best.baseline}"
         superseded += [(scene, reason) for scene in granule if scene is not best]

@@ -49,8 +49,8 @@ def mosaic(layers: Iterable[Layer], frame: Frame, inside: NDArray[np.bool_] | No
     decided.
     """
     open_ = np.ones(frame.scl.shape, bool) if inside is None else inside.copy()
-    missed = []
-    for layer in layers:
+    missed, waiting = [], iter(layers)
+    while open_.any() and (layer := next(waiting, None)) is not None:
         if layer.unread is not None:
             unread = open_ & layer.unread
             if unread.any():
@@ -60,8 +60,6 @@ def mosaic(layers: Iterable[Layer], frame: Frame, inside: NDArray[np.bool_] | No
         if layer.reflectance is not None:
             _fill(frame, layer, layer.reflectance, open_ & layer.observed)
             open_ &= ~layer.observed
-        if not open_.any():
-            break
     return tuple(missed)
 
 

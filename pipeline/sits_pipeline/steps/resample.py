@@ -54,9 +54,10 @@ def _interpolate(
 ) -> NDArray[np.float32]:
     """`values` interpolated along one axis at the centres of the cube's pixels."""
     start = window.row if axis == 0 else window.column
-    at = (start + np.arange(shape[axis]) + 0.5) / window.factor - 0.5
-    low = np.floor(at).astype(np.intp)
-    share = (at - low).astype(np.float32)
+    # A pixel's centre in source pixels is (2 * pixel + 1 - factor) / (2 * factor) from the first source centre; in
+    # integers, so that the share is one number a phase wherever the window starts.
+    low, phase = np.divmod(2 * (start + np.arange(shape[axis])) + 1 - window.factor, 2 * window.factor)
+    share = (phase / (2 * window.factor)).astype(np.float32)
     last = values.shape[axis] - 1
     share = share[:, None] if axis == 0 else share[None, :]
     lower = np.take(values, np.clip(low, 0, last), axis)

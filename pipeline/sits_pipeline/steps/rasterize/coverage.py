@@ -2,8 +2,8 @@
 
 The method is the one of font rasterizers: every edge is cut at the pixel rows and columns it crosses; a piece covers
 the part of its pixel to its right and, fully, all pixels further right in the row, so that a cumulative sum along the
-row gives the shares. Heights are integers (2^-30 of a pixel), hence sums of whole pixels are exact whatever their order,
-and the window can be cut anywhere without changing a bit.
+row gives the shares. Heights are integers (2^-30 of a pixel), hence their sums are exact whatever the order, and the
+window can be cut anywhere without changing a bit.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _shares_of_batch(
 ) -> Shares:
     starts = np.concatenate([[0], np.cumsum(boxes.size)])
     cover, area = _accumulate(_cut_at_rows(_edges(geometry, bounds, lattice), boxes, starts), int(starts[-1]))
-    share = np.cumsum(cover)
+    share = np.cumsum(cover, dtype=np.float64)  # bincount of nothing gives integers
     share -= cover
     share += area
     share *= WHOLE / _UNIT

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import shapely
@@ -173,9 +174,7 @@ def _wedges(before: _Floats, vertex: _Floats, after: _Floats) -> _Wedges:
     first = np.where(backward[:, None], after, before)
     last = np.where(backward[:, None], before, after)
     incoming, outgoing = _unit(vertex - first), _unit(last - vertex)
-    turn = np.flatnonzero(
-        (np.abs(_cross(incoming, outgoing)) > _STRAIGHT) | ((incoming * outgoing).sum(axis=1) < 0)
-    )
+    turn = np.flatnonzero((np.abs(_cross(incoming, outgoing)) > _STRAIGHT) | ((incoming * outgoing).sum(axis=1) < 0))
     first, vertex, last = first[turn], vertex[turn], last[turn]
     once = _distinct(np.hstack([first, vertex, last]), _mixed(first) + 3 * _mixed(vertex) + 5 * _mixed(last))
     incoming, outgoing, vertex = incoming[turn[once]], outgoing[turn[once]], vertex[once] / _SNAP
@@ -200,8 +199,9 @@ def _cross(a: _Floats, b: _Floats) -> _Floats:
 def _mixed(xy: _Floats) -> NDArray[np.uint64]:
     """A number that equal points share and others hardly ever do."""
     x, y = xy.astype(np.int64).view(np.uint64).T
-    mixed = x * np.uint64(0x9E3779B97F4A7C15) ^ y * np.uint64(0xC2B2AE3D27D4EB4F)
-    return mixed ^ (mixed >> np.uint64(29))
+    mixed: NDArray[np.uint64] = x * np.uint64(0x9E3779B97F4A7C15) ^ y * np.uint64(0xC2B2AE3D27D4EB4F)
+    mixed ^= mixed >> np.uint64(29)
+    return mixed
 
 
 def _distinct(rows: _Floats, mixed: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -233,4 +233,4 @@ def _batches(rows: _Ints) -> Iterator[slice]:
     """Slices of shapes with about one batch of rows each."""
     turns = np.flatnonzero(np.diff(np.cumsum(rows) // _BATCH_RUNS)) + 1
     edges = [0, *turns.tolist(), len(rows)]
-    yield from (slice(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True))
+    yield from (slice(start, stop) for start, stop in pairwise(edges))

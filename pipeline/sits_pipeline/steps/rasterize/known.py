@@ -20,15 +20,16 @@ def centres_inside(area: shapely.Geometry | None, lattice: Lattice) -> NDArray[n
     inside = np.zeros(lattice.n_pixels, np.bool_)
     if area is None or shapely.is_empty(area):
         return inside
-    if area.geom_type not in ("Polygon", "MultiPolygon") or not shapely.is_valid(area):
+    if shapely.get_type_id(area) not in (3, 6) or not shapely.is_valid(area):
         raise ValueError(
-            f"the known area must be a valid polygon or multipolygon, got a {area.geom_type} "
+            f"the known area must be a valid polygon or multipolygon, got a {type(area).__name__} "
             f"({shapely.is_valid_reason(area)}); repair it with make_valid and keep its polygons"
         )
     shares = pixel_shares(np.array([area], np.object_), lattice)
     inside[shares.pixel[shares.share == WHOLE]] = True
     border = shares.pixel[shares.share < WHOLE]
     row, column = np.divmod(border, lattice.width)
-    shapely.prepare(area)
-    inside[border] = shapely.intersects_xy(area, lattice.centres_x()[column], lattice.centres_y()[row])
+    own = shapely.force_2d(area)  # a copy: preparing is not safe on a geometry that threads share
+    shapely.prepare(own)
+    inside[border] = shapely.intersects_xy(own, lattice.centres_x()[column], lattice.centres_y()[row])
     return inside

@@ -63,11 +63,11 @@ class Lattice:
 
     def centres_x(self) -> NDArray[np.float64]:
         """Eastings of the pixel centres, (width,)."""
-        return self.anchor_x + (np.arange(self.column, self.column + self.width) + 0.5) * self.step_x
+        return self.anchor_x + (np.arange(self.column, self.column + self.width, dtype=np.float64) + 0.5) * self.step_x
 
     def centres_y(self) -> NDArray[np.float64]:
         """Northings of the pixel centres, (height,), descending."""
-        return self.anchor_y - (np.arange(self.row, self.row + self.height) + 0.5) * self.step_y
+        return self.anchor_y - (np.arange(self.row, self.row + self.height, dtype=np.float64) + 0.5) * self.step_y
 
     def columns_between(self, west: _Floats, east: _Floats) -> tuple[_Ints, _Ints]:
         """First and last column of the window with its centre in west..east; last < first where there is none."""
@@ -94,8 +94,8 @@ def lattice_of(geobox: GeoBox) -> Lattice:
     a, b, c, d, e, f = geobox.affine[:6]
     if b or d or a <= 0 or e >= 0:
         raise ValueError(
-            f"labels are drawn on a grid with north up and east to the right; got the affine {tuple(geobox.affine[:6])}; "
-            "warp nothing: give a geobox in the cube's CRS"
+            "labels are drawn on a grid with north up and east to the right; "
+            f"got the affine {tuple(geobox.affine[:6])}; give a geobox that is neither rotated nor flipped"
         )
     height, width = geobox.shape
     if not height or not width:

@@ -25,6 +25,7 @@ class Outlines:
 
 def outlines_of(geometry: NDArray[np.object_]) -> Outlines:
     """The outlines of polygons and multipolygons, a function of each parcel alone."""
-    rings, owner = shapely.get_rings(shapely.orient_polygons(geometry), return_index=True)
+    parts, parcel = shapely.get_parts(shapely.orient_polygons(geometry), return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
     xy, ring = shapely.get_coordinates(rings, return_index=True)
-    return Outlines(xy=xy, ring=ring, owner=owner)
+    return Outlines(xy=xy, ring=ring, owner=parcel[part])

@@ -1,0 +1,132 @@
+"""The commands `sits-build` and `sits-cube`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sits_pipeline.config import BuildConfig
+from sits_pipeline.console import DONE, INCOMPLETE, Narrator, guarded
+
+__all__ = ["build_main", "cube_main"]
+
+
+class Kind(StrEnum):
+    """What the workers on this machine are."""
+
+    THREADS = "threads"
+    PROCESSES = "processes"
+
+
+class Chips(StrEnum):
+    """Chips to list."""
+
+    GRID = "grid"
+    PARCEL = "parcel"
+
+
+_OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
+_build_app = typer.Typer(**_OPTIONS)
+_cube_app = typer.Typer(**_OPTIONS, help="Look at, prove and export datasets that sits-build has written.")
+
+_Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def build_main() -> None:
+    """Entry point of `sits-build`."""
+    _build_app()
+
+
+def cube_main() -> None:
+    """Entry point of `sits-cube`."""
+    _cube_app()
+
+
+@_build_app.command()
+def sits_build(
+    region: Annotated[
+        str, typer.Option(help="A shipped region (see `sits-catalog regions`), FILE.yaml, FILE.geojson or W,S,E,N.")
+    ],
+    season: Annotated[str | None, typer.Option(help="First and last day, 2023-10-01/2024-09-30.")] = None,
+    source: Annotated[str | None, typer.Option(help="simulated, stac or safe.")] = None,
+    source_path: Annotated[str | None, typer.Option(help="STAC catalogue (file or URL), or folder of .SAFE.")] = None,
+    parcels: Annotated[str | None, typer.Option(help="File of parcels; the region file names its columns.")] = None,
+    out: Annotated[str, typer.Option(help="Folder or fsspec URL for the dataset.")] = "out",
+    scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler, tcp://host:port.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Workers on this machine; 0: one a core.")] = 0,
+    kind: Annotated[Kind, typer.Option(help="What they are.")] = Kind.THREADS,
+    cell: Annotated[int, typer.Option(min=0, help="Side of a cell in pixels, whole shards; 0: chosen.")] = 0,
+    memory: Annotated[float, typer.Option(min=0, help="GB for the workers of this machine; 0: 60 % of the free.")] = 0,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the bytes of remote files.")] = None,
+    cache_gb: Annotated[float, typer.Option(min=0.1, help="Size of that folder.")] = 20.0,
+    chips: Annotated[
+        Chips, typer.Option(help="Chips to list: the grid, or one around each parcel as well.")
+    ] = Chips.GRID,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be read and written, and stop.")] = False,
+    json_: _Json = False,
+    debug: _Debug = False,
+) -> None:
+    """Build a verified Sentinel-2 time series cube with crop labels, or take up a build that was interrupted.
+
+    Searches scenes of the season, audits and removes the BOA offset, masks, mosaics by solar day, rasterizes the
+    parcels and writes a sharded Zarr cube with its tables and a report under OUT/REGION.
+
+    Exit codes: 0 done, 1 failed, 2 wrong use, 3 incomplete (a source could not be read; run again to fill it).
+
+    Examples:
+
+        sits-build --region demo
+
+        sits-build --region my-region.yaml --plan
+
+        sits-build --region 3.29,43.61,3.32,43.65 --season 2018-01-01/2018-12-31 --source safe --source-path safe/
+    """
+    config = BuildConfig(
+        out=out,
+        scheduler=scheduler,
+        workers=workers,
+        kind=kind.value,
+        cell_px=cell,
+        memory_gb=memory,
+        cache=cache,
+        cache_gb=cache_gb,
+        chips=chips.value,
+    )
+
+    def work() -> int:
+        from sits_catalog.loading import load_region
+        from sits_pipeline.build import build
+        from sits_pipeline.prepare import prepare
+
+        chosen = load_region(region, season=season, source=source, source_path=source_path, parcels=parcels)
+        with Narrator() as narrator:
+            prepared = prepare(chosen, config, narrator)
+            if not plan:
+                outcomes = build(prepared, config, narrator)
+        if plan:
+            return _print_plan(prepared.plan, as_json=json_)
+        return _print_outcomes(outcomes, as_json=json_)
+
+    guarded(work, debug=debug)
+
+
+def _print_plan(plan: Any, *, as_json: bool) -> int:
+    from sits_pipeline.show import plan_as_json, plan_in_words
+
+    print(json.dumps(plan_as_json(plan), indent=2) if as_json else plan_in_words(plan))
+    return DONE
+
+
+def _print_outcomes(outcomes: Any, *, as_json: bool) -> int:
+    from sits_pipeline.show import outcome_as_json, outcome_in_words
+
+    if as_json:
+        print(json.dumps([outcome_as_json(outcome) for outcome in outcomes], indent=2))
+    else:
+        print("\n\n".join(outcome_in_words(outcome) for outcome in outcomes))
+    return DONE if all(outcome.complete for outcome in outcomes) else INCOMPLETE

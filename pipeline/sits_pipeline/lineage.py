@@ -1,0 +1,118 @@
+"""`sources.parquet`: every source item that was used or refused, and why, as stac-geoparquet."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import shapely
+
+from sits_pipeline.plan import ZonePlan
+from sits_pipeline.sources.base import UnusableItem
+from sits_pipeline.values import JsonObject, Scene, Verdict
+
+__all__ = ["encode_sources", "source_items"]
+
+_ABSENT = dict.fromkeys(
+    (
+        *("datetime", "provider", "platform", "orbit", "mgrs_tile", "processing_baseline", "cloud_cover"),
+        *("boa_offset_declared", "boa_offset_audited", "boa_offset_applied", "boa_offset_medians"),
+        *("date_index", "source_index"),
+    )
+)
+
+
+def source_items(plan: ZonePlan, unusable: Iterable[UnusableItem], failures: Sequence[JsonObject]) -> list[JsonObject]:
+    """One STAC item an entry, with our columns among its properties: identity, verdict, place in the cube, status.
+
+    `failures` are the failures of all cells: {day, item, band, error}.
+    """
+    unread: dict[str, set[str]] = {}
+    for failure in failures:
+        unread.setdefault(failure["item"], set()).add(f"{failure['band']}: {failure['error']}")
+    items = []
+    for date_index, acquisition in enumerate(plan.acquisitions):
+        for source_index, (scene, verdict) in enumerate(zip(acquisition.scenes, acquisition.verdicts, strict=True)):
+            place = {"date_index": date_index, "source_index": source_index, "status": "used"}
+            reason = (
+                f"not read in places: {'; '.join(sorted(unread[scene.id]))}" if scene.id in unread else verdict.reason
+            )
+            items.append(_item(scene.item, scene.id, {**_facts(scene, verdict), **place, "reason": reason}))
+    for refusal in plan.refusals:
+        facts = {**_ABSENT, **_facts(refusal.scene, refusal.verdict), "status": refusal.status}
+        items.append(_item(refusal.scene.item, refusal.scene.id, {**facts, "reason": refusal.reason}))
+    for broken in unusable:
+        found = {"item_json": json.dumps(broken.item, sort_keys=True)}
+        items.append(_item({}, broken.id, {**_ABSENT, **found, "status": "failed", "reason": broken.reason}))
+    return items
+
+
+def _facts(scene: Scene, verdict: Verdict | None) -> JsonObject:
+    facts: JsonObject = {
+        "datetime": scene.sensed.isoformat().replace("+00:00", "Z"),
+        "provider": scene.provider,
+        "platform": scene.platform,
+        "orbit": scene.orbit,
+        "mgrs_tile": scene.mgrs_tile,
+        "processing_baseline": scene.baseline,
+        "cloud_cover": scene.cloud_cover,
+    }
+    if verdict is not None:
+        facts |= {
+            "boa_offset_declared": verdict.declared,
+            "boa_offset_audited": verdict.audited,
+            "boa_offset_applied": verdict.applied,
+            "boa_offset_medians": json.dumps(dict(verdict.medians), sort_keys=True),
+        }
+    return facts
+
+
+def _item(found: JsonObject, id_: str, facts: JsonObject) -> JsonObject:
+    """The item as found, with our facts; what an item must have is filled in where it was missing."""
+    core: JsonObject = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [],
+        "geometry": {"type": "Polygon", "coordinates": []},
+        "links": [],
+        "assets": {},
+        "collection": None,
+    }
+    item = {**core, **found, "id": id_, "properties": {**found.get("properties", {}), **facts}}
+    # Four numbers a row, NaN for an item without a geometry: the format knows one kind of box.
+    item["bbox"] = [float(value) for value in shapely.bounds(shapely.from_geojson(json.dumps(item["geometry"])))]
+    return item
+
+
+def encode_sources(items: Sequence[JsonObject]) -> bytes:
+    """The items as a stac-geoparquet file; properties that disagree in type among providers are kept as text."""
+    import pyarrow as pa
+    from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
+
+    try:
+        table = parse_stac_items_to_arrow(items)
+    except (pa.ArrowException, KeyError, TypeError, ValueError):
+        table = parse_stac_items_to_arrow([_plain(item) for item in items])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sources.parquet"
+        to_parquet(table, path, compression="zstd")
+        return path.read_bytes()
+
+
+def _plain(item: JsonObject) -> JsonObject:
+    """Our facts alone as properties, and the item as it was found as one text."""
+    facts = {name: item["properties"].get(name) for name in (*_ABSENT, "status", "reason")}
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [],
+        "id": item["id"],
+        "geometry": item["geometry"],
+        "bbox": item["bbox"],
+        "links": [],
+        "assets": {},
+        "collection": item["collection"],
+        "properties": {**facts, "item_json": json.dumps(item, sort_keys=True)},
+    }

@@ -1,0 +1,200 @@
+"""From a region to a plan: parcels read, scenes found and audited, everything decided, nothing written yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import shapely
+
+from sits_catalog.loading import load_taxonomy
+from sits_catalog.region import Region
+from sits_catalog.taxonomy import Taxonomy
+from sits_pipeline.area import region_area
+from sits_pipeline.config import BuildConfig
+from sits_pipeline.folder import Folder
+from sits_pipeline.parcels import ParcelTable, content_sha256, known_area, read_parcels
+from sits_pipeline.plan import Plan, Zone, ZonePlan, cell_side, config_sha256, zones_of_region
+from sits_pipeline.sources import open_source
+from sits_pipeline.sources.base import SceneSource, SearchResult
+from sits_pipeline.splits import plan_splits
+from sits_pipeline.steps.audit import audit_offset
+from sits_pipeline.steps.group import Grouping, group_scenes
+from sits_pipeline.store import read_attributes
+from sits_pipeline.values import Scene, Verdict
+
+__all__ = ["Listener", "Prepared", "Zoned", "prepare"]
+
+_AUDIT_THREADS = 8
+
+
+class Listener(Protocol):
+    """Hears how far a build is."""
+
+    def stage(self, text: str) -> None:
+        """A new stage begins."""
+
+    def progress(self, done: int, total: int) -> None:
+        """So many parts of the stage are done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoned:
+    """One dataset's plan with the inputs it was made from."""
+
+    plan: ZonePlan
+    table: ParcelTable | None
+    known: shapely.Geometry | None
+    found: SearchResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """All that a build needs: what `--plan` prints and `build` carries out."""
+
+    region: Region
+    source: SceneSource
+    taxonomy: Taxonomy | None
+    zones: tuple[Zoned, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan alone."""
+        return Plan(region=self.region, zones=tuple(zoned.plan for zoned in self.zones))
+
+
+def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared:
+    """Read parcels, search and audit scenes, and plan; nothing of the dataset is written.
+
+    Raises ValueError, OSError or SourceError with a sentence where the region cannot be built as it is.
+    """
+    area = region_area(region)
+    zones = zones_of_region(region, area)
+    listener.stage("opening the imagery")
+    source, region = open_source(region, zones, _archive_folder(region, config), config, listener.progress)
+    listener.stage("reading parcels")
+    taxonomy = load_taxonomy(region.taxonomy, region.folder) if region.taxonomy else None
+    tables = _tables(region, taxonomy, area, zones)
+    if taxonomy is None and tables[0] is not None:
+        taxonomy = tables[0].taxonomy
+    labelled = [(table.parcels, zone.geobox) for zone, table in zip(zones, tables, strict=True) if table is not None]
+    splits = plan_splits([p for p, _ in labelled], [g for _, g in labelled], region.splits) if labelled else None
+    zoned = []
+    for zone, table in zip(zones, tables, strict=True):
+        found, grouping = _acquisitions(region, zone, source, listener)
+        known = _known(region, zone, table)
+        plan = ZonePlan(
+            zone=zone,
+            bands=region.imagery.bands,
+            acquisitions=grouping.acquisitions,
+            refusals=grouping.refusals,
+            splits=splits,
+            cell_px=_cell_px(config, zone, len(grouping.acquisitions), len(region.imagery.bands)),
+            config_sha256=config_sha256(
+                region,
+                zone,
+                grouping.acquisitions,
+                parcels_sha256=None if table is None else content_sha256([table]),
+                taxonomy_sha256=None if taxonomy is None else _digest(taxonomy),
+                known=known,
+            ),
+        )
+        zoned.append(Zoned(plan=plan, table=table, known=known, found=found))
+    return Prepared(region=region, source=source, taxonomy=taxonomy, zones=tuple(zoned))
+
+
+def _archive_folder(region: Region, config: BuildConfig) -> Path:
+    """Where a simulated archive is written: beside the dataset, or in the cache for a dataset that is not local."""
+    out = Folder(config.out)
+    if out.is_local:
+        return out.path / f"{region.id}-archive"
+    return (config.cache or Path(tempfile.gettempdir())) / f"sits-archive-{region.id}"
+
+
+def _tables(
+    region: Region, taxonomy: Taxonomy | None, area: shapely.Geometry, zones: Sequence[Zone]
+) -> tuple[ParcelTable | None, ...]:
+    if region.parcels is None or region.parcels.path is None:
+        return (None,) * len(zones)
+    path = region.resolve(region.parcels.path)
+    return read_parcels(region.parcels, path, taxonomy, area=area, extents=[zone.geobox for zone in zones])
+
+
+def _digest(taxonomy: Taxonomy) -> str:
+    """SHA-256 over the classes and codes of a taxonomy."""
+    classes = [[c.index, c.code, c.name, c.hcat, c.colour] for c in taxonomy.classes]
+    content = {"classes": classes, "codes": dict(taxonomy.codes), "ignore": sorted(taxonomy.ignore)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _known(region: Region, zone: Zone, table: ParcelTable | None) -> shapely.Geometry | None:
+    if region.parcels is None or table is None:
+        return None
+    labelled = region.parcels.labelled_area
+    path = None if labelled in ("region", "parcels") else region.resolve(labelled)
+    return known_area(labelled, path=path, region=zone.area, epsg=zone.epsg)
+
+
+def _acquisitions(region: Region, zone: Zone, source: SceneSource, listener: Listener) -> tuple[SearchResult, Grouping]:
+    """Search, audit and group the scenes of one zone."""
+    listener.stage(f"searching scenes of {zone.name}")
+    found = source.search(zone.extent, region.season)
+    own = [scene for scene in found.scenes if scene.epsg == zone.epsg]
+    listener.stage(f"auditing the BOA offset of {len(own)} scenes")
+    verdicts: dict[str, Verdict] = {}
+    with ThreadPoolExecutor(_AUDIT_THREADS) as pool:
+        for done, verdict in enumerate(pool.map(lambda scene: _audit(source, scene), own), 1):
+            verdicts[own[done - 1].id] = verdict
+            listener.progress(done, len(own))
+    grouping = group_scenes(
+        found.scenes,
+        verdicts,
+        epsg=zone.epsg,
+        season=region.season,
+        max_cloud=region.imagery.max_cloud,
+        area=zone.extent,
+    )
+    if not grouping.acquisitions:
+        raise ValueError(_no_scenes(region, zone, found, grouping))
+    return found, grouping
+
+
+def _audit(source: SceneSource, scene: Scene) -> Verdict:
+    try:
+        sample = source.sample(scene)
+    except OSError:
+        # The cells that need this scene will name the file; the verdict says that nothing could be audited.
+        sample = None
+    return audit_offset(scene, sample)
+
+
+def _no_scenes(region: Region, zone: Zone, found: SearchResult, grouping: Grouping) -> str:
+    west, south, east, north = shapely.bounds(zone.extent)
+    where = f"{west:.3f},{south:.3f},{east:.3f},{north:.3f} between {region.season.start} and {region.season.end}"
+    if not found.scenes and not found.unusable:
+        return f"the source {region.imagery.source} has no scene over {where}; check the season, the place and the path"
+    reasons = sorted({f"{refusal.status}: {refusal.reason}" for refusal in grouping.refusals})
+    reasons += sorted({item.reason for item in found.unusable})
+    return (
+        f"none of the {len(found.scenes) + len(found.unusable)} scenes found over {where} can be used in EPSG:{zone.epsg} "
+        f"({'; '.join(reasons[:3])}); check place.crs, the season and max_cloud"
+    )
+
+
+def _cell_px(config: BuildConfig, zone: Zone, n_dates: int, n_bands: int) -> int:
+    """Side of a cell: what an earlier run of this dataset chose, else what the configuration asks for."""
+    side = cell_side(n_dates, n_bands, config.cell_px)
+    earlier = read_attributes(Folder(config.out).sub(zone.name))
+    begun = side if earlier is None else int(earlier.get("cells", {}).get("side", side))
+    if config.cell_px and begun != side:
+        raise ValueError(
+            f"{config.out}/{zone.name} was begun with cells of {begun} px, now {side} px are asked for; "
+            f"leave --cell out to go on, or choose another --out"
+        )
+    return begun

@@ -1,0 +1,112 @@
+"""Plans and outcomes in words and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+
+import shapely
+
+from sits_pipeline.finish import Outcome
+from sits_pipeline.plan import Plan, ZonePlan
+from sits_pipeline.plan.lattice import to_lonlat
+from sits_pipeline.values import JsonObject
+
+__all__ = ["outcome_as_json", "outcome_in_words", "plan_as_json", "plan_in_words"]
+
+
+def plan_as_json(plan: Plan) -> JsonObject:
+    """Dates, cells and costs of each dataset."""
+    return {"region": plan.region.id, "datasets": [_zone_as_json(zone) for zone in plan.zones]}
+
+
+def _zone_as_json(plan: ZonePlan) -> JsonObject:
+    box = plan.zone.geobox
+    return {
+        "name": plan.zone.name,
+        "crs": f"EPSG:{plan.zone.epsg}",
+        "shape": list(box.shape),
+        "corner": [box.affine.c, box.affine.f],
+        "bounds": [round(value, 6) for value in _lonlat_bounds(plan)],
+        "dates": [acquisition.day.isoformat() for acquisition in plan.acquisitions],
+        "scenes": [scene.id for acquisition in plan.acquisitions for scene in acquisition.scenes],
+        "refused": [{"id": r.scene.id, "status": r.status, "reason": r.reason} for r in plan.refusals],
+        "bands": list(plan.bands),
+        "cell_px": plan.cell_px,
+        "shard_px": plan.shard,
+        "config_sha256": plan.config_sha256,
+        "estimate": asdict(plan.estimate()),
+    }
+
+
+def _lonlat_bounds(plan: ZonePlan) -> tuple[float, float, float, float]:
+    west, south, east, north = shapely.bounds(
+        to_lonlat(shapely.box(*plan.zone.geobox.boundingbox.bbox), plan.zone.epsg)
+    )
+    return float(west), float(south), float(east), float(north)
+
+
+def plan_in_words(plan: Plan) -> str:
+    """What a build of this plan would read and write."""
+    return "\n\n".join(_zone_in_words(zone) for zone in plan.zones)
+
+
+def _zone_in_words(plan: ZonePlan) -> str:
+    height, width = plan.zone.geobox.shape
+    cost, days = plan.estimate(), [acquisition.day for acquisition in plan.acquisitions]
+    refused = Counter(refusal.status for refusal in plan.refusals)
+    lines = [
+        f"{plan.zone.name}: EPSG:{plan.zone.epsg}, {width} x {height} px of 10 m, {width * height / 1e4:.1f} km2",
+        f"  dates      {cost.dates} from {days[0]} to {days[-1]}, {cost.scenes} scenes"
+        + (f"; not used: {', '.join(f'{n} {status}' for status, n in sorted(refused.items()))}" if refused else ""),
+        f"  bands      {' '.join(plan.bands)}",
+        f"  cells      {cost.cells} of {plan.cell_px} px, shards of {plan.shard} px",
+        f"  to read    {cost.read_gb:.2f} GB of pixels in {cost.requests} source blocks",
+        f"  to write   {cost.write_gb:.2f} GB",
+        f"  time       about {_duration(cost.hours)} on two cores with local files",
+        f"  Sentinel Hub would charge {cost.processing_units:.1f} processing units",
+        f"  plan       {plan.config_sha256[:16]}",
+    ]
+    return "\n".join(lines)
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
+
+
+def outcome_as_json(outcome: Outcome) -> JsonObject:
+    """What has become of a dataset."""
+    return asdict(outcome)
+
+
+def outcome_in_words(outcome: Outcome) -> str:
+    """Where the dataset is and what is missing."""
+    state = "complete" if outcome.complete else "INCOMPLETE"
+    lines = [
+        f"{outcome.name}: {state}, {outcome.cells} cells, {outcome.built} of them computed now",
+        f"  cube    {outcome.location}/cube.zarr",
+        f"  report  {outcome.location}/report.html",
+    ]
+    if outcome.unknown_codes:
+        lines.append(
+            f"  crop codes that the taxonomy does not know, labelled as ignore: {_some(outcome.unknown_codes)}"
+        )
+    lines += [f"  not used  {line}" for line in outcome.refused]
+    if outcome.failures:
+        lines.append("  sources that could not be read; the same command reads those cells again:")
+        lines += [f"    {line}" for line in _failures(outcome)]
+    return "\n".join(lines)
+
+
+def _failures(outcome: Outcome) -> list[str]:
+    cells: dict[tuple[str, str, str], int] = {}
+    for failure in outcome.failures:
+        key = failure["item"], failure["band"], failure["error"]
+        cells[key] = cells.get(key, 0) + 1
+    return [f"{item} {band} in {n} cells: {error}" for (item, band, error), n in cells.items()]
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -1,0 +1,129 @@
+"""The two MGRS tiles whose scenes cover a simulated region, and the part of each that is written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from sits_catalog.cube import LATTICE_M, lattice_anchor_y
+
+__all__ = ["MARGIN_PX", "SceneTile", "canvas_of", "scene_tiles"]
+
+MARGIN_PX = 24
+"""Pixels of 10 m that scenes reach beyond the region on every side; a multiple of 6."""
+_TILE_M = 109_800
+_COLUMNS = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")
+_ROWS = "ABCDEFGHJKLMNPQRSTUV"
+_BANDS = "CDEFGHJKLMNPQRSTUVWX"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneTile:
+    """A tile's part of the canvas, in canvas pixels of 10 m; all four are multiples of 6."""
+
+    code: str
+    """"31UEP"."""
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def slices(self, resolution_m: int) -> tuple[slice, slice]:
+        """Rows and columns of the canvas at a resolution."""
+        factor = resolution_m // 10
+        return slice(self.top // factor, self.bottom // factor), slice(self.left // factor, self.right // factor)
+
+    def geobox(self, canvas: GeoBox, resolution_m: int) -> GeoBox:
+        """Grid of the tile's files at a resolution."""
+        factor = resolution_m // 10
+        a = canvas.affine
+        affine = Affine(resolution_m, 0, a.c + 10 * self.left, 0, -resolution_m, a.f - 10 * self.top)
+        return GeoBox(((self.bottom - self.top) // factor, (self.right - self.left) // factor), affine, canvas.crs)
+
+
+def canvas_of(extent: GeoBox) -> GeoBox:
+    """The extent with its margin. Raises ValueError for an extent that is no 10 m grid on the tiles' lattice."""
+    epsg = None if extent.crs is None else extent.crs.epsg
+    a = extent.affine
+    if epsg is None or (a.a, a.b, a.d, a.e) != (10, 0, 0, -10):
+        raise ValueError(f"an archive's extent is a 10 m grid in a UTM zone; got {extent.crs} and {tuple(a)[:6]}")
+    anchor = lattice_anchor_y(epsg)
+    height, width = extent.shape
+    if a.c % LATTICE_M or a.f % LATTICE_M != anchor or height % 6 or width % 6:
+        raise ValueError(
+            f"an archive's extent starts and ends on the lattice of {LATTICE_M} m (x a multiple of 60 m, y {anchor} "
+            f"modulo 60); got the corner ({a.c:.12g}, {a.f:.12g}) and {height} x {width} pixels"
+        )
+    shape = (height + 2 * MARGIN_PX, width + 2 * MARGIN_PX)
+    return GeoBox(shape, Affine(10, 0, a.c - 10 * MARGIN_PX, 0, -10, a.f + 10 * MARGIN_PX), extent.crs)
+
+
+def scene_tiles(canvas: GeoBox) -> tuple[SceneTile, SceneTile]:
+    """Two tiles that overlap inside the region and cover it together.
+
+    Sentinel-2's own layout where exactly two of its tiles meet in the canvas; elsewhere a made-up boundary: the
+    tile of the centre holds the western 60 %, its eastern neighbour the eastern 60 %.
+    """
+    real = _real_tiles(canvas)
+    height, width = canvas.shape
+    enough = [tile for tile in real if (tile.bottom - tile.top) * (tile.right - tile.left) > 0.2 * height * width]
+    if len(enough) == 2 and _cover(enough, height, width):
+        return enough[0], enough[1]
+    whole = {"top": 0, "bottom": height}
+    x, y = canvas.affine * (width / 2, height / 2)
+    west, east = _codes_of(canvas, x, y)
+    overlap = max(6, round(0.2 * width / 6) * 6)
+    first = (width - overlap) // 12 * 6
+    return (
+        SceneTile(code=west, left=0, right=first + overlap, **whole),
+        SceneTile(code=east, left=first, right=width, **whole),
+    )
+
+
+def _cover(tiles: list[SceneTile], height: int, width: int) -> bool:
+    first, second = tiles
+    if all(tile.left == 0 and tile.right == width for tile in tiles):
+        return min(first.top, second.top) == 0 and max(first.bottom, second.bottom) == height
+    if all(tile.top == 0 and tile.bottom == height for tile in tiles):
+        return min(first.left, second.left) == 0 and max(first.right, second.right) == width
+    return False
+
+
+def _real_tiles(canvas: GeoBox) -> list[SceneTile]:
+    """Parts of the canvas that lie in tiles of Sentinel-2's own layout."""
+    assert canvas.crs is not None
+    anchor = lattice_anchor_y(canvas.crs.epsg)
+    height, width = canvas.shape
+    west, north = canvas.affine.c, canvas.affine.f
+    found: list[SceneTile] = []
+    for column in range(int(west // 100_000) - 1, int((west + 10 * width) // 100_000) + 1):
+        for row in range(int((north - 10 * height) // 100_000) - 1, int(north // 100_000) + 2):  # a tile hangs 9.8 km below its square
+            if not 1 <= column <= 8:
+                continue
+            ulx = column * 100_000 // LATTICE_M * LATTICE_M
+            uly = math.ceil(((row + 1) * 100_000 - anchor) / LATTICE_M) * LATTICE_M + anchor
+            left, top = round((ulx - west) / 10), round((north - uly) / 10)
+            box = (max(top, 0), min(top + _TILE_M // 10, height), max(left, 0), min(left + _TILE_M // 10, width))
+            if box[0] < box[1] and box[2] < box[3]:
+                code = _code(canvas, column, row, canvas.affine.f)
+                found.append(SceneTile(code=code, top=box[0], bottom=box[1], left=box[2], right=box[3]))
+    return sorted(found, key=lambda tile: tile.code)
+
+
+def _codes_of(canvas: GeoBox, x: float, y: float) -> tuple[str, str]:
+    column = min(max(int(x // 100_000), 1), 7)
+    row = int(y // 100_000)
+    return _code(canvas, column, row, y), _code(canvas, column + 1, row, y)
+
+
+def _code(canvas: GeoBox, column: int, row: int, northing: float) -> str:
+    """MGRS name of the 100 km square that starts at column * 100 km, row * 100 km."""
+    assert canvas.crs is not None
+    epsg: int = canvas.crs.epsg
+    zone, southern = epsg % 100, epsg >= 32701
+    latitude = (northing - (10_000_000 if southern else 0)) / 110_600
+    band = _BANDS[min(max(int((latitude + 80) // 8), 0), 19)]
+    letter = _COLUMNS[zone % 3][column - 1]
+    return f"{zone:02d}{band}{letter}{_ROWS[(row + (5 if zone % 2 == 0 else 0)) % 20]}"

@@ -1,0 +1,280 @@
+"""Scenes of a folder of ESA's `.SAFE` products (Level-2A), of every generation since December 2016."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+
+import rasterio
+import shapely
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_bounds
+
+from sits_catalog.region import Season
+from sits_catalog.sentinel2 import BANDS, BOA_OFFSET, ProductId, baseline_key, has_boa_offset, parse_product_id
+from sits_pipeline.sources.base import SearchResult, SourceError, UnusableItem
+from sits_pipeline.sources.items import parse_time
+from sits_pipeline.sources.rasters import GDAL_OPTIONS, read_scene, sample_scene
+from sits_pipeline.sources.stac import in_season
+from sits_pipeline.values import AuditSample, JsonObject, Raster, Scene
+
+__all__ = ["SafeSource"]
+
+_EXTENSIONS = [
+    "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/grid/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/sat/v1.0.0/schema.json",
+]
+_MAX_XML_BYTES = 50 * 2**20
+_NATIVE_M = {**{name: band.resolution_m for name, band in BANDS.items()}, "SCL": 20}
+_IMAGE = re.compile(r"(?P<stem>(?:L2A_)?T\d{2}[A-Z]{3}_\d{8}T\d{6})_\w{3}_\d{2}m\.jp2")
+
+
+@dataclass(frozen=True)
+class SafeSource:
+    """A folder that holds `.SAFE` products, or one such product."""
+
+    folder: Path
+
+    def search(self, area: shapely.Geometry, season: Season) -> SearchResult:
+        """Products that meet `area` (lon/lat) in `season` or within a day of it; raises SourceError."""
+        scenes: list[Scene] = []
+        unusable: list[UnusableItem] = []
+        for product in _products(self.folder):
+            name = product.name.removesuffix(".SAFE")
+            try:
+                identity = _identity(name)
+                if not in_season(identity.sensing, season):
+                    continue
+                scene = _scene(product, identity)
+            except ValueError as error:
+                unusable.append(UnusableItem(id=name, reason=str(error), item={}))
+                continue
+            if shapely.intersects(area, scene.footprint):
+                scenes.append(scene)
+        return SearchResult(scenes=tuple(scenes), unusable=tuple(unusable))
+
+    def sample(self, scene: Scene) -> AuditSample:
+        """Pixels for the audit, thinned over the whole scene; raises OSError."""
+        return sample_scene(scene, opener=None)
+
+    def read(self, scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Raster:
+        """A window a band around `geobox`; a band that cannot be read is a ReadFailure in the result."""
+        return read_scene(scene, geobox, bands, pad=pad, opener=None)
+
+
+def _products(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise SourceError(f"no folder of .SAFE products at {folder}")
+    if folder.name.endswith(".SAFE"):
+        return [folder.resolve()]
+    products = sorted(path for path in folder.resolve().glob("*.SAFE") if path.is_dir())
+    if not products:
+        packed = len(list(folder.glob("*.zip")))
+        hint = f"; unpack its {packed} .zip files first" if packed else ""
+        raise SourceError(f"{folder} holds no .SAFE product{hint}")
+    return products
+
+
+def _identity(name: str) -> ProductId:
+    """The parts of a product's name; raises ValueError where it is no Level-2A product."""
+    if re.match(r"S2[A-D]_\w+_PRD_MSI", name):
+        raise ValueError("a product of the format before December 2016; download it again in today's format")
+    identity = parse_product_id(name)
+    if identity.level != "L2A":
+        raise ValueError(f"a {identity.level} product; cubes are built from Level-2A (make it with Sen2Cor or get it)")
+    return identity
+
+
+def _scene(product: Path, identity: ProductId) -> Scene:
+    """The scene of a product; raises ValueError with one sentence where its metadata have a hole."""
+    xml = _read_xml(product / "MTD_MSIL2A.xml")
+    granule = _granule(product)
+    tile = _read_xml(granule / "MTD_TL.xml") if (granule / "MTD_TL.xml").is_file() else {}
+    assets = _assets(granule, identity)
+    baseline = "{:02d}.{:02d}".format(*baseline_key(_need(xml, "PROCESSING_BASELINE")))
+    offset, firm = _declared_offset(xml, baseline)
+    cloud_cover = _text(xml, "Cloud_Coverage_Assessment")
+    scene = Scene(
+        id=product.name.removesuffix(".SAFE"),
+        provider="safe",
+        collection="sentinel-2-l2a",
+        sensed=_time(_text(tile, "SENSING_TIME") or _need(xml, "PRODUCT_START_TIME")),
+        platform=(_text(xml, "SPACECRAFT_NAME") or f"sentinel-2{identity.platform[-1]}").lower(),
+        orbit=identity.orbit,
+        mgrs_tile=identity.mgrs_tile,
+        epsg=_epsg(tile, assets, identity.mgrs_tile),
+        baseline=baseline,
+        cloud_cover=None if cloud_cover is None else float(cloud_cover),
+        footprint=_footprint(xml, assets),
+        datatake=_attribute(xml, "Datatake", "datatakeIdentifier"),
+        datastrip=_attribute(xml, "Granule", "datastripIdentifier")
+        or _attribute(xml, "Granules", "datastripIdentifier"),
+        generated=_time(_need(xml, "GENERATION_TIME")),
+        assets={band: str(path) for band, path in assets.items()},
+        declared_offset=offset,
+        offset_is_firm=firm,
+        item={},
+    )
+    return replace(scene, item=_item(scene, product.parent))
+
+
+def _granule(product: Path) -> Path:
+    granules = sorted(path.parent for path in product.glob("GRANULE/*/IMG_DATA") if path.is_dir())
+    if len(granules) != 1:
+        raise ValueError(f"one folder GRANULE/*/IMG_DATA was expected, found {len(granules)}")
+    return granules[0]
+
+
+def _assets(granule: Path, identity: ProductId) -> dict[str, Path]:
+    """Band to file, whether it exists or not: a missing file is a failed read, not an unknown band."""
+    stems = {match["stem"] for path in granule.glob("IMG_DATA/R*m/*.jp2") if (match := _IMAGE.fullmatch(path.name))}
+    stem = min(stems, default=f"T{identity.mgrs_tile}_{identity.sensing:%Y%m%dT%H%M%S}")
+    return {band: granule / "IMG_DATA" / f"R{m}m" / f"{stem}_{band}_{m}m.jp2" for band, m in _NATIVE_M.items()}
+
+
+def _declared_offset(xml: _Xml, baseline: str) -> tuple[int, bool]:
+    """BOA_ADD_OFFSET as the product states it, else by baseline; and whether that is certain.
+
+    Sen2Cor writes baseline 99.99 when users run it: without a stated offset the pixels have to tell.
+    """
+    quantification = _text(xml, "BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE")
+    if quantification is not None and float(quantification) != 10_000:
+        raise ValueError(f"its quantification value is {quantification}; 10000 was expected")
+    stated = {int(element.text or 0) for element in xml.get("BOA_ADD_OFFSET", ())}
+    if len(stated) > 1 or not stated <= {0, BOA_OFFSET}:
+        raise ValueError(f"its BOA_ADD_OFFSET differs by band or is neither 0 nor {BOA_OFFSET}: {sorted(stated)}")
+    if stated:
+        return stated.pop(), True
+    if baseline == "99.99":
+        return 0, False
+    return (BOA_OFFSET if has_boa_offset(baseline) else 0), True
+
+
+def _epsg(tile: _Xml, assets: Mapping[str, Path], mgrs_tile: str) -> int:
+    """From MTD_TL.xml, else from the images, else from the tile's name, which holds its zone and hemisphere."""
+    stated = re.fullmatch(r"EPSG:(\d{5})", _text(tile, "HORIZONTAL_CS_CODE") or "")
+    if stated:
+        return int(stated[1])
+    with _first_image(assets) as dataset:
+        epsg = None if dataset is None or dataset.crs is None else dataset.crs.to_epsg()
+    return epsg or (32600 if mgrs_tile[2] >= "N" else 32700) + int(mgrs_tile[:2])
+
+
+def _footprint(xml: _Xml, assets: Mapping[str, Path]) -> shapely.Geometry:
+    """Lon/lat, as the product states it, else around the pixels of an image."""
+    numbers = [float(number) for number in (_text(xml, "EXT_POS_LIST") or "").split()]
+    if len(numbers) >= 8 and len(numbers) % 2 == 0:
+        shape: shapely.Geometry = shapely.make_valid(
+            shapely.Polygon(list(zip(numbers[1::2], numbers[::2], strict=True)))
+        )
+        return shape
+    with _first_image(assets) as dataset:
+        if dataset is None or dataset.crs is None:
+            raise ValueError("no footprint: neither in its metadata nor from a readable image")
+        around: shapely.Geometry = shapely.box(
+            *transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds, densify_pts=21)
+        )
+        return around
+
+
+@contextmanager
+def _first_image(assets: Mapping[str, Path]) -> Iterator[Any]:
+    """The first image that opens, or None."""
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
+        for path in assets.values():
+            try:
+                dataset = stack.enter_context(rasterio.open(path, driver="JP2OpenJPEG"))
+            except RasterioError:
+                continue
+            yield dataset
+            return
+        yield None
+
+
+_Xml = dict[str, list[Element]]
+
+
+def _read_xml(path: Path) -> _Xml:
+    """Elements by name without their namespace, which differs between baselines; raises ValueError."""
+    if not path.is_file():
+        raise ValueError(f"its {path.name} is missing")
+    if path.stat().st_size > _MAX_XML_BYTES:
+        raise ValueError(f"its {path.name} is larger than {_MAX_XML_BYTES} bytes")
+    try:
+        root = fromstring(path.read_bytes(), forbid_dtd=True)
+    except (OSError, ParseError, DefusedXmlException) as error:
+        raise ValueError(f"its {path.name} cannot be read: {error}") from None
+    elements: _Xml = {}
+    for element in root.iter():
+        elements.setdefault(element.tag.rpartition("}")[2], []).append(element)
+    return elements
+
+
+def _text(xml: _Xml, *names: str) -> str | None:
+    texts = (element.text for name in names for element in xml.get(name, ()))
+    return next((text.strip() for text in texts if text and text.strip()), None)
+
+
+def _need(xml: _Xml, name: str) -> str:
+    text = _text(xml, name)
+    if text is None:
+        raise ValueError(f"its metadata hold no {name}")
+    return text
+
+
+def _attribute(xml: _Xml, name: str, attribute: str) -> str | None:
+    return next((value for element in xml.get(name, ()) if (value := element.get(attribute))), None)
+
+
+def _time(text: str) -> datetime:
+    time = parse_time(text)
+    assert time is not None
+    return time
+
+
+def _item(scene: Scene, folder: Path) -> JsonObject:
+    """The STAC item that stands for a product; hrefs are relative to the folder of products."""
+    properties: JsonObject = {
+        "datetime": scene.sensed.isoformat().replace("+00:00", "Z"),
+        "platform": scene.platform,
+        "constellation": "sentinel-2",
+        "instruments": ["msi"],
+        "eo:cloud_cover": scene.cloud_cover,
+        "proj:code": f"EPSG:{scene.epsg}",
+        "grid:code": f"MGRS-{scene.mgrs_tile}",
+        "sat:relative_orbit": scene.orbit,
+        "processing:version": scene.baseline,
+        "processing:datetime": None if scene.generated is None else scene.generated.isoformat().replace("+00:00", "Z"),
+        "s2:product_uri": f"{scene.id}.SAFE",
+        "s2:product_type": "S2MSI2A",
+        "s2:datatake_id": scene.datatake,
+        "s2:datastrip_id": scene.datastrip,
+    }
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": _EXTENSIONS,
+        "id": scene.id,
+        "geometry": json.loads(shapely.to_geojson(scene.footprint)),
+        "bbox": shapely.bounds(scene.footprint).tolist(),
+        "properties": {key: value for key, value in properties.items() if value is not None},
+        "links": [],
+        "assets": {
+            band: {"href": f"./{Path(path).relative_to(folder).as_posix()}", "type": "image/jp2", "roles": ["data"]}
+            for band, path in scene.assets.items()
+        },
+    }

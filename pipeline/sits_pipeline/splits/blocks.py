@@ -1,0 +1,138 @@
+"""Blocks of ground and the split each of them, and each parcel, belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from sits_catalog.cube import PIXEL_M, Split
+from sits_pipeline.values import JsonObject, Parcels, Window
+
+__all__ = ["BlockGrid", "SplitPlan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockGrid:
+    """The square blocks of one cube, counted from its upper-left corner."""
+
+    epsg: int
+    left: int
+    """Easting of the cube's upper-left corner, metres."""
+    top: int
+    """Northing of the cube's upper-left corner, metres."""
+    block_m: int
+    split: NDArray[np.uint8]
+    """(row, column) of blocks: 1 train, 2 validation, 3 test."""
+
+    def range_of(
+        self, low: NDArray[np.float64], high: NDArray[np.float64], *, rows: bool
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """First and last block that intervals of eastings (or, with `rows`, of northings) touch, cut to the grid."""
+        if rows:
+            low, high = self.top - high, self.top - low
+        else:
+            low, high = low - self.left, high - self.left
+        last = self.split.shape[0 if rows else 1] - 1
+        first_block = np.clip(np.floor(low / self.block_m), 0, last)
+        last_block = np.clip(np.floor(high / self.block_m), 0, last)
+        return first_block.astype(np.intp), last_block.astype(np.intp)
+
+    def split_of(self, window: Window) -> Split:
+        """The split of all blocks that a window of the cube touches; BUFFER where they are not of one split."""
+        side = self.block_m // PIXEL_M
+        touched = self.split[
+            window.row // side : (window.row + window.height - 1) // side + 1,
+            window.column // side : (window.column + window.width - 1) // side + 1,
+        ]
+        found = np.unique(touched)
+        return Split(int(found[0])) if len(found) == 1 else Split.BUFFER
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitPlan:
+    """The split of every block and of every parcel of a region, decided once for all of its zones."""
+
+    grids: tuple[BlockGrid, ...]
+    """One a cube."""
+    parcel_id: NDArray[np.uint32]
+    """Ascending."""
+    parcel_split: NDArray[np.uint8]
+    """One a `parcel_id`; 0 for a parcel that lies outside of every cube."""
+    buffer_m: float
+    notes: tuple[str, ...] = ()
+    """What could not be had, in sentences."""
+
+    def grid(self, epsg: int) -> BlockGrid:
+        """The blocks of the cube in EPSG:`epsg`."""
+        return next(grid for grid in self.grids if grid.epsg == epsg)
+
+    def splits_of(self, parcel_id: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        """The split of each parcel."""
+        index = np.searchsorted(self.parcel_id, parcel_id)
+        assert np.array_equal(self.parcel_id[index], parcel_id)
+        return self.parcel_split[index]
+
+    def only(self, parcels: Parcels) -> SplitPlan:
+        """The plan with these parcels of one zone alone: what a cell needs, whatever the size of the region."""
+        return SplitPlan(
+            grids=(self.grid(parcels.epsg),),
+            parcel_id=parcels.parcel_id,
+            parcel_split=self.splits_of(parcels.parcel_id),
+            buffer_m=self.buffer_m,
+        )
+
+    def to_json(self) -> JsonObject:
+        """The plan as plain JSON: a digit a block, and a digit a parcel in the order of its id ("-": no such id)."""
+        digits = np.full(int(self.parcel_id[-1]) if len(self.parcel_id) else 0, "-")
+        digits[self.parcel_id.astype(np.int64) - 1] = self.parcel_split.astype(str)
+        return {
+            "buffer_m": self.buffer_m,
+            "grids": [
+                {
+                    "epsg": grid.epsg,
+                    "left": grid.left,
+                    "top": grid.top,
+                    "block_m": grid.block_m,
+                    "split": ["".join(row) for row in grid.split.astype(str).tolist()],
+                }
+                for grid in self.grids
+            ],
+            "parcels": "".join(digits.tolist()),
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, value: JsonObject) -> SplitPlan:
+        """The plan that `to_json` wrote."""
+        digits = np.frombuffer(value["parcels"].encode(), dtype=np.uint8)
+        present = np.flatnonzero(digits != ord("-"))
+        return cls(
+            grids=tuple(
+                BlockGrid(
+                    epsg=grid["epsg"],
+                    left=grid["left"],
+                    top=grid["top"],
+                    block_m=grid["block_m"],
+                    split=np.array([[int(digit) for digit in row] for row in grid["split"]], dtype=np.uint8),
+                )
+                for grid in value["grids"]
+            ),
+            parcel_id=(present + 1).astype(np.uint32),
+            parcel_split=digits[present] - np.uint8(ord("0")),
+            buffer_m=value["buffer_m"],
+            notes=tuple(value["notes"]),
+        )
+
+
+def empty_grid(geobox: GeoBox, block_m: int) -> BlockGrid:
+    """The blocks of a cube, none of them in a split yet."""
+    west, south, east, north = geobox.boundingbox.bbox
+    shape = (-(-round(north - south) // block_m), -(-round(east - west) // block_m))
+    epsg = None if geobox.crs is None else geobox.crs.epsg
+    assert isinstance(epsg, int)
+    return BlockGrid(
+        epsg=epsg, left=round(west), top=round(north), block_m=block_m, split=np.zeros(shape, dtype=np.uint8)
+    )

@@ -1,0 +1,87 @@
+"""A static http server on the loopback that answers ranges, counts what it sends, and misbehaves on request."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+class RangeServer:
+    def __init__(self, folder: Path, *, ranges: bool = True) -> None:
+        self.folder = folder
+        self.ranges = ranges
+        self.requests: list[tuple[str, str | None]] = []
+        self.bytes_sent = 0
+        self.redirect_to: str | None = None
+        self.fail_next: int = 0
+        self.truncate = False
+        self.shift_ranges = False
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+            def do_HEAD(self) -> None:
+                outer.answer(self, body=False)
+
+            def do_GET(self) -> None:
+                outer.answer(self, body=True)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def answer(self, handler: BaseHTTPRequestHandler, *, body: bool) -> None:
+        path = unquote(urlsplit(handler.path).path).lstrip("/")
+        wanted = handler.headers.get("Range")
+        self.requests.append((path, wanted))
+        if self.redirect_to is not None:
+            return self._plain(handler, 302, {"Location": self.redirect_to})
+        if self.fail_next > 0:
+            self.fail_next -= 1
+            return self._plain(handler, 503, {})
+        file = self.folder / path
+        if not file.is_file():
+            return self._plain(handler, 404, {})
+        data = file.read_bytes()
+        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()[:16]}"', "Content-Type": "application/octet-stream"}
+        status, part = 200, data
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")
+        if match and self.ranges:
+            start, stop = int(match[1]), min(int(match[2] or len(data) - 1) + 1, len(data))
+            if start >= len(data):
+                return self._plain(handler, 416, {"Content-Range": f"bytes */{len(data)}"})
+            status, part = 206, data[start:stop]
+            said = start + 1 if self.shift_ranges else start
+            headers["Content-Range"] = f"bytes {said}-{said + len(part) - 1}/{len(data)}"
+        handler.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(part))}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        if self.truncate:
+            part = part[: len(part) // 2]
+            handler.close_connection = True
+        if body:
+            self.bytes_sent += len(part)
+            handler.wfile.write(part)
+        return None
+
+    def _plain(self, handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
+        handler.send_response(status)
+        for name, value in {**headers, "Content-Length": "0"}.items():
+            handler.send_header(name, value)
+        handler.end_headers()

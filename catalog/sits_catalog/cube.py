@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from pathlib import Path
 
 __all__ = [
     "ARRAYS",
@@ -21,6 +22,7 @@ __all__ = [
     "Conflict",
     "Quality",
     "Split",
+    "check",
     "inner_chunk",
     "lattice_anchor_y",
     "shard_side",
@@ -153,3 +155,13 @@ def inner_chunk(n_dates: int, n_bands: int) -> tuple[int, int, int, int]:
     while dates > 1 and dates * n_bands * CHIP * CHIP * 2 > _MAX_CHUNK_BYTES:
         dates = -(-dates // 2)
     return dates, n_bands, CHIP, CHIP
+
+
+def check(path: str | Path) -> list[str]:
+    """What of the dataset in the local folder `path` breaks the contract, a sentence each; empty: nothing.
+
+    Reads metadata, coordinates and Parquet footers, never pixels. Raises FileNotFoundError where there is no dataset.
+    """
+    from sits_catalog.checking import check as check_dataset
+
+    return check_dataset(path)

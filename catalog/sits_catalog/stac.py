@@ -236,7 +236,9 @@ def _labels(facts: CubeFacts) -> JsonObject:
 
 
 def _links(facts: CubeFacts) -> list[JsonObject]:
-    links: list[JsonObject] = [{"rel": "store", "href": "./cube.zarr", "type": _ZARR, "title": "Zarr store of the cube"}]
+    links: list[JsonObject] = [
+        {"rel": "store", "href": "./cube.zarr", "type": _ZARR, "title": "Zarr store of the cube"}
+    ]
     if facts.n_source_items <= _MAX_LINKS:
         links += [
             {"rel": "derived_from", "href": href, "type": "application/geo+json", "title": title}

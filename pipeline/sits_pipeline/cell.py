@@ -187,7 +187,7 @@ def _layers(task: CellTask, day: Day, failures: dict[int, tuple[ReadFailure, ...
 
 
 def _layer_of(raster: Raster, visit: Visit, task: CellTask) -> Layer:
-    shape: tuple[int, int] = shape_of(task.geobox)
+    shape = shape_of(task.geobox)
     scl = np.zeros(shape, np.uint8)
     if "SCL" in raster.bands:
         repeat(raster.bands["SCL"], raster.bands["SCL"].dn.astype(np.uint8, copy=False), scl)
@@ -227,7 +227,7 @@ def _observed(
 ) -> NDArray[np.bool_]:
     """Where the scene observes: SCL not 0 and one band > 0; without SCL, all bands > 0."""
     if "SCL" not in raster.bands:
-        return np.logical_and.reduce([_positive(raster, name, shape) for name in bands])
+        return np.asarray(np.logical_and.reduce([_positive(raster, name, shape) for name in bands]))
     observed: NDArray[np.bool_] = scl != 0
     missing = observed & ~_positive(raster, bands[0], shape)
     for name in bands[1:]:
@@ -248,12 +248,12 @@ def _positive(raster: Raster, name: str, shape: tuple[int, int]) -> NDArray[np.b
 def _covered(raster: Raster, scene: Scene, geobox: GeoBox, scl: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Where an unread scene holds data, by what could be read of it, else by its footprint."""
     if "SCL" in raster.bands:
-        return scl != 0
-    shape: tuple[int, int] = shape_of(geobox)
+        return np.asarray(scl != 0)
+    shape = shape_of(geobox)
     if raster.bands:
-        return np.logical_or.reduce([_positive(raster, name, shape) for name in raster.bands])
+        return np.asarray(np.logical_or.reduce([_positive(raster, name, shape) for name in raster.bands]))
     footprint = project(scene.footprint, epsg_of(geobox))
-    return geometry_mask([footprint], shape, geobox.affine, invert=True)
+    return np.asarray(geometry_mask([footprint], shape, geobox.affine, invert=True))
 
 
 # Labels

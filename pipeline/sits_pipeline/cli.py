@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sits_pipeline.config import BuildConfig
-from sits_pipeline.console import DONE, INCOMPLETE, Narrator, guarded
+from sits_pipeline.console import DONE, FAILED, INCOMPLETE, Narrator, guarded
 
 __all__ = ["build_main", "cube_main"]
 
@@ -130,3 +130,46 @@ def _print_outcomes(outcomes: Any, *, as_json: bool) -> int:
     else:
         print("\n\n".join(outcome_in_words(outcome) for outcome in outcomes))
     return DONE if all(outcome.complete for outcome in outcomes) else INCOMPLETE
+
+
+_Dataset = Annotated[str, typer.Argument(help="Folder or URL of a dataset, the one that holds cube.zarr.")]
+
+
+@_cube_app.command()
+def info(dataset: _Dataset, json_: _Json = False, debug: _Debug = False) -> None:
+    """Say what a dataset holds: grid, dates, bands, classes, splits, state."""
+
+    def work() -> int:
+        from sits_pipeline.folder import Folder
+        from sits_pipeline.show import dataset_as_json, dataset_in_words
+
+        facts = dataset_as_json(Folder(dataset))
+        print(json.dumps(facts, indent=2) if json_ else dataset_in_words(facts))
+        return DONE
+
+    guarded(work, debug=debug)
+
+
+@_cube_app.command()
+def verify(dataset: _Dataset, json_: _Json = False, debug: _Debug = False) -> None:
+    """Prove each byte of a dataset against the journal; every damaged, missing or foreign file is named.
+
+    Exit codes: 0 all is as it was written, 1 something is not, 3 the build is not complete.
+    """
+
+    def work() -> int:
+        from sits_pipeline.folder import Folder
+        from sits_pipeline.verify import verify as prove
+
+        with Narrator() as narrator:
+            narrator.stage(f"verifying {dataset}")
+            findings = prove(Folder(dataset), progress=narrator.progress)
+        if json_:
+            print(json.dumps([{"file": finding.file, "what": finding.what} for finding in findings], indent=2))
+        else:
+            print("\n".join(str(finding) for finding in findings) or f"{dataset}: every file is as it was written")
+        if all(finding.incomplete for finding in findings):
+            return INCOMPLETE if findings else DONE
+        return FAILED
+
+    guarded(work, debug=debug)

@@ -116,7 +116,8 @@ def _connect(address: str) -> Client:
         return Client(address, timeout="15s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise OSError(
-            f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler` and give its tcp:// address"
+            f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler` and give its address, "
+            "tcp://host:port"
         ) from error
 
 

@@ -102,7 +102,8 @@ class Folder:
 
     @cached_property
     def _fs(self) -> fsspec.AbstractFileSystem:
-        return fsspec.core.url_to_fs(self.location)[0]
+        # Other processes write here too: a listing that was remembered would miss their files.
+        return fsspec.core.url_to_fs(self.location, use_listings_cache=False)[0]
 
     def _url(self, name: str) -> str:
         return f"{self.location.rstrip('/')}/{name}"

@@ -1,8 +1,8 @@
 """The journal: one line a finished cell, with all that the finish step needs, in numbered segments.
 
-While a build runs, `journal/000001.jsonl`, ... grow beside the cube. On a local disk every line is synced as it is
-written; on an object store a segment is one PUT, made every 100 cells or 10 s. `merge` turns them into
-`journal.jsonl`, whose last line holds size and SHA-256 of every other file of the dataset.
+While a build runs, `journal/000001.jsonl`, ... grow beside the cube, a new one every 100 cells or 10 s. On a local disk
+every line is synced as it is written; on an object store a segment is one PUT. `merge` turns them into `journal.jsonl`,
+whose last line holds size and SHA-256 of every other file of the dataset.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -59,26 +59,31 @@ class Journal:
     """Appends entries to a dataset's journal; one writer at a time."""
 
     folder: Folder
-    _number: int = 0
-    _entries: list[bytes] = field(default_factory=list)
-    _started: float = 0.0
-    _file: IO[bytes] | None = None
+    clock: Callable[[], float] = time.monotonic
+    """Seconds; decides when a segment is old."""
+    _number: int = field(init=False)
+    _entries: list[bytes] = field(init=False, default_factory=list)
+    _ended: float = field(init=False)
+    """When the segment before this one ended."""
+    _file: IO[bytes] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         names = segments(self.folder)
         self._number = int(names[-1].rpartition("/")[2].removesuffix(".jsonl")) if names else 0
+        self._ended = self.clock()
 
     def append(self, entry: JsonObject) -> None:
-        """Add an entry; when it returns, a local disk holds it, an object store at the latest 10 s later."""
-        now = time.monotonic()
-        if self._entries and (len(self._entries) >= _CELLS_A_SEGMENT or now - self._started > _SECONDS_A_SEGMENT):
-            self.flush()
+        """Add an entry. When it returns, a local disk holds it.
+
+        An object store holds it at once where the last PUT is 10 s ago, else with the next entry after that.
+        """
         if not self._entries:
-            self._started = now
             self._number += 1
         self._entries.append(encode_line(entry))
         if self.folder.is_local:
             self._append_local(self._entries[-1])
+        if len(self._entries) >= _CELLS_A_SEGMENT or self.clock() - self._ended >= _SECONDS_A_SEGMENT:
+            self.flush()
 
     def flush(self) -> None:
         """End the segment."""
@@ -88,6 +93,7 @@ class Journal:
         elif self._entries:
             self.folder.write(self._name, b"".join(self._entries))
         self._entries = []
+        self._ended = self.clock()
 
     def merge(self, entries: Iterable[JsonObject]) -> None:
         """Replace all segments by one merged file of `entries`."""

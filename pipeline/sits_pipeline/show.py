@@ -8,11 +8,20 @@ from dataclasses import asdict
 import shapely
 
 from sits_pipeline.finish import Outcome
+from sits_pipeline.folder import Folder
 from sits_pipeline.plan import Plan, ZonePlan
 from sits_pipeline.plan.lattice import to_lonlat
+from sits_pipeline.store import read_layout
 from sits_pipeline.values import JsonObject
 
-__all__ = ["outcome_as_json", "outcome_in_words", "plan_as_json", "plan_in_words"]
+__all__ = [
+    "dataset_as_json",
+    "dataset_in_words",
+    "outcome_as_json",
+    "outcome_in_words",
+    "plan_as_json",
+    "plan_in_words",
+]
 
 
 def plan_as_json(plan: Plan) -> JsonObject:
@@ -110,3 +119,48 @@ def _failures(outcome: Outcome) -> list[str]:
 
 def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def dataset_as_json(folder: Folder) -> JsonObject:
+    """What a dataset holds. Raises FileNotFoundError where there is none."""
+    layout = read_layout(folder)
+    height, width = layout.geobox.shape
+    return {
+        "location": folder.location,
+        "crs": f"EPSG:{layout.epsg}",
+        "corner": [layout.geobox.affine.c, layout.geobox.affine.f],
+        "width": width,
+        "height": height,
+        "bands": list(layout.bands),
+        "days": [day.isoformat() for day in layout.days],
+        "shard_px": layout.shard,
+        "labels": layout.has_labels,
+        "finer": list(layout.finer),
+        "classes": list(layout.classes),
+        "sits_cube": layout.attributes,
+    }
+
+
+def dataset_in_words(facts: JsonObject) -> str:
+    """The same for people."""
+    cube, days = facts["sits_cube"], facts["days"]
+    season, cells = cube["season"], cube["cells"]
+    lines = [
+        f"{cube['region']}: sits-cube {cube['version']}, {'complete' if cube['complete'] else 'INCOMPLETE'}"
+        + (", simulated" if cube.get("simulated") else ""),
+        f"  season   {season['start']} to {season['end']}, {len(days)} dates from {days[0]} to {days[-1]}",
+        f"  grid     {facts['crs']}, {facts['width']} x {facts['height']} px of 10 m, upper-left corner {facts['corner']}",
+        f"  bands    {' '.join(facts['bands'])}",
+        f"  stored   shards of {facts['shard_px']} px, {cells['count']} cells of {cells['side']} px",
+        f"  baseline {', '.join(cube['radiometry']['baselines'])}; the BOA offset is removed",
+        f"  labels   {_classes(facts)}",
+        f"  made     {cube['created']} by {cube['software']}, configuration {cube['config_sha256'][:16]}",
+    ]
+    return "\n".join(lines)
+
+
+def _classes(facts: JsonObject) -> str:
+    if not facts["labels"]:
+        return "none"
+    finer = "".join(f", and at {10 / factor:g} m" for factor in facts["finer"])
+    return f"{len(facts['classes'])} classes{finer}"

@@ -106,7 +106,8 @@ def read_attributes(folder: Folder) -> JsonObject | None:
         return None
     found = open_cube(folder).attrs.get("sits_cube")
     if not isinstance(found, dict):
-        raise ValueError(f"{folder.location}/{CUBE} is a Zarr group but no sits-cube; choose another --out")
+        sentence = f"{folder.location}/{CUBE} is a Zarr group but no sits-cube; choose another --out"
+        raise ValueError(sentence)  # noqa: TRY004  # wrong input, no wrong type of the caller's
     return None if found.get("creating") else dict(found)
 
 
@@ -163,7 +164,10 @@ def _groups(layout: CubeLayout) -> Iterator[tuple[str, list[ArraySpec]]]:
 def _geobox_of(group: str, layout: CubeLayout) -> GeoBox:
     if group == "overview":
         height, width = (-(-size // OVERVIEW_FACTOR) for size in layout.geobox.shape)
-        return GeoBox((height, width), layout.geobox.affine * layout.geobox.affine.scale(OVERVIEW_FACTOR), layout.epsg)
+        a = layout.geobox.affine
+        return GeoBox(
+            (height, width), Affine(a.a * OVERVIEW_FACTOR, 0, a.c, 0, a.e * OVERVIEW_FACTOR, a.f), layout.epsg
+        )
     if group:
         return layout.geobox.zoom_out(1 / int(group.removeprefix("labels_x")))
     return layout.geobox
@@ -257,7 +261,9 @@ def _create_coordinates(store: Store, layout: CubeLayout) -> None:
 def _centres(box: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Pixel centres, x and y."""
     a, (height, width) = box.affine, box.shape
-    return a.c + (np.arange(width) + 0.5) * a.a, a.f + (np.arange(height) + 0.5) * a.e
+    x = a.c + (np.arange(width, dtype=np.float64) + 0.5) * a.a
+    y = a.f + (np.arange(height, dtype=np.float64) + 0.5) * a.e
+    return np.asarray(x, np.float64), np.asarray(y, np.float64)
 
 
 def _create_times(store: Store, prefix: str, layout: CubeLayout) -> None:
@@ -312,7 +318,7 @@ class _HashingStore(WrapperStore[Store]):
 
 
 def write_cell(folder: Folder, window: Window, blocks: Iterable[tuple[str, NDArray[Any]]]) -> dict[str, Written]:
-    """Write blocks of a cell, each (array path, values whose last two dims are the cell's y and x at the array's scale).
+    """Write blocks of a cell: (array path, values whose last two dims are the cell's y and x at the array's scale).
 
     Returns what was stored, by key inside of `cube.zarr`. A shard that is all fill value is not stored; one that was
     there before is removed. Raises ValueError where a block does not cover whole shards.

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from sits_catalog.cube import VERSION
 from sits_pipeline.folder import Folder
 from sits_pipeline.journal import MERGED, encode_line, segments
-from sits_pipeline.store import CUBE, read_attributes
+from sits_pipeline.store import CUBE
 from sits_pipeline.values import JsonObject
 
 __all__ = ["Finding", "files_line", "verify"]
+
+_ROOT = f"{CUBE}/zarr.json"
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,15 @@ class Finding:
     file: str
     """Name inside of the dataset."""
     what: str
+    incomplete: bool = False
+    """The build has not ended, or some sources could not be read; nothing is damaged."""
 
     def __str__(self) -> str:
         return f"{self.file}: {self.what}"
 
 
 def files_line(hashes: dict[str, list[int | str]], journal: bytes) -> JsonObject:
-    """The journal's last line: size and SHA-256 of every file that no cell line lists, of the lines before, of itself."""
+    """The journal's last line: size and SHA-256 of every file that no cell line lists, and SHA-256 of the journal."""
     line: JsonObject = {"kind": "files", "files": hashes, "journal_sha256": hashlib.sha256(journal).hexdigest()}
     return {**line, "line_sha256": hashlib.sha256(encode_line(line)).hexdigest()}
 
@@ -40,29 +44,34 @@ def verify(folder: Folder, *, progress: Callable[[int, int], None] | None = None
 
     Reads every file once. Raises FileNotFoundError where there is no dataset.
     """
-    if not folder.exists(f"{CUBE}/zarr.json"):
+    if not folder.exists(_ROOT):
         raise FileNotFoundError(f"no dataset in {folder.location}: it has no {CUBE}; give the folder that holds it")
-    attributes = _attributes(folder)
-    if isinstance(attributes, Finding):
-        return [attributes]
     if segments(folder) or not folder.exists(MERGED):
-        return [Finding("journal", "the build has not finished; run the same sits-build command to go on")]
+        return [Finding("journal", "the build has not finished; run the same sits-build command to go on", True)]
+    attributes, findings = _attributes(folder), []
+    if attributes is None:
+        findings.append(Finding(_ROOT, "cannot be read: it is no metadata of a sits-cube"))
+    elif attributes.get("version") != VERSION:
+        return [_other_version(attributes)]
     journal = _read_merged(folder)
     if isinstance(journal, Finding):
-        return [journal]
+        return [*findings, journal]
     entries, files = journal
-    findings = [*_version(attributes), *_completeness(attributes, entries)]
+    if attributes is not None:
+        findings += _completeness(attributes, entries)
     expected = {**{name: (int(size), str(sha)) for name, (size, sha) in files.items()}, **_shards(entries)}
     findings += _extra(folder, expected)
     findings += _hashes(folder, expected, progress, threads)
     return findings
 
 
-def _attributes(folder: Folder) -> JsonObject | Finding:
+def _attributes(folder: Folder) -> JsonObject | None:
+    """The attribute `sits_cube`, from the JSON alone; None where it cannot be read."""
     try:
-        return read_attributes(folder) or {}
-    except (ValueError, KeyError, TypeError) as error:
-        return Finding(f"{CUBE}/zarr.json", f"cannot be read ({error})")
+        found = json.loads(folder.read(_ROOT))["attributes"]["sits_cube"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _read_merged(folder: Folder) -> tuple[list[JsonObject], dict[str, list[int | str]]] | Finding:
@@ -72,7 +81,7 @@ def _read_merged(folder: Folder) -> tuple[list[JsonObject], dict[str, list[int |
         entries = [json.loads(line) for line in lines[1:]]
         final = json.loads(last)
         own = final.pop("line_sha256")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return Finding(MERGED, "is damaged or cut short: a line is no JSON object")
     if tail or final.get("kind") != "files" or hashlib.sha256(encode_line(final)).hexdigest() != own:
         return Finding(MERGED, "is damaged or cut short: its last line does not match its own SHA-256")
@@ -82,13 +91,9 @@ def _read_merged(folder: Folder) -> tuple[list[JsonObject], dict[str, list[int |
     return entries, final["files"]
 
 
-def _version(attributes: JsonObject) -> Iterator[Finding]:
+def _other_version(attributes: JsonObject) -> Finding:
     found = attributes.get("version")
-    if found != VERSION:
-        yield Finding(
-            f"{CUBE}/zarr.json",
-            f"was written as sits-cube {found}; this program knows {VERSION}: use the matching release",
-        )
+    return Finding(_ROOT, f"was written as sits-cube {found}; this program knows {VERSION}: use the matching release")
 
 
 def _completeness(attributes: JsonObject, entries: Iterable[JsonObject]) -> Iterator[Finding]:
@@ -151,6 +156,13 @@ def _check_file(folder: Folder, name: str, size: int, sha256: str) -> Finding | 
         return Finding(name, f"{kind} is missing")
     if found != size:
         return Finding(name, f"{kind} has {found} bytes, {size} were written")
-    if hashlib.sha256(folder.read(name)).hexdigest() != sha256:
+    if _sha256(folder, name) != sha256:
         return Finding(name, f"{kind} is damaged: its SHA-256 is not the one in the journal")
     return None
+
+
+def _sha256(folder: Folder, name: str) -> str:
+    if folder.is_local:
+        with (folder.path / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(folder.read(name)).hexdigest()

@@ -62,7 +62,7 @@ def random_parcels(seed: int, count: int, extent: float) -> list[shapely.Geometr
         shape = shapely.make_valid(star, method="structure", keep_collapsed=False)
         if rng.random() < 0.3:
             shape = shapely.difference(shape, shapely.centroid(shape).buffer(15))
-        shapes.append(shapely.transform(shape, lambda xy: xy + [LEFT, TOP - extent]))
+        shapes.append(shapely.transform(shape, lambda xy: xy + np.array([LEFT, TOP - extent])))
     return [shape for shape in shapes if shape.geom_type in ("Polygon", "MultiPolygon") and shape.area > 0]
 
 
@@ -239,7 +239,7 @@ def test_a_region_of_two_zones_is_split_once() -> None:
         source_row=np.array([1, 2]),
         crop_type=np.array([1, 1], dtype=np.uint16),
         geometry=shapely.transform(
-            np.array([square(0, 100, 200), square(900, 100, 200)]), lambda xy: xy - [300_000, 0]
+            np.array([square(0, 100, 200), square(900, 100, 200)]), lambda xy: xy - np.array([300_000, 0])
         ),
     )
     second = GeoBox((64, 128), Affine(10, 0, LEFT - 300_000, 0, -10, TOP), "EPSG:32632")

@@ -188,7 +188,19 @@ def _layers(path: str) -> tuple[str, list[tuple[str, str | None]]]:
     with _gdal_says(path):
         if path.lower().endswith(".zip") and (inner := _inside_zip(path)):
             target = f"/vsizip/{path}/{inner}"
-        return target, [(str(name), kind) for name, kind in pyogrio.list_layers(target)]
+        with _no_new(Path(path).with_suffix(".gfs")):
+            return target, [(str(name), kind) for name, kind in pyogrio.list_layers(target)]
+
+
+@contextmanager
+def _no_new(file: Path) -> Iterator[None]:
+    """Takes away a file that was not there before: listing the layers of a GML file writes its schema beside it."""
+    there = file.exists()
+    try:
+        yield
+    finally:
+        if not there:
+            file.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -30,12 +30,7 @@ class Repaired:
 
 
 def polygons(geometry: NDArray[np.object_]) -> Repaired:
-    """Each geometry in two dimensions, valid, reduced to its polygonal parts.
-
-    make_valid follows the *structure*: shells are joined and holes are cut out, so ground inside of any lobe of a
-    self-crossing ring stays, as does ground that two parts of a multipolygon share. Its other method (even-odd
-    linework) would punch holes where parts overlap, and buffer(0) drops whole lobes.
-    """
+    """Each geometry in two dimensions, valid, reduced to its polygonal parts."""
     result = _objects(shapely.force_2d(geometry))
     reason = np.full(len(result), None, dtype=object)
     reason[shapely.is_missing(result)] = "it has no geometry"
@@ -44,29 +39,56 @@ def polygons(geometry: NDArray[np.object_]) -> Repaired:
     reason[owner[~np.isfinite(coordinates).all(axis=1)]] = "its coordinates are not all numbers"
     result[_has(reason)] = None
 
-    collections = np.flatnonzero(shapely.get_type_id(result) == _COLLECTION)
-    for index in collections:
-        result[index] = _polygonal_parts(result[index])
+    for index in np.flatnonzero(shapely.get_type_id(result) == _COLLECTION):
+        areal = _areal(result[index])
+        result[index] = _ground(areal) if len(areal) else result[index]
     kind = shapely.get_type_id(result)
     for index in np.flatnonzero((kind >= 0) & ~np.isin(kind, _POLYGONAL)):
         reason[index] = f"it is a {result[index].geom_type}, not a polygon"
         result[index] = None
 
     invalid = ~shapely.is_missing(result) & ~shapely.is_valid(result)
-    result[invalid] = shapely.make_valid(result[invalid], method="structure", keep_collapsed=False)
+    for index in np.flatnonzero(invalid):
+        result[index] = _ground(_areal(result[index]))
     reason[~shapely.is_missing(result) & ~(shapely.area(result) > 0)] = "it has no area"
     result[_has(reason)] = None
     return Repaired(geometry=result, repaired=invalid & ~_has(reason), reason=reason)
 
 
-def _polygonal_parts(collection: shapely.Geometry) -> shapely.Geometry:
-    """The union of the polygons in a collection, however deep; the collection itself where there are none."""
-    parts = shapely.get_parts(collection)
+def _ground(parts: NDArray[np.object_]) -> shapely.Geometry:
+    """The ground of some polygons, valid or not: the insides of their shells without those of their own holes.
+
+    Ring by ring, because make_valid on the whole would turn ground that two parts share, or a hole that sticks out
+    of its shell, inside out. buffer(0) would drop whole lobes.
+    """
+    pieces = [
+        shapely.difference(
+            _inside(part.exterior),
+            shapely.union_all([_inside(hole) for hole in part.interiors]),
+        )
+        for part in parts
+    ]
+    return shapely.union_all(_areal(shapely.union_all(pieces)))
+
+
+def _inside(ring: shapely.LinearRing) -> shapely.Geometry:
+    """All ground that a ring encloses, however it crosses itself.
+
+    Both methods of make_valid together: by its structure a ring loses lobes that hang on an edge drawn twice, by
+    even-odd linework it loses what it goes around twice.
+    """
+    drawn = shapely.Polygon(ring)
+    by_structure = shapely.make_valid(drawn, method="structure", keep_collapsed=False)
+    parts = [_areal(shapely.make_valid(shape, method="linework")) for shape in (drawn, by_structure)]
+    return shapely.union_all(np.concatenate(parts))
+
+
+def _areal(geometry: shapely.Geometry) -> NDArray[np.object_]:
+    """The polygons in a geometry, however deep they lie."""
+    parts = shapely.get_parts(geometry)
     while (shapely.get_type_id(parts) > _POLYGONAL[0]).any():
         parts = shapely.get_parts(parts)
-    areal = parts[shapely.get_type_id(parts) == _POLYGONAL[0]]
-    valid = shapely.make_valid(areal, method="structure", keep_collapsed=False)
-    return shapely.union_all(valid) if len(areal) else collection
+    return np.asarray(parts[shapely.get_type_id(parts) == _POLYGONAL[0]])
 
 
 def reproject(geometry: NDArray[np.object_], *, crs: CRS, epsg: int) -> Repaired:

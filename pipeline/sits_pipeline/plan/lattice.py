@@ -69,16 +69,22 @@ def part_in_zone(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
 
 def project(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
     """`area` (lon/lat) in a zone's CRS, its edges densified first."""
-    transformer = Transformer.from_crs(4326, epsg, always_xy=True)
-    dense = shapely.segmentize(area, _EDGE_DEG)
-    return shapely.transform(dense, transformer.transform, interleaved=False)
+    return _transformed(shapely.segmentize(area, _EDGE_DEG), 4326, epsg)
 
 
 def to_lonlat(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
     """`area` in a zone's CRS in lon/lat, its edges densified to 500 m first."""
-    transformer = Transformer.from_crs(epsg, 4326, always_xy=True)
-    dense = shapely.segmentize(area, 500.0)
-    return shapely.transform(dense, transformer.transform, interleaved=False)
+    return _transformed(shapely.segmentize(area, 500.0), epsg, 4326)
+
+
+def _transformed(area: shapely.Geometry, source: int, target: int) -> shapely.Geometry:
+    transformer = Transformer.from_crs(source, target, always_xy=True)
+
+    def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = transformer.transform(points[:, 0], points[:, 1])
+        return np.column_stack([x, y])
+
+    return shapely.transform(area, move)
 
 
 def snap(area: shapely.Geometry, epsg: int) -> GeoBox:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import shapely
@@ -183,7 +183,7 @@ def config_sha256(
         "splits": [
             region.splits.block_m,
             region.splits.buffer_m,
-            _sorted(region.splits.shares),
+            sorted(region.splits.shares.items()),
             region.splits.seed,
         ],
     }
@@ -194,7 +194,3 @@ def _digest(geometry: shapely.Geometry) -> str:
     """SHA-256 of a geometry at 1 mm."""
     exact = shapely.set_precision(geometry, 0.001)
     return hashlib.sha256(shapely.to_wkb(shapely.normalize(exact), byte_order=1)).hexdigest()
-
-
-def _sorted(shares: Mapping[str, float]) -> list[list[str | float]]:
-    return [[name, shares[name]] for name in sorted(shares)]

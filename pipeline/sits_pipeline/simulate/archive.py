@@ -12,6 +12,7 @@ from typing import Any
 
 import shapely
 from odc.geo.geobox import GeoBox
+
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS, DEFAULT_BANDS
 from sits_pipeline.simulate.atmosphere import make_sky, sun_angles
@@ -32,7 +33,7 @@ from sits_pipeline.simulate.stac_items import (
     product_uri,
     to_lonlat,
 )
-from sits_pipeline.simulate.tiles import canvas_of, scene_tiles
+from sits_pipeline.simulate.tiles import bounds_of, canvas_of, epsg_of, scene_tiles
 
 __all__ = ["VERSION", "Archive", "write_archive"]
 
@@ -106,11 +107,13 @@ def write_archive(
         progress: called with passes done and passes in all
 
     Raises:
-        ValueError: an extent off the lattice, a season too short, an unknown climate or band, a folder of something else
+        ValueError: an extent off the lattice, a short season, an unknown climate or band, a folder of something else
     """
     weather = load_climate(climate)
     _check(bands, seed)
     canvas = canvas_of(extent)
+    if epsg_of(canvas) > 32700:
+        weather = weather.in_the_south()
     parameters = _parameters(extent, season, climate=climate, dates=dates, seed=seed, bands=bands, safe=safe)
     archive = Archive(
         catalog=folder / "catalog.json",
@@ -121,7 +124,7 @@ def write_archive(
     )
     if _is_complete(folder, parameters):
         return archive
-    longitude = float(_central_meridian(canvas))
+    longitude = epsg_of(canvas) % 100 * 6.0 - 183.0
     passes = plan_passes(season, dates, scene_tiles(canvas), weather, longitude=longitude, seed=seed)
     _claim(folder)
     job = _prepare(folder, extent, canvas, passes, weather, bands=tuple(bands), seed=seed, safe=safe)
@@ -130,7 +133,9 @@ def write_archive(
     _write_json(folder / COLLECTION / "collection.json", collection_json(items, season, title=title, bands=bands))
     _write_json(archive.catalog, catalog_json(title))
     _write_json(archive.truth, _truth(passes))
-    _write_json(archive.manifest, {"simulated": True, "version": VERSION, "parameters": parameters, "files": _sizes(folder)})
+    _write_json(
+        archive.manifest, {"simulated": True, "version": VERSION, "parameters": parameters, "files": _sizes(folder)}
+    )
     return archive
 
 
@@ -158,11 +163,6 @@ def _parameters(
     }
 
 
-def _central_meridian(canvas: GeoBox) -> int:
-    assert canvas.crs is not None
-    return int(canvas.crs.epsg) % 100 * 6 - 183
-
-
 def _is_complete(folder: Path, parameters: Json) -> bool:
     """Whether the folder holds this very archive. Raises ValueError where it holds another one."""
     path = folder / _MANIFEST
@@ -176,7 +176,7 @@ def _is_complete(folder: Path, parameters: Json) -> bool:
             f"{folder} holds another simulated archive (other {', '.join(different)}); "
             "give another folder or remove that one"
         )
-    return manifest.get("version") == VERSION and manifest.get("files") == _sizes(folder)
+    return bool(manifest.get("version") == VERSION and manifest.get("files") == _sizes(folder))
 
 
 def _claim(folder: Path) -> None:
@@ -195,14 +195,14 @@ def _prepare(
     *, bands: tuple[str, ...], seed: int, safe: bool,
 ) -> _Job:  # fmt: skip
     """Make the land, write its parcels and rasterize it."""
-    landscape = make_landscape(tuple(canvas.boundingbox), climate, seed)
-    declarations = declare(landscape, tuple(extent.boundingbox), seed)
-    centre = to_lonlat(shapely.Point(canvas.boundingbox.left, canvas.boundingbox.top), canvas.crs)
-    write_parcels(folder / "parcels.parquet", declarations, str(extent.crs), _parcel_crs(centre.x, centre.y))
+    landscape = make_landscape(bounds_of(canvas), climate, seed)
+    declarations = declare(landscape, bounds_of(extent), seed)
+    longitude, latitude = shapely.get_coordinates(to_lonlat(shapely.box(*bounds_of(canvas)), canvas.crs))[0].tolist()
+    write_parcels(folder / "parcels.parquet", declarations, str(extent.crs), _parcel_crs(longitude, latitude))
     resolutions = sorted({20, *(BANDS[band].resolution_m for band in bands)})
     days = [one.day for one in passes]
     scenery = make_scenery(landscape, canvas, days, climate, resolutions=resolutions, seed=seed)
-    return _Job(folder, canvas, scenery, bands, centre.y, seed, safe)
+    return _Job(folder, canvas, scenery, bands, latitude, seed, safe)
 
 
 def _parcel_crs(longitude: float, latitude: float) -> str:

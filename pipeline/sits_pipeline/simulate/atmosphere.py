@@ -8,6 +8,7 @@ from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sits_catalog.sentinel2 import Scl
 from sits_pipeline.simulate.fields import generator, smooth_field, white_noise
 from sits_pipeline.simulate.schedule import Pass
@@ -65,7 +66,9 @@ def make_sky(one: Pass, shape: tuple[int, int], *, latitude: float, seed: int) -
     if one.snow > 0:
         drifts = smooth_field(generator(seed, "snow", one.index), shape, 0.3 * extent_px, octaves=6)
         snow = _ramp(drifts, one.snow, 0.5)
-    haze = np.float32(one.haze) * (1 + 0.25 * smooth_field(generator(seed, "haze", one.index), shape, extent_px, octaves=2))
+    haze = np.float32(one.haze) * (
+        1 + 0.25 * smooth_field(generator(seed, "haze", one.index), shape, extent_px, octaves=2)
+    )
     return Sky(cloud=cloud, shadow=shadow, cirrus=cirrus, snow=snow, haze=haze)
 
 
@@ -88,7 +91,8 @@ def _clouds(one: Pass, shape: tuple[int, int], latitude: float, seed: int) -> tu
 def _ramp(field: Floats, share: float, width: float) -> Floats:
     """0..1, at least a half on `share` of the field, rising over `width` deviations."""
     level = np.float32(np.quantile(field, 1 - share))
-    return np.clip((field - level) / np.float32(width) + 0.5, 0, 1).astype(np.float32)
+    ramp: Floats = np.clip((field - level) / np.float32(width) + np.float32(0.5), 0, 1)
+    return ramp
 
 
 def classify(ground: Ground, sky: Sky, *, elevation: float, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["CLIMATES", "Climate", "load_climate"]
 
@@ -41,7 +41,12 @@ class Climate:
     snow: bool
     """Whether a winter's pass may show snow."""
     southern: bool = False
-    """Calendar of the southern hemisphere."""
+    """Whether the calendar is half a year late, as south of the equator."""
+
+    def in_the_south(self) -> Climate:
+        """The same climate with summer in January."""
+        shifted = {season: days + 182.6 for season, days in self.shift_days.items()}
+        return replace(self, shift_days=shifted, southern=True)
 
 
 CLIMATES: Mapping[str, Climate] = {
@@ -76,7 +81,8 @@ CLIMATES: Mapping[str, Climate] = {
             vigour=(0.8, 0.13),
             crops={
                 "winter_wheat": 22, "winter_barley": 9, "winter_rapeseed": 4, "maize": 8, "sugar_beet": 3,
-                "potato": 3, "spring_barley": 5, "sunflower": 10, "soy": 4, "grassland": 10, "alfalfa": 8, "vineyard": 20,
+                "potato": 3, "spring_barley": 5, "sunflower": 10, "soy": 4, "grassland": 10, "alfalfa": 8,
+                "vineyard": 20,
             },
             parcel_ha=(3.2, 0.8),
             strips=0.35,
@@ -89,14 +95,15 @@ CLIMATES: Mapping[str, Climate] = {
         ),
         Climate(
             name="pampas",
-            shift_days={"winter": 150, "summer": 172, "perennial": 182},
+            shift_days={"winter": -32, "summer": -10, "perennial": 0},
             sowing_sd_days=9,
             soils={"mollisol": 0.7, "dark loam": 0.2, "sand": 0.1},
             dryness=0.3,
             vigour=(0.93, 0.08),
             crops={
                 "winter_wheat": 16, "winter_barley": 7, "winter_rapeseed": 2, "maize": 20, "sugar_beet": 1,
-                "potato": 3, "spring_barley": 3, "sunflower": 8, "soy": 30, "grassland": 12, "alfalfa": 8, "vineyard": 1,
+                "potato": 3, "spring_barley": 3, "sunflower": 8, "soy": 30, "grassland": 12, "alfalfa": 8,
+                "vineyard": 1,
             },
             parcel_ha=(7.5, 0.6),
             strips=0.05,
@@ -106,7 +113,6 @@ CLIMATES: Mapping[str, Climate] = {
             overcast=(0.25, 0.2),
             haze=0.4,
             snow=False,
-            southern=True,
         ),
     )
 }  # fmt: skip

@@ -54,11 +54,17 @@ _CROPS = (
     ),
     Cover(
         code="winter_barley", name="Winter barley", leaf="cereal", season="winter",
-        cycles=(Cycle(rise=-66, fall=84, cover=0.36, rise_rate=0.07), Cycle(rise=76, fall=153, cover=0.84, harvest=181)),
+        cycles=(
+            Cycle(rise=-66, fall=84, cover=0.36, rise_rate=0.07),
+            Cycle(rise=76, fall=153, cover=0.84, harvest=181),
+        ),
     ),
     Cover(
         code="winter_rapeseed", name="Winter rapeseed", leaf="rapeseed", season="winter", flower=(116, 11, 0.75),
-        cycles=(Cycle(rise=-112, fall=96, cover=0.55, rise_rate=0.08), Cycle(rise=78, fall=160, cover=0.88, harvest=196)),
+        cycles=(
+            Cycle(rise=-112, fall=96, cover=0.55, rise_rate=0.08),
+            Cycle(rise=78, fall=160, cover=0.88, harvest=196),
+        ),
     ),
     Cover(
         code="maize", name="Maize", leaf="maize",
@@ -103,7 +109,10 @@ _CROPS = (
     ),
     Cover(
         code="vineyard", name="Vineyard", leaf="vine", season="perennial", evergreen=0.06, texture=0.06,
-        cycles=(Cycle(rise=127, fall=288, cover=0.42, rise_rate=0.08, fall_rate=0.08), Cycle(rise=-40, fall=112, cover=0.14)),
+        cycles=(
+            Cycle(rise=127, fall=288, cover=0.42, rise_rate=0.08, fall_rate=0.08),
+            Cycle(rise=-40, fall=112, cover=0.14),
+        ),
     ),
 )  # fmt: skip
 CROPS: Mapping[str, Cover] = {crop.code: crop for crop in _CROPS}

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
 from sits_pipeline.simulate.crops import COVERS
 from sits_pipeline.simulate.fields import generator
 from sits_pipeline.simulate.landscape import Landscape
@@ -58,7 +60,9 @@ def declare(landscape: Landscape, bounds: tuple[float, float, float, float], see
         geometry=np.concatenate([geometry, strips, geometry[twice]])[order],
         code=np.concatenate([code, np.full_like(extra, "grassland"), code[twice]])[order],
         name=np.concatenate([name, np.full_like(extra, "Permanent grassland"), name[twice]])[order],
-        oddity=np.concatenate([oddity, np.full_like(extra, "sliver"), np.full(len(twice), "duplicate", dtype=object)])[order],
+        oddity=np.concatenate([oddity, np.full_like(extra, "sliver"), np.full(len(twice), "duplicate", dtype=object)])[
+            order
+        ],
     )
 
 
@@ -124,7 +128,7 @@ def _slivers(geometry: NDArray[np.object_], rng: np.random.Generator) -> NDArray
     """Grass strips a few metres wide between a parcel and the road."""
     sound = np.flatnonzero(shapely.is_valid(geometry))
     tree = shapely.STRtree(geometry[sound])
-    strips: list[shapely.Geometry] = []
+    strips: list[BaseGeometry] = []
     for i in rng.permutation(sound)[: max(1, len(geometry) // 60)]:
         around = shapely.buffer(geometry[i], rng.uniform(2.5, 5.0), join_style="mitre")
         taken = shapely.union_all(geometry[sound[tree.query(around)]])

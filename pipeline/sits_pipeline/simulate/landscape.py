@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from sits_pipeline.simulate.climates import Climate
 from sits_pipeline.simulate.crops import COVERS, CROPS
@@ -47,9 +48,9 @@ def make_landscape(bounds: tuple[float, float, float, float], climate: Climate, 
     crops = _choose_crops(fields, climate, generator(seed, "crops"))
     fields, crops, ponds = _with_holes(fields, crops, generator(seed, "ponds"))
     lots = [(piece, code) for village in nature.villages for piece, code in _lots(village, generator(seed, "lots"))]
-    pieces: list[tuple[shapely.Geometry, str]] = [
-        (shapely.polygons(domain), "road"),
-        *((shapely.polygons(block), "verge") for block in blocks),
+    pieces: list[tuple[BaseGeometry, str]] = [
+        (shapely.Polygon(domain), "road"),
+        *((shapely.Polygon(block), "verge") for block in blocks),
         *zip(fields, crops, strict=True),
         *nature.woods,
         *((village, "street") for village in nature.villages),
@@ -67,18 +68,20 @@ def make_landscape(bounds: tuple[float, float, float, float], climate: Climate, 
     )
 
 
-def _farmland(domain: Ring, climate: Climate, rng: np.random.Generator) -> tuple[list[Ring], list[shapely.Geometry]]:
+def _farmland(domain: Ring, climate: Climate, rng: np.random.Generator) -> tuple[list[Ring], list[BaseGeometry]]:
     """Blocks between the roads, and the fields they are cut into."""
     blocks: list[Ring] = []
     fields: list[Ring] = []
-    for tract in cut_by_size(domain, rng, angle=rng.uniform(0, math.pi), target=lambda: 5e6 * rng.uniform(0.5, 1.6), tilt=0.25):
+    for tract in cut_by_size(
+        domain, rng, angle=rng.uniform(0, math.pi), target=lambda: 5e6 * rng.uniform(0.5, 1.6), tilt=0.25
+    ):
         angle = rng.uniform(0, math.pi)
         for block in cut_by_size(tract, rng, angle=angle, target=lambda: 4.5e5 * rng.lognormal(0, 0.5), tilt=0.07):
-            inner = inset(block, rng.choice([2.5, 3.0, 5.0]))
+            inner = inset(block, float(rng.choice([2.5, 3.0, 5.0])))
             if inner is not None and area_of(inner) > _MIN_FIELD_M2:
                 blocks.append(inner)
                 fields.extend(_fields_of(inner, angle, climate, rng))
-    return blocks, [shapely.polygons(ring) for ring in fields if area_of(ring) >= _MIN_FIELD_M2]
+    return blocks, [shapely.Polygon(ring) for ring in fields if area_of(ring) >= _MIN_FIELD_M2]
 
 
 def _fields_of(block: Ring, angle: float, climate: Climate, rng: np.random.Generator) -> Iterator[Ring]:
@@ -102,17 +105,19 @@ def _fields_of(block: Ring, angle: float, climate: Climate, rng: np.random.Gener
 class _Nature:
     """What no field may reach into."""
 
-    woods: list[tuple[shapely.Geometry, str]]
-    villages: list[shapely.Geometry]
-    water: list[tuple[shapely.Geometry, str]]
+    woods: list[tuple[BaseGeometry, str]]
+    villages: list[BaseGeometry]
+    water: list[tuple[BaseGeometry, str]]
 
 
-def _nature(domain: Ring, bounds: tuple[float, float, float, float], climate: Climate, rng: np.random.Generator) -> _Nature:
+def _nature(
+    domain: Ring, bounds: tuple[float, float, float, float], climate: Climate, rng: np.random.Generator
+) -> _Nature:
     size = min(bounds[2] - bounds[0], bounds[3] - bounds[1])
     km2 = area_of(domain) / 1e6
     where = rng.uniform(domain.min(axis=0), domain.max(axis=0), (4000, 2))
     places = iter(where)
-    woods: list[tuple[shapely.Geometry, str]] = []
+    woods: list[tuple[BaseGeometry, str]] = []
     wooded = 0.0
     while wooded < climate.woods * area_of(domain):
         radius = min(120.0 * rng.lognormal(0, 0.6), 600.0, 0.15 * size)
@@ -121,7 +126,7 @@ def _nature(domain: Ring, bounds: tuple[float, float, float, float], climate: Cl
         wooded += blob.area
     n_villages = round(climate.villages_per_km2 * km2)
     villages = [_blob(next(places), rng.uniform(140, 380), rng, roughness=0.3) for _ in range(n_villages)]
-    water: list[tuple[shapely.Geometry, str]] = []
+    water: list[tuple[BaseGeometry, str]] = []
     if size > 4000:
         river = _river(domain, rng)
         width = rng.uniform(9, 20)
@@ -135,35 +140,35 @@ def _nature(domain: Ring, bounds: tuple[float, float, float, float], climate: Cl
     return _Nature(woods=woods, villages=villages, water=water)
 
 
-def _blob(centre: NDArray[np.float64], radius: float, rng: np.random.Generator, *, roughness: float) -> shapely.Geometry:
+def _blob(centre: NDArray[np.float64], radius: float, rng: np.random.Generator, *, roughness: float) -> BaseGeometry:
     """A round shape with an uneven shore."""
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     outline = np.ones_like(angle)
     for wave in range(2, 9):
         outline += roughness * rng.normal() / wave**0.8 * np.cos(wave * angle + rng.uniform(0, 2 * np.pi))
     outline = radius * np.clip(outline, 0.35, 2.2)
-    return shapely.polygons(np.stack([centre[0] + outline * np.cos(angle), centre[1] + outline * np.sin(angle)], axis=1))
+    return shapely.Polygon(np.stack([centre[0] + outline * np.cos(angle), centre[1] + outline * np.sin(angle)], axis=1))
 
 
-def _river(domain: Ring, rng: np.random.Generator) -> shapely.Geometry:
+def _river(domain: Ring, rng: np.random.Generator) -> BaseGeometry:
     """A meandering line right across the domain."""
     west, south = domain.min(axis=0)
     east, north = domain.max(axis=0)
     along = np.linspace(-500.0, east - west + 500.0, 400)
     across = np.full_like(along, (north - south) * rng.uniform(0.35, 0.65))
     for length, amplitude in ((9000, 700), (3500, 260), (1300, 90), (600, 30)):
-        length = length * rng.uniform(0.8, 1.2)
-        across += amplitude * np.sin(2 * np.pi * along / length + rng.uniform(0, 2 * np.pi))
-    return shapely.linestrings(np.stack([west + along, south + across], axis=1))
+        turns = along / (length * rng.uniform(0.8, 1.2))
+        across += amplitude * np.sin(2 * np.pi * turns + rng.uniform(0, 2 * np.pi))
+    return shapely.LineString(np.stack([west + along, south + across], axis=1))
 
 
-def _clear_of(fields: list[shapely.Geometry], nature: _Nature, rng: np.random.Generator) -> list[shapely.Geometry]:
+def _clear_of(fields: list[BaseGeometry], nature: _Nature, rng: np.random.Generator) -> list[BaseGeometry]:
     """The fields without what woods, villages and water take from them; the larger piece of a field cut in two."""
     obstacles = [shapely.buffer(geometry, 4.0) for geometry, _ in (*nature.woods, *nature.water)]
     obstacles += [shapely.buffer(village, 6.0) for village in nature.villages]
     taken = shapely.union_all(obstacles)
     shapely.prepare(taken)
-    cleared: list[shapely.Geometry] = []
+    cleared: list[BaseGeometry] = []
     for field in fields:
         if not taken.intersects(field):
             cleared.append(field)
@@ -174,7 +179,7 @@ def _clear_of(fields: list[shapely.Geometry], nature: _Nature, rng: np.random.Ge
     return cleared
 
 
-def _choose_crops(fields: list[shapely.Geometry], climate: Climate, rng: np.random.Generator) -> list[str]:
+def _choose_crops(fields: list[BaseGeometry], climate: Climate, rng: np.random.Generator) -> list[str]:
     """A crop a field by the climate's shares; neighbours are a little alike, and every crop occurs if there is room."""
     shares = np.array([climate.crops[code] for code in CROPS], np.float64)
     centre = shapely.get_coordinates(shapely.centroid(np.array(fields, dtype=object)))
@@ -197,15 +202,16 @@ def _hills(centre: NDArray[np.float64], n: int, rng: np.random.Generator) -> NDA
     turn = rng.uniform(0, 2 * np.pi, (4, n))
     x, y = centre[:, :1], centre[:, 1:]
     return np.asarray(
-        sum(np.sin(w * (x * np.cos(a) + y * np.sin(a)) + 7 * a) for w, a in zip(waves, turn, strict=True)) / math.sqrt(2)
+        sum(np.sin(w * (x * np.cos(a) + y * np.sin(a)) + 7 * a) for w, a in zip(waves, turn, strict=True))
+        / math.sqrt(2)
     )
 
 
 def _with_holes(
-    fields: list[shapely.Geometry], crops: list[str], rng: np.random.Generator
-) -> tuple[list[shapely.Geometry], list[str], list[tuple[shapely.Geometry, str]]]:
+    fields: list[BaseGeometry], crops: list[str], rng: np.random.Generator
+) -> tuple[list[BaseGeometry], list[str], list[tuple[BaseGeometry, str]]]:
     """Some larger fields with a pond or a copse in the middle."""
-    ponds: list[tuple[shapely.Geometry, str]] = []
+    ponds: list[tuple[BaseGeometry, str]] = []
     holed = list(fields)
     for i, field in enumerate(fields):
         if field.area < 25_000 or rng.random() > 0.05:
@@ -217,14 +223,14 @@ def _with_holes(
     return holed, crops, ponds
 
 
-def _lots(village: shapely.Geometry, rng: np.random.Generator) -> Iterator[tuple[shapely.Geometry, str]]:
+def _lots(village: BaseGeometry, rng: np.random.Generator) -> Iterator[tuple[BaseGeometry, str]]:
     """Houses and gardens of a village, with streets between them."""
     box = np.array(shapely.get_coordinates(shapely.minimum_rotated_rectangle(village)))[:-1]
     ring = box if area_of(box) > 0 else box[::-1]
     edge = ring[1] - ring[0]
     angle = math.atan2(edge[1], edge[0])
     for lot in cut_by_size(ring, rng, angle=angle, target=lambda: 1500 * rng.lognormal(0, 0.6), tilt=0.1):
-        inner = inset(lot, rng.choice([0.5, 0.5, 4.0]))
+        inner = inset(lot, float(rng.choice([0.5, 0.5, 4.0])))
         if inner is not None and village.contains(shapely.Point(inner.mean(axis=0))):
             code = ("hall" if area_of(inner) > 2500 else "house") if rng.random() < 0.45 else "garden"
-            yield shapely.polygons(inner), code
+            yield shapely.Polygon(inner), code

@@ -39,7 +39,9 @@ def cut_by_size(
         pending.extend(_halves(piece, direction, 0.5 + 0.14 * rng.uniform(-1, 1)))
 
 
-def cut_into_strips(ring: Ring, rng: np.random.Generator, *, angle: float, width: Callable[[], float]) -> Iterator[Ring]:
+def cut_into_strips(
+    ring: Ring, rng: np.random.Generator, *, angle: float, width: Callable[[], float]
+) -> Iterator[Ring]:
     """Parallel strips along `angle` whose widths in metres are drawn one by one."""
     rest = ring
     for _ in range(60):
@@ -57,10 +59,10 @@ def cut_into_strips(ring: Ring, rng: np.random.Generator, *, angle: float, width
 
 def inset(ring: Ring, distance: float) -> Ring | None:
     """The ring moved inwards by `distance` metres, None where nothing is left."""
-    shrunk = shapely.buffer(shapely.polygons(ring), -distance, join_style="mitre")
-    if shrunk.is_empty or shrunk.geom_type != "Polygon":
+    shrunk = shapely.Polygon(ring).buffer(-distance, join_style="mitre")
+    if shrunk.is_empty or not isinstance(shrunk, shapely.Polygon):
         return None
-    return np.array(shapely.get_coordinates(shapely.normalize(shrunk).exterior))[:0:-1]
+    return shapely.get_coordinates(shapely.normalize(shrunk))[:0:-1]
 
 
 def _sides(ring: Ring, angle: float) -> tuple[float, float]:

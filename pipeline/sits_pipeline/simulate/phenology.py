@@ -8,6 +8,7 @@ from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sits_pipeline.simulate.climates import Climate
 from sits_pipeline.simulate.crops import COVERS, Cycle
 from sits_pipeline.simulate.fields import generator
@@ -93,7 +94,9 @@ def _grow_cover(
         later += _over_years(cycle, day + 1 - move) * vigour[:, None]
         straw += _straw_over_years(cycle, day - move) * vigour[:, None]
         if cycle.harvest is not None and cover.season != "perennial":
-            regrown = Cycle(rise=cycle.harvest + 32, fall=cycle.harvest + 135, cover=1.0, rise_rate=0.12, fall_rate=0.06)
+            regrown = Cycle(
+                rise=cycle.harvest + 32, fall=cycle.harvest + 135, cover=1.0, rise_rate=0.12, fall_rate=0.06
+            )
             green += _over_years(regrown, day - move) * volunteers[:, None]
             later += _over_years(regrown, day + 1 - move) * volunteers[:, None]
     green += cover.evergreen
@@ -113,9 +116,7 @@ def _over_years(cycle: Cycle, day: NDArray[np.float64]) -> NDArray[np.float64]:
     rise, fall = np.array(cycle.rise), np.array(cycle.fall)
     total = np.zeros_like(day)
     for year in (-2, -1, 0, 1):
-        total += double_logistic(
-            day - year * _YEAR, rise, fall, rise_rate=cycle.rise_rate, fall_rate=cycle.fall_rate
-        )
+        total += double_logistic(day - year * _YEAR, rise, fall, rise_rate=cycle.rise_rate, fall_rate=cycle.fall_rate)
     return cycle.cover * total
 
 
@@ -150,7 +151,8 @@ def _soils(cover: NDArray[np.intp], climate: Climate, rng: np.random.Generator) 
         if land.ground in GROUND_NAMES and rows.any():
             tint = rng.normal(1.0, 0.0 if land.code in ("lake", "river") else 0.12, (int(rows.sum()), 1))
             soil[rows] = GROUNDS[land.ground] * tint.clip(0.6, 1.5)
-    return soil.astype(np.float32)
+    dry: Floats = soil.astype(np.float32)
+    return dry
 
 
 def reflectance_of(growth: Growth, date_index: int, columns: NDArray[np.intp], wetness: float) -> Floats:

@@ -13,6 +13,7 @@ import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.shutil import copy
+
 from sits_catalog.sentinel2 import BANDS, BOA_OFFSET
 from sits_pipeline.simulate.scenes import Pixels, data_area
 from sits_pipeline.simulate.schedule import Pass, Product
@@ -25,6 +26,7 @@ from sits_pipeline.simulate.stac_items import (
     scl_shares,
     to_lonlat,
 )
+from sits_pipeline.simulate.tiles import epsg_of
 
 __all__ = ["write_safe"]
 
@@ -37,12 +39,15 @@ _PSD = "https://psd-14.sentinel2.eo.esa.int/PSD"
 def write_safe(folder: Path, one: Pass, product: Product, pixels: Pixels, canvas: GeoBox) -> None:
     """Write `<folder>/<product>.SAFE` with MTD_MSIL2A.xml, MTD_TL.xml and the native images; always ESA's own DN."""
     root = folder / product_uri(one, product)
-    granule = root / "GRANULE" / f"L2A_T{product.tile.code}_A{one.absolute_orbit:06d}_{product.strip_start:%Y%m%dT%H%M%S}"
+    granule = (
+        root / "GRANULE" / f"L2A_T{product.tile.code}_A{one.absolute_orbit:06d}_{product.strip_start:%Y%m%dT%H%M%S}"
+    )
     stem = f"T{product.tile.code}_{one.sensing_start:%Y%m%dT%H%M%S}"
     if one.day < _NEW_NAMES:
         stem = f"L2A_{stem}"
     names: list[str] = []
-    for band, values in {**pixels.dn, "SCL": pixels.scl}.items():
+    images: dict[str, NDArray[np.uint16] | NDArray[np.uint8]] = {**pixels.dn, "SCL": pixels.scl}
+    for band, values in images.items():
         resolution = 20 if band == "SCL" else BANDS[band].resolution_m
         path = granule / "IMG_DATA" / f"R{resolution}m" / f"{stem}_{band}_{resolution}m.jp2"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,13 +64,16 @@ def _write_jp2(path: Path, values: NDArray[np.uint16] | NDArray[np.uint8], geobo
         "driver": "MEM", "height": height, "width": width, "count": 1, "dtype": values.dtype.name,
         "crs": str(geobox.crs), "transform": geobox.affine,
     }  # fmt: skip
-    with rasterio.open("", "w", **profile) as memory:
+    # No side file: what it would say stands in the image, and it would keep the name of the partial file.
+    with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open("", "w", **profile) as memory:
         memory.write(values, 1)
         copy(memory, partial, driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE="YES", RESOLUTIONS=4, NUM_THREADS=1)
     partial.replace(path)
 
 
-def _product_metadata(one: Pass, product: Product, scl: NDArray[np.uint8], images: list[str], canvas: GeoBox) -> Element:
+def _product_metadata(
+    one: Pass, product: Product, scl: NDArray[np.uint8], images: list[str], canvas: GeoBox
+) -> Element:
     root = Element("n1:Level-2A_User_Product", {"xmlns:n1": f"{_PSD}/User_Product_Level-2A.xsd"})
     general = SubElement(root, "n1:General_Info")
     info = SubElement(general, "Product_Info")
@@ -124,7 +132,7 @@ def _image_characteristics(general: Element, product: Product) -> None:
 
 def _footprint(root: Element, one: Pass, product: Product, canvas: GeoBox) -> None:
     area = to_lonlat(data_area(one, product, canvas), canvas.crs)
-    ring = shapely.get_coordinates(area.exterior if area.geom_type == "Polygon" else area.envelope.exterior)
+    ring = shapely.get_coordinates(area if isinstance(area, shapely.Polygon) else area.convex_hull)
     holder = root
     for tag in ("n1:Geometric_Info", "Product_Footprint", "Product_Footprint", "Global_Footprint"):
         holder = SubElement(holder, tag)
@@ -132,14 +140,15 @@ def _footprint(root: Element, one: Pass, product: Product, canvas: GeoBox) -> No
 
 
 def _tile_metadata(one: Pass, product: Product, scl: NDArray[np.uint8], canvas: GeoBox) -> Element:
-    assert canvas.crs is not None
     root = Element("n1:Level-2A_Tile_ID", {"xmlns:n1": f"{_PSD}/S2_PDI_Level-2A_Tile_Metadata.xsd"})
     general = SubElement(root, "n1:General_Info")
     SubElement(general, "TILE_ID", {"metadataLevel": "Brief"}).text = granule_id(one, product)
     SubElement(general, "DATASTRIP_ID", {"metadataLevel": "Standard"}).text = datastrip_id(one, product)
-    SubElement(general, "SENSING_TIME", {"metadataLevel": "Standard"}).text = f"{product.sensed:%Y-%m-%dT%H:%M:%S}.000000Z"
+    SubElement(
+        general, "SENSING_TIME", {"metadataLevel": "Standard"}
+    ).text = f"{product.sensed:%Y-%m-%dT%H:%M:%S}.000000Z"
     coding = SubElement(SubElement(root, "n1:Geometric_Info"), "Tile_Geocoding", {"metadataLevel": "Brief"})
-    epsg: int = canvas.crs.epsg
+    epsg = epsg_of(canvas)
     SubElement(coding, "HORIZONTAL_CS_NAME").text = f"WGS84 / UTM zone {epsg % 100}{'N' if epsg < 32700 else 'S'}"
     SubElement(coding, "HORIZONTAL_CS_CODE").text = f"EPSG:{epsg}"
     grids = {resolution: product.tile.geobox(canvas, resolution) for resolution in (10, 20, 60)}

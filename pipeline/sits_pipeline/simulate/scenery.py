@@ -10,6 +10,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+
 from sits_catalog.sentinel2 import BANDS
 from sits_pipeline.simulate.atmosphere import Ground, Sky
 from sits_pipeline.simulate.climates import Climate
@@ -73,15 +74,22 @@ class Scenery:
 
 
 def make_scenery(
-    landscape: Landscape, canvas: GeoBox, dates: Sequence[date], climate: Climate, *, resolutions: Sequence[int], seed: int
+    landscape: Landscape,
+    canvas: GeoBox,
+    dates: Sequence[date],
+    climate: Climate,
+    *,
+    resolutions: Sequence[int],
+    seed: int,
 ) -> Scenery:
     """Rasterize the pieces of land once for each resolution, and let them grow."""
     growth = grow(landscape.cover, dates, climate, seed)
     soil = sum((share * GROUNDS[name] for name, share in climate.soils.items()), np.zeros(len(BANDS), np.float32))
-    shape = canvas.shape
+    shape = (canvas.shape[0], canvas.shape[1])
     within = {
         "vigour": smooth_field(generator(seed, "vigour"), shape, 40, octaves=4),
-        "delay": smooth_field(generator(seed, "delay"), shape, 30, octaves=3) * np.float32(0.4 * climate.sowing_sd_days),
+        "delay": smooth_field(generator(seed, "delay"), shape, 30, octaves=3)
+        * np.float32(0.4 * climate.sowing_sd_days),
         "soil": smooth_field(generator(seed, "soil"), shape, 24, octaves=4) * np.float32(0.1),
     }
     grain = white_noise(generator(seed, "texture"), shape)
@@ -98,9 +106,7 @@ def make_scenery(
     return Scenery(views=views, growth=growth, contrast=(LEAVES["cereal"] - soil).astype(np.float32), seed=seed)
 
 
-def render(
-    scenery: Scenery, date_index: int, bands: Sequence[str], sky: Sky, *, wetness: float
-) -> dict[str, Floats]:
+def render(scenery: Scenery, date_index: int, bands: Sequence[str], sky: Sky, *, wetness: float) -> dict[str, Floats]:
     """Bottom-of-atmosphere reflectance of the canvas, band by band, (y, x) on the band's own grid."""
     columns = band_columns(tuple(bands))
     pure = reflectance_of(scenery.growth, date_index, columns, wetness)

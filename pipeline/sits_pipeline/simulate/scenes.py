@@ -9,10 +9,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
+
 from sits_catalog.sentinel2 import BANDS, BOA_OFFSET, Scl
 from sits_pipeline.simulate.atmosphere import Ground, Sky, classify
 from sits_pipeline.simulate.fields import generator
 from sits_pipeline.simulate.schedule import Pass, Product
+from sits_pipeline.simulate.tiles import bounds_of
 
 __all__ = ["Pixels", "data_area", "make_pixels", "taken_out", "to_dn"]
 
@@ -63,7 +66,8 @@ def to_dn(scaled: NDArray[np.float32], *, has_offset: bool) -> NDArray[np.uint16
     [988, 1000, 1812]
     """
     shifted = np.rint(scaled) - (BOA_OFFSET if has_offset else 0)
-    return np.clip(shifted, 1 if has_offset else 0, _SATURATED - 1).astype(np.uint16)
+    dn: NDArray[np.uint16] = np.clip(shifted, 1 if has_offset else 0, _SATURATED - 1).astype(np.uint16)
+    return dn
 
 
 def taken_out(dn: NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -72,22 +76,22 @@ def taken_out(dn: NDArray[np.uint16]) -> NDArray[np.uint16]:
     >>> taken_out(np.array([0, 988, 1812, 65535], np.uint16)).tolist()
     [0, 0, 812, 65535]
     """
-    lower = np.clip(dn.astype(np.int32) + BOA_OFFSET, 0, None).astype(np.uint16)
+    lower: NDArray[np.uint16] = np.clip(dn.astype(np.int32) + BOA_OFFSET, 0, None).astype(np.uint16)
     lower[dn == _SATURATED] = _SATURATED
     return lower
 
 
-def data_area(one: Pass, product: Product, canvas: GeoBox) -> shapely.Geometry:
+def data_area(one: Pass, product: Product, canvas: GeoBox) -> BaseGeometry:
     """Where a product holds data, in the canvas' CRS; the whole tile's part for a product that holds none."""
-    box = shapely.box(*product.tile.geobox(canvas, 10).boundingbox)
+    box: BaseGeometry = shapely.box(*bounds_of(product.tile.geobox(canvas, 10)))
     if product.empty:
         return box
     for a, b, c in _edges(one, product, canvas):
         along = np.array([-b, a]) * _HUGE
         foot = np.array([a, b]) * c
         inwards = np.array([a, b]) * _HUGE
-        half = shapely.polygons([foot - along, foot + along, foot + along + inwards, foot - along + inwards])
-        box = shapely.intersection(box, half)
+        half = shapely.Polygon([foot - along, foot + along, foot + along + inwards, foot - along + inwards])
+        box = box.intersection(half)
     return box
 
 
@@ -142,9 +146,14 @@ def _glints(one: Pass, canvas: GeoBox, seed: int) -> NDArray[np.bool_]:
 
 
 def _crop_ground(ground: Ground, here: tuple[slice, slice]) -> Ground:
-    return Ground(green=ground.green[here], water=ground.water[here], dark=ground.dark[here], bright=ground.bright[here])
+    return Ground(
+        green=ground.green[here], water=ground.water[here], dark=ground.dark[here], bright=ground.bright[here]
+    )
 
 
 def _crop_sky(sky: Sky, here: tuple[slice, slice]) -> Sky:
-    cut = {name: None if (field := getattr(sky, name)) is None else field[here] for name in ("cloud", "shadow", "cirrus", "snow")}
+    cut = {
+        name: None if (field := getattr(sky, name)) is None else field[here]
+        for name in ("cloud", "shadow", "cirrus", "snow")
+    }
     return Sky(haze=sky.haze[here], **cut)

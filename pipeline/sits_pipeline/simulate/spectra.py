@@ -28,7 +28,7 @@ def band_columns(bands: tuple[str, ...]) -> NDArray[np.intp]:
 
 def _spectrum(*percent: float) -> NDArray[np.float32]:
     assert len(percent) == len(_ORDER)
-    return np.array(percent, np.float32) / 100
+    return np.array([value / 100 for value in percent], np.float32)
 
 
 #                       B01   B02   B03   B04   B05   B06   B07   B08   B8A   B09   B11   B12

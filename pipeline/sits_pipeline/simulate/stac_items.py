@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -11,11 +12,24 @@ import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.warp import transform
+from shapely.geometry.base import BaseGeometry
+
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS, Scl
 from sits_pipeline.simulate.schedule import Pass, Product
+from sits_pipeline.simulate.tiles import epsg_of
 
-__all__ = ["ASSETS", "COLLECTION", "NOTICE", "catalog_json", "collection_json", "item_json", "product_uri", "scl_shares", "to_lonlat"]
+__all__ = [
+    "ASSETS",
+    "COLLECTION",
+    "NOTICE",
+    "catalog_json",
+    "collection_json",
+    "item_json",
+    "product_uri",
+    "scl_shares",
+    "to_lonlat",
+]
 
 COLLECTION = "sentinel-2-l2a"
 NOTICE = "Simulated, not observed: every pixel and every parcel is made up by sits_pipeline.simulate."
@@ -88,7 +102,7 @@ def granule_id(one: Pass, product: Product) -> str:
     )
 
 
-def to_lonlat(geometry: shapely.Geometry, crs: object) -> shapely.Geometry:
+def to_lonlat(geometry: BaseGeometry, crs: object) -> BaseGeometry:
     """A polygon of the canvas' CRS with its edges densified to 1 km, in degrees rounded to 0.1 m."""
     dense = shapely.segmentize(geometry, 1000.0)
 
@@ -101,18 +115,17 @@ def to_lonlat(geometry: shapely.Geometry, crs: object) -> shapely.Geometry:
 
 def item_json(
     one: Pass, product: Product, *, canvas: GeoBox, bands: Sequence[str], scl: NDArray[np.uint8],
-    footprint: shapely.Geometry, sun: tuple[float, float],
+    footprint: BaseGeometry, sun: tuple[float, float],
 ) -> dict[str, Any]:  # fmt: skip
     """The STAC item of a product whose COGs lie beside it; `footprint` in lon/lat, `sun` azimuth and elevation."""
-    tile = product.tile
-    assert canvas.crs is not None
+    tile, epsg = product.tile, epsg_of(canvas)
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
         "stac_extensions": list(_EXTENSIONS),
         "id": product.item_id,
         "collection": COLLECTION,
-        "geometry": shapely.geometry.mapping(footprint),
+        "geometry": json.loads(shapely.to_geojson(footprint)),
         "bbox": [float(value) for value in footprint.bounds],
         "properties": {
             "title": f"Simulated Sentinel-2 scene, tile {tile.code}, {product.sensed:%Y-%m-%d}",
@@ -124,8 +137,8 @@ def item_json(
             "platform": {"S2A": "sentinel-2a", "S2B": "sentinel-2b"}[one.platform],
             "constellation": "sentinel-2",
             "instruments": ["msi"],
-            "proj:epsg": canvas.crs.epsg,
-            "proj:code": f"EPSG:{canvas.crs.epsg}",
+            "proj:epsg": epsg,
+            "proj:code": f"EPSG:{epsg}",
             "grid:code": f"MGRS-{tile.code}",
             "mgrs:utm_zone": int(tile.code[:2]),
             "mgrs:latitude_band": tile.code[2],

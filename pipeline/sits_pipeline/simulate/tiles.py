@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
+
 from sits_catalog.cube import LATTICE_M, lattice_anchor_y
 
-__all__ = ["MARGIN_PX", "SceneTile", "canvas_of", "scene_tiles"]
+__all__ = ["MARGIN_PX", "SceneTile", "bounds_of", "canvas_of", "epsg_of", "scene_tiles"]
 
 MARGIN_PX = 24
 """Pixels of 10 m that scenes reach beyond the region on every side; a multiple of 6."""
@@ -60,6 +61,19 @@ def canvas_of(extent: GeoBox) -> GeoBox:
     return GeoBox(shape, Affine(10, 0, a.c - 10 * MARGIN_PX, 0, -10, a.f + 10 * MARGIN_PX), extent.crs)
 
 
+def epsg_of(canvas: GeoBox) -> int:
+    """Code of the canvas' CRS, which has one."""
+    assert canvas.crs is not None
+    assert canvas.crs.epsg is not None
+    return canvas.crs.epsg
+
+
+def bounds_of(canvas: GeoBox) -> tuple[float, float, float, float]:
+    """West, south, east, north in metres."""
+    box = canvas.boundingbox
+    return box.left, box.bottom, box.right, box.top
+
+
 def scene_tiles(canvas: GeoBox) -> tuple[SceneTile, SceneTile]:
     """Two tiles that overlap inside the region and cover it together.
 
@@ -93,13 +107,14 @@ def _cover(tiles: list[SceneTile], height: int, width: int) -> bool:
 
 def _real_tiles(canvas: GeoBox) -> list[SceneTile]:
     """Parts of the canvas that lie in tiles of Sentinel-2's own layout."""
-    assert canvas.crs is not None
-    anchor = lattice_anchor_y(canvas.crs.epsg)
+    anchor = lattice_anchor_y(epsg_of(canvas))
     height, width = canvas.shape
     west, north = canvas.affine.c, canvas.affine.f
     found: list[SceneTile] = []
     for column in range(int(west // 100_000) - 1, int((west + 10 * width) // 100_000) + 1):
-        for row in range(int((north - 10 * height) // 100_000) - 1, int(north // 100_000) + 2):  # a tile hangs 9.8 km below its square
+        for row in range(
+            int((north - 10 * height) // 100_000) - 1, int(north // 100_000) + 2
+        ):  # a tile hangs 9.8 km below its square
             if not 1 <= column <= 8:
                 continue
             ulx = column * 100_000 // LATTICE_M * LATTICE_M
@@ -120,8 +135,7 @@ def _codes_of(canvas: GeoBox, x: float, y: float) -> tuple[str, str]:
 
 def _code(canvas: GeoBox, column: int, row: int, northing: float) -> str:
     """MGRS name of the 100 km square that starts at column * 100 km, row * 100 km."""
-    assert canvas.crs is not None
-    epsg: int = canvas.crs.epsg
+    epsg = epsg_of(canvas)
     zone, southern = epsg % 100, epsg >= 32701
     latitude = (northing - (10_000_000 if southern else 0)) / 110_600
     band = _BANDS[min(max(int((latitude + 80) // 8), 0), 19)]

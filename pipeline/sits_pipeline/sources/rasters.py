@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -20,12 +20,10 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window, from_bounds
 
 from sits_catalog.sentinel2 import Scl
+from sits_pipeline.sources.remote import Opener, WatchedOpener
 from sits_pipeline.values import AuditSample, BandWindow, Raster, ReadFailure, Scene
 
-__all__ = ["GDAL_OPTIONS", "Nesting", "Opener", "nest", "read_scene", "sample_scene"]
-
-Opener = Callable[[str], BinaryIO]
-"""Opens an http(s) URL as a seekable file of bytes."""
+__all__ = ["GDAL_OPTIONS", "Nesting", "nest", "read_scene", "sample_scene"]
 
 GDAL_OPTIONS: Mapping[str, Any] = {
     # No side files: the georeference is the file's own, and a remote folder is never listed.
@@ -145,16 +143,20 @@ def _as_scl(dn: NDArray[Any]) -> NDArray[np.uint8]:
     return dn.astype(np.uint8, copy=False)
 
 
-def _open(path: str, opener: Opener | None) -> Any:
+@contextmanager
+def _open(path: str, opener: Opener | None) -> Iterator[Any]:
     """One file, by the driver that its name asks for: a file is never taken for a VRT that points elsewhere."""
     remote = path.startswith(("http://", "https://"))
     driver = "JP2OpenJPEG" if _file_name(path).lower().endswith((".jp2", ".j2k")) else "GTiff"
+    watched = WatchedOpener(path, opener) if remote and opener is not None else None
+    target: str | Path = f"/vsicurl/{path}" if remote and watched is None else path if remote else Path(path)
     try:
-        if remote and opener is not None:
-            return rasterio.open(path, driver=driver, opener=opener)
-        return rasterio.open(f"/vsicurl/{path}" if remote else Path(path), driver=driver)
+        with rasterio.open(target, driver=driver, opener=watched) as dataset:
+            yield dataset
     except RasterioError as error:
-        raise OSError(_describe(error, path)) from error
+        raise OSError(_describe(error if watched is None else watched.error or error, path)) from error
+    if watched is not None and watched.error is not None:
+        raise OSError(_describe(watched.error, path)) from watched.error
 
 
 def _check_file(dataset: Any, epsg: int) -> None:
@@ -227,7 +229,7 @@ def _sample(scene: Scene, bands: Sequence[str], opener: Opener | None) -> AuditS
         for dataset in datasets.values():
             _check_file(dataset, scene.epsg)
         thinning = _thin(tuple(datasets.values()))
-        values = {name: _read_thinned(dataset, thinning, scene.assets[name]) for name, dataset in datasets.items()}
+        values = {name: _read_thinned(dataset, thinning) for name, dataset in datasets.items()}
     scl = values.pop("SCL", None)
     return AuditSample(
         dn={name: dn.astype(np.uint16, copy=False) for name, dn in values.items()},
@@ -262,11 +264,8 @@ def _block_start(length: float, sixths: int, step: float, side: float) -> float:
     return min(length * sixths / 6 // step * step, length - side)
 
 
-def _read_thinned(dataset: Any, thinning: _Thinning, path: str) -> NDArray[Any]:
+def _read_thinned(dataset: Any, thinning: _Thinning) -> NDArray[Any]:
     shape = (thinning.rows, thinning.columns)
     windows = [from_bounds(*box, dataset.transform) for box in thinning.boxes]
-    try:
-        parts = [dataset.read(1, window=one, out_shape=shape, resampling=Resampling.nearest) for one in windows]
-    except RasterioError as error:
-        raise OSError(_describe(error, path)) from error
+    parts = [dataset.read(1, window=one, out_shape=shape, resampling=Resampling.nearest) for one in windows]
     return np.concatenate(parts, axis=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 
 import shapely
@@ -12,6 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from sits_catalog.region import Season
 from sits_pipeline.sources.base import SearchResult, UnusableItem
+from sits_pipeline.sources.cache import open_cached
 from sits_pipeline.sources.catalogue import FoundItem, read_items
 from sits_pipeline.sources.items import footprint_of, scene_from_item, sensed_of
 from sits_pipeline.sources.rasters import Opener, read_scene, sample_scene
@@ -59,7 +61,9 @@ class StacSource:
         return read_scene(scene, geobox, bands, pad=pad, opener=self._opener())
 
     def _opener(self) -> Opener | None:
-        return None
+        if self.cache is None:
+            return None
+        return partial(open_cached, folder=self.cache, max_bytes=self.cache_bytes)
 
 
 def in_season(sensed: datetime, season: Season) -> bool:

@@ -15,7 +15,7 @@ _SATURATED = 65535
 
 
 def repeat[T: np.generic](window: BandWindow, dn: NDArray[T], out: NDArray[T]) -> None:
-    """Write `dn`, values on the grid of `window`, into `out` (y, x): each source pixel repeated over its cube pixels."""
+    """Write `dn`, values on the grid of `window`, into `out` (y, x): each source pixel over all its cube pixels."""
     factor, (height, width) = window.factor, out.shape
     if factor == 1:
         out[...] = dn[window.row : window.row + height, window.column : window.column + width]
@@ -60,6 +60,6 @@ def _interpolate(
     share = (phase / (2 * window.factor)).astype(np.float32)
     last = values.shape[axis] - 1
     share = share[:, None] if axis == 0 else share[None, :]
-    lower = np.take(values, np.clip(low, 0, last), axis)
-    upper = np.take(values, np.clip(low + 1, 0, last), axis)
-    return lower * (1 - share) + upper * share
+    lower: NDArray[np.float32] = np.take(values, np.clip(low, 0, last), axis)
+    upper: NDArray[np.float32] = np.take(values, np.clip(low + 1, 0, last), axis)
+    return np.asarray(lower * (1 - share) + upper * share, np.float32)

@@ -37,7 +37,7 @@ WHOLE = window(0, 0, SIDE, SIDE)
 
 @functools.cache
 def landscape() -> Parcels:
-    """Neighbours with wavy common edges, parcels on pixel edges and centres, holes, parts, overlaps, slivers, giants."""
+    """Neighbours with wavy common edges; boxes on pixel edges and centres; holes, parts, overlaps, slivers, a giant."""
     rng = np.random.default_rng(7)
     corner = np.array([LEFT, TOP - SIDE * 10])
     seeds = shapely.multipoints(corner + rng.uniform(-300, SIDE * 10 + 300, (120, 2)))
@@ -51,9 +51,9 @@ def landscape() -> Parcels:
     diagonal = [shapely.Polygon([(LEFT + a, TOP - 400), (LEFT + a + 800, TOP - 1200), (LEFT + a, TOP - 1200)])
                 for a in (300, 305)]  # fmt: skip
     parts = [shapely.union_all(boxes[i : i + 3]) for i in range(0, 9, 3)]
-    found = np.array(
-        [*wavy, *holed, *boxes, *thin, *diagonal, *parts, shapely.buffer(seeds.centroid, 5000)], np.object_
-    )
+    giant = shapely.Polygon([(LEFT - 5000, TOP - 900), (LEFT + 500, TOP - 700), (LEFT + 100, TOP + 5000)])
+    kept = np.delete(wavy, np.s_[::6])
+    found = np.array([*kept, *holed, *boxes, *thin, *diagonal, *parts, giant], np.object_)
     found = found[np.isin(shapely.get_type_id(found), (3, 6)) & shapely.is_valid(found) & (shapely.area(found) > 0.1)]
     n = len(found)
     return Parcels(
@@ -97,7 +97,7 @@ def test_the_landscape_holds_every_kind_of_pixel():
 cuts = st.sets(st.integers(1, SIDE - 1), max_size=3).map(lambda inner: [0, *sorted(inner), SIDE])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(rows=cuts, columns=cuts, rule=st.sampled_from(RULES))
 def test_a_window_equals_its_pieces_put_together(rows, columns, rule):
     for top, bottom in pairwise(rows):
@@ -111,17 +111,15 @@ def test_a_window_equals_its_pieces_put_together(rows, columns, rule):
 spans = st.tuples(st.integers(-90, SIDE - 1), st.integers(1, 250))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=spans, columns=spans, rule=st.sampled_from(RULES))
 def test_overlapping_windows_agree_on_common_ground(rows, columns, rule):
     (top, height), (left, width) = rows, columns
     labels = draw(window(top, left, height, width), rule)
-    first_row, first_column = max(top, 0), max(left, 0)
-    last_row, last_column = min(top + height, SIDE), min(left + width, SIDE)
+    ours = (slice(max(-top, 0), max(SIDE - top, 0)), slice(max(-left, 0), max(SIDE - left, 0)))
+    theirs = (slice(max(top, 0), max(top + height, 0)), slice(max(left, 0), max(left + width, 0)))
     for name in LAYERS:
-        part = getattr(labels, name)[max(-top, 0) : last_row - top, max(-left, 0) : last_column - left]
-        expected = getattr(whole(rule), name)[first_row:last_row, first_column:last_column]
-        assert_array_equal(part[: expected.shape[0], : expected.shape[1]], expected[: len(part)], name)
+        assert_array_equal(getattr(labels, name)[ours], getattr(whole(rule), name)[theirs], name)
 
 
 @pytest.mark.parametrize("rule", [AREA, LabelRule(rule="center")])
@@ -140,7 +138,7 @@ def test_bands_of_a_large_finer_grid_join_without_a_seam(monkeypatch):
         assert_array_equal(values, getattr(at_once, name))
 
 
-def test_far_parcels_and_the_order_of_edges_in_memory_change_nothing():
+def test_parcels_further_than_110_m_away_change_nothing():
     part = window(60, 60, 50, 50)
     everything = rasterize(landscape(), part, rule=AREA, known=known())
     for name in LAYERS:

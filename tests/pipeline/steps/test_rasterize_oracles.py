@@ -31,7 +31,7 @@ GRIDS = {
 }
 grids = st.sampled_from(list(GRIDS.values()))
 
-anywhere = st.floats(-30, 150, allow_nan=False)
+anywhere = st.integers(-30_000, 150_000).map(lambda n: n / 1000)
 on_the_lattice = st.integers(-6, 30).map(lambda n: n * 5.0)
 """Pixel edges and pixel centres, exactly."""
 
@@ -180,28 +180,42 @@ def test_boundary_distance_agrees_with_shapely(geometry, grid):
 @settings(max_examples=60, deadline=None)
 @given(geometry=parcel_lists)
 def test_coverage_agrees_with_exactextract(geometry):
-    expected = np.zeros(SIDE * SIDE)
-    raster = NumPyRasterSource(np.zeros((SIDE, SIDE)), LEFT, TOP - 10 * SIDE, LEFT + 10 * SIDE, TOP)
+    # A raster around all parcels: exactextract 0.3 crashes where a part outside touches the raster's edge.
+    pad, side = 4, SIDE + 8
+    expected = np.zeros(side * side)
+    bounds = (LEFT - 10 * pad, TOP - 10 * (SIDE + pad), LEFT + 10 * (SIDE + pad), TOP + 10 * pad)
+    raster = NumPyRasterSource(np.zeros((side, side)), *bounds)
     shapes = [{"type": "Feature", "geometry": json.loads(shapely.to_geojson(parcel))} for parcel in geometry]
     for feature in exact_extract(raster, JSONFeatureSource(shapes), ["cell_id", "coverage"]):
         found = feature["properties"]
         np.maximum.at(expected, found["cell_id"], found["coverage"])
     coverage = rasterize(parcels_of(geometry), GRIDS[10.0], rule=LabelRule(), known=None).coverage
-    assert np.abs(coverage.ravel() / 255 - expected).max() <= 1 / 255 + 1e-5
+    expected = expected.reshape(side, side)[pad:-pad, pad:-pad]
+    assert np.abs(coverage / 255 - expected).max() <= 1 / 255 + 1e-5
 
 
 @settings(max_examples=150, deadline=None)
 @given(geometry=parcel_lists, grid=grids, all_touched=st.booleans())
 def test_center_and_all_touched_are_rasterio_in_the_order_of_the_source(geometry, grid, all_touched):
-    # At the very edge of a raster GDAL does not burn polygons that touch it from outside: draw a larger one.
     parcels = parcels_of(geometry)
     rule = LabelRule(rule="all_touched" if all_touched else "center")
     labels = rasterize(parcels, grid, rule=rule, known=None)
     drawn = [(parcels.geometry[i], int(parcels.parcel_id[i])) for i in np.argsort(parcels.source_row)]
-    wide = grid.affine @ Affine.translation(-3, -3)
-    shape = (SIDE + 6, SIDE + 6)
-    expected = features.rasterize(drawn, out_shape=shape, transform=wide, all_touched=all_touched, dtype=np.int32)
-    expected = expected[3:-3, 3:-3]
-    assert_array_equal(labels.parcel_id, expected)
-    burnt = expected > 0
-    assert_array_equal(labels.crop_type[burnt], parcels.crop_type[expected[burnt] - 1])
+    expected = features.rasterize(
+        drawn, out_shape=grid.shape, transform=grid.affine, all_touched=all_touched, dtype=np.int32
+    )
+    sure = ~ties(geometry, grid, all_touched=all_touched)
+    assert_array_equal(labels.parcel_id[sure], expected[sure])
+    assert_array_equal(labels.crop_type, np.append(IGNORE, parcels.crop_type)[labels.parcel_id])
+
+
+def ties(geometry: list[shapely.Geometry], grid: GeoBox, *, all_touched: bool) -> NDArray[np.bool_]:
+    """Pixels where GDAL decides by the position of its raster: the centre on an edge, or a touch without any area."""
+    found = np.zeros(grid.shape, np.bool_)
+    for parcel in geometry:
+        if all_touched:
+            outside = shapely.area(shapely.intersection(squares(grid), parcel)) < 1e-6
+            found |= outside & (shapely.distance(squares(grid), parcel) < 1e-6)
+        else:
+            found |= shapely.distance(centres(grid), shapely.boundary(parcel)) < 1e-6
+    return found

@@ -1,0 +1,270 @@
+"""Remote files as seekable streams whose blocks are kept on disk, shared by all workers of a host.
+
+fsspec's caching file systems were looked at and not taken: `blockcache` notes in one JSON file, loaded and rewritten
+whole, which blocks of a sparse file are there, so two processes lose each other's notes; neither it nor `filecache`
+has a bound in bytes; and a response to a range request is taken as it comes. Here a block is a file of its own, named
+by what it holds and moved into place when complete, so there is nothing to note; what was not used for longest goes
+first; and a response that is not exactly the range asked for, of the version first seen, is an error.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from email.message import Message
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+from sits_pipeline.sources.web import Answer, fetch
+
+__all__ = ["CachedFile", "RangeCache", "open_cached"]
+
+BLOCK = 256 * 1024
+"""Bytes a block: half a source block of a COG, so that little is fetched in vain."""
+MAX_REQUEST = 64 * BLOCK
+MAX_GAP = 2
+"""Blocks that are fetched in vain rather than asking twice."""
+
+_MAX_FILE = 4 * 2**30
+_TRUST_S = 3600.0
+"""How long a file is taken to be the one that was seen last."""
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What tells one state of a remote file from another."""
+
+    size: int
+    etag: str
+    modified: str
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:32]
+
+
+class RangeCache:
+    """A folder of blocks of remote files, bounded in bytes; made anew in each process, on the same folder."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._written = max_bytes  # so that the first write of a process looks at what others left
+        self._lock = threading.Lock()
+
+    def place(self, url: str) -> Path:
+        """The folder of one remote file."""
+        key = hashlib.sha256(url.encode()).hexdigest()
+        return self.folder / key[:2] / key
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Put a file in place atomically, and make room from time to time."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+        partial.write_bytes(content)
+        partial.replace(path)
+        with self._lock:
+            self._written += len(content)
+            full = self._written > self.max_bytes // 50
+            if full:
+                self._written = 0
+        if full:
+            self.evict()
+
+    def evict(self) -> None:
+        """Remove the blocks that were not used for longest until nine tenths of the bound are left."""
+        blocks = []
+        for path in self.folder.glob("*/*/*.block"):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                blocks.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in blocks)
+        if total <= self.max_bytes:
+            return
+        for _, size, path in sorted(blocks):
+            if total <= 0.9 * self.max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+@lru_cache(maxsize=8)
+def _cache(folder: Path, max_bytes: int) -> RangeCache:
+    return RangeCache(folder, max_bytes)
+
+
+def open_cached(url: str, *, folder: Path, max_bytes: int) -> CachedFile:
+    """A remote file through the cache in `folder`; raises OSError where the server has no such file."""
+    return CachedFile(url, _cache(folder, max_bytes))
+
+
+class CachedFile(io.RawIOBase):
+    """A remote file as a seekable stream of bytes."""
+
+    def __init__(self, url: str, cache: RangeCache) -> None:
+        super().__init__()
+        self._url = url
+        self._cache = cache
+        self._place = cache.place(url)
+        self._position = 0
+        self._last: tuple[int, bytes] = (-1, b"")
+        self._version = self._known_version() or self._look()
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a byte."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._version.size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """The byte that is read next."""
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes from here on; raises OSError where they cannot be had."""
+        stop = self._version.size if size < 0 else min(self._position + size, self._version.size)
+        (content,) = self.get_byte_ranges([self._position], [max(0, stop - self._position)])
+        self._position += len(content)
+        return content
+
+    def get_byte_ranges(self, offsets: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+        """The bytes of several ranges; what is missing of them is fetched in as few requests as is sensible."""
+        needed = sorted({block for offset, size in zip(offsets, sizes, strict=True) for block in _blocks(offset, size)})
+        blocks = self._blocks(needed)
+        return [self._cut(blocks, offset, size) for offset, size in zip(offsets, sizes, strict=True)]
+
+    def _cut(self, blocks: dict[int, bytes], offset: int, size: int) -> bytes:
+        content = b"".join(blocks[block] for block in _blocks(offset, size))
+        return content[offset % BLOCK : offset % BLOCK + size]
+
+    def _blocks(self, needed: Sequence[int]) -> dict[int, bytes]:
+        if len(needed) == 1 and needed[0] == self._last[0]:
+            return {needed[0]: self._last[1]}
+        found = {block: content for block in needed if (content := self._stored(block)) is not None}
+        if len(found) < len(needed):
+            with self._locked():
+                missing = [block for block in needed if block not in found]
+                found |= {block: content for block in missing if (content := self._stored(block)) is not None}
+                for first, last in _runs(block for block in needed if block not in found):
+                    found |= self._fetch(first, last)
+        if needed:
+            self._last = (needed[-1], found[needed[-1]])
+        return found
+
+    def _path(self, block: int) -> Path:
+        return self._place / f"{self._version.key}-{block}.block"
+
+    def _stored(self, block: int) -> bytes | None:
+        path = self._path(block)
+        try:
+            content = path.read_bytes()
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        return content if len(content) == min(BLOCK, self._version.size - block * BLOCK) else None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone with this remote file among all threads and processes of the host: nothing is fetched twice."""
+        self._place.mkdir(parents=True, exist_ok=True)
+        with (self._place / "lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _known_version(self) -> _Version | None:
+        try:
+            path = self._place / "version.json"
+            if time.time() - path.stat().st_mtime > _TRUST_S:
+                return None
+            return _Version(**json.loads(path.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def _look(self) -> _Version:
+        """Ask the server which version it has; the first block comes with the answer."""
+        with self._locked():
+            known = self._known_version()
+            if known is not None:
+                return known
+            answer = fetch(self._url, max_bytes=_MAX_FILE, headers={"Range": f"bytes=0-{BLOCK - 1}"})
+            self._version = _version(answer)
+            self._keep(0, answer.body)
+            self._cache.write(self._place / "version.json", json.dumps(asdict(self._version)).encode())
+            return self._version
+
+    def _fetch(self, first: int, last: int) -> dict[int, bytes]:
+        start, stop = first * BLOCK, min((last + 1) * BLOCK, self._version.size)
+        answer = fetch(self._url, max_bytes=_MAX_FILE, headers={"Range": f"bytes={start}-{stop - 1}"})
+        if _version(answer) != self._version:
+            (self._place / "version.json").unlink(missing_ok=True)
+            raise OSError("it changed on the server while it was read; try again")
+        if answer.status == 200:
+            return self._keep(0, answer.body)
+        if _content_range(answer)[:2] != (start, stop):
+            raise OSError(f"bytes {start} to {stop} were asked for, the server sent others")
+        return self._keep(first, answer.body)
+
+    def _keep(self, first: int, content: bytes) -> dict[int, bytes]:
+        """Store the blocks of a response that starts with block `first`."""
+        kept = {}
+        for start in range(0, len(content), BLOCK):
+            block = first + start // BLOCK
+            kept[block] = content[start : start + BLOCK]
+            self._cache.write(self._path(block), kept[block])
+        return kept
+
+
+def _blocks(offset: int, size: int) -> range:
+    return range(offset // BLOCK, -(-(offset + size) // BLOCK))
+
+
+def _runs(blocks: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last block of each request: neighbours together, small gaps filled, no request too large.
+
+    >>> _runs([0, 1, 2, 5, 9])
+    [(0, 5), (9, 9)]
+    """
+    ordered = sorted(blocks)
+    runs: list[tuple[int, int]] = [(block, block) for block in ordered[:1]]
+    for before, block in pairwise(ordered):
+        first = runs[-1][0]
+        if block - before <= MAX_GAP + 1 and (block - first + 1) * BLOCK <= MAX_REQUEST:
+            runs[-1] = (first, block)
+        else:
+            runs.append((block, block))
+    return runs
+
+
+def _version(answer: Answer) -> _Version:
+    size = len(answer.body) if answer.status == 200 else _content_range(answer)[2]
+    headers: Message = answer.headers
+    return _Version(size, headers.get("ETag", ""), headers.get("Last-Modified", ""))
+
+
+def _content_range(answer: Answer) -> tuple[int, int, int]:
+    """Start, stop and size of the whole that a partial response states; raises OSError where the body is another."""
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.headers.get("Content-Range", ""))
+    if answer.status != 206 or match is None:
+        raise OSError(f"the server answered a range request with status {answer.status} and no valid Content-Range")
+    start, stop, size = int(match[1]), int(match[2]) + 1, int(match[3])
+    if stop - start != len(answer.body):
+        raise OSError(f"the server announced {stop - start} bytes and sent {len(answer.body)}")
+    return start, stop, size

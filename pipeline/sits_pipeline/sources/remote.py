@@ -1,0 +1,127 @@
+"""Between GDAL and our own remote files: GDAL's callbacks lose errors, so they are kept here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from rasterio.abc import MultiByteRangeResourceContainer
+
+__all__ = ["Opener", "RemoteFile", "WatchedOpener"]
+
+
+class RemoteFile(Protocol):
+    """A remote file as a seekable stream of bytes."""
+
+    def seek(self, offset: int, whence: int = ..., /) -> int:
+        """Move to a byte."""
+        ...
+
+    def tell(self) -> int:
+        """The byte that is read next."""
+        ...
+
+    def read(self, size: int = ..., /) -> bytes:
+        """Bytes from here on; raises OSError."""
+        ...
+
+    def get_byte_ranges(self, offsets: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+        """The bytes of several ranges, each complete; raises OSError."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+Opener = Callable[[str], RemoteFile]
+"""Opens an http(s) URL; raises OSError."""
+
+
+class WatchedOpener(MultiByteRangeResourceContainer):  # type: ignore[misc]  # rasterio is not typed
+    """What rasterio opens instead of one URL.
+
+    An exception in a callback would be printed and dropped, and GDAL might take what stands in its buffer for data:
+    whoever reads through this asks `error` before believing a pixel.
+    """
+
+    def __init__(self, url: str, opener: Opener) -> None:
+        self.error: OSError | None = None
+        """The first thing that went wrong."""
+        self._url = url
+        self._opener = opener
+
+    def note(self, error: OSError) -> None:
+        """Remember what went wrong first."""
+        self.error = self.error or error
+
+    def open(self, _path: str, _mode: str = "r", **_options: Any) -> _WatchedFile:
+        """The file; GDAL adds a prefix of its own to the path."""
+        try:
+            return _WatchedFile(self, self._opener(self._url))
+        except OSError as error:
+            self.note(error)
+            raise
+
+    def size(self, path: str) -> int:
+        """Bytes of the file."""
+        if not path.endswith(self._url):  # rasterio tries each opener on "test/test"
+            raise FileNotFoundError(path)
+        file = self.open(path)
+        with file:
+            return file.seek(0, os.SEEK_END)
+
+    def isfile(self, _path: str) -> bool:
+        """There is nothing but the file."""
+        return True
+
+    def isdir(self, _path: str) -> bool:
+        """There is nothing but the file."""
+        return False
+
+    def ls(self, _path: str) -> list[str]:
+        """There is nothing but the file."""
+        return []
+
+    def mtime(self, _path: str) -> int:
+        """Unknown."""
+        return 0
+
+    def rm(self, _path: str) -> None:
+        """Refused."""
+        raise OSError("remote files are only read")
+
+
+class _WatchedFile:
+    """A file whose failed reads are short for GDAL and remembered for us."""
+
+    def __init__(self, container: WatchedOpener, file: RemoteFile) -> None:
+        self._container = container
+        self._file = file
+
+    def __enter__(self) -> _WatchedFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            self._container.note(error)
+            return b""
+
+    def get_byte_ranges(self, offsets: list[int], sizes: list[int]) -> list[bytes]:
+        try:
+            return self._file.get_byte_ranges(offsets, sizes)
+        except OSError as error:
+            self._container.note(error)
+            return [b"" for _ in sizes]

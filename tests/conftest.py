@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Machines that run the tests differ in speed; a slow example is no failure.
+settings.register_profile("sits", deadline=None)
+settings.load_profile("sits")
+
+
+@pytest.fixture(scope="session")
+def sits_data() -> Path:
+    """The folder of real data that the environment variable SITS_DATA names."""
+    folder = os.environ.get("SITS_DATA")
+    if not folder:
+        pytest.skip("SITS_DATA names no folder of real data; this test needs one")
+    return Path(folder)

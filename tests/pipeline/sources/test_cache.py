@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+from tests.pipeline.sources.range_server import RangeServer
+from tests.pipeline.sources.scene_source_contract import assert_one_failure
+from tests.pipeline.sources.test_stac import AREA, SEASON
+from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, write_archive, write_file
+
+from sits_catalog.region import Season
+from sits_pipeline.sources import cache as cache_module
+from sits_pipeline.sources.cache import BLOCK, CachedFile, RangeCache, open_cached
+from sits_pipeline.sources.stac import StacSource
+
+GB = 10**9
+
+
+def remote(folder: Path, size: int) -> bytes:
+    folder.mkdir(exist_ok=True)
+    content = np.random.default_rng(0).bytes(size)
+    (folder / "file.bin").write_bytes(content)
+    return content
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Path:
+    return tmp_path / "web"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def test_bytes_are_those_of_the_file(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    content = remote(web, 5 * BLOCK + 17)
+    file = open_cached(f"{serve(web).url}/file.bin", folder=store, max_bytes=GB)
+    assert file.read() == content
+    assert file.seek(-20, os.SEEK_END) == len(content) - 20
+    assert file.read(100) == content[-20:]
+    assert file.read(1) == b""
+    assert file.get_byte_ranges([3, 2 * BLOCK - 1], [5, BLOCK + 2]) == [
+        content[3:8],
+        content[2 * BLOCK - 1 : 3 * BLOCK + 1],
+    ]
+
+
+def test_nothing_is_fetched_twice(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    content = remote(web, 6 * BLOCK)
+    server = serve(web)
+    for _ in range(3):
+        file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB)
+        file.seek(BLOCK)
+        assert file.read(4 * BLOCK) == content[BLOCK : 5 * BLOCK]
+    assert server.bytes_sent == 5 * BLOCK
+    assert [wanted for _, wanted in server.requests] == [f"bytes=0-{BLOCK - 1}", f"bytes={BLOCK}-{5 * BLOCK - 1}"]
+
+
+def _read_all(url: str, folder: Path, expected: bytes) -> bool:
+    return open_cached(url, folder=folder, max_bytes=GB).read() == expected
+
+
+def test_threads_and_processes_fetch_each_byte_once(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    content = remote(web, 8 * BLOCK)
+    server = serve(web)
+    arguments = (f"{server.url}/file.bin", store, content)
+    processes = [multiprocessing.get_context("fork").Process(target=_read_all, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    with ThreadPoolExecutor(4) as pool:
+        assert all(future.result() for future in [pool.submit(_read_all, *arguments) for _ in range(6)])
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert server.bytes_sent == len(content)
+
+
+def test_a_file_that_changed_is_not_mixed_with_its_former_self(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    remote(web, 4 * BLOCK)
+    server = serve(web)
+    file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB)
+    file.read(BLOCK)
+    (web / "file.bin").write_bytes(bytes(4 * BLOCK))
+    with pytest.raises(OSError, match="changed on the server while it was read"):
+        file.read(BLOCK)
+    again = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB)
+    assert again.read() == bytes(4 * BLOCK)
+
+
+def test_a_version_seen_long_ago_is_asked_for_again(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    remote(web, 2 * BLOCK)
+    server = serve(web)
+    url = f"{server.url}/file.bin"
+    open_cached(url, folder=store, max_bytes=GB).read()
+    (web / "file.bin").write_bytes(bytes(2 * BLOCK))
+    seen = RangeCache(store, GB).place(url) / "version.json"
+    os.utime(seen, (time.time() - 7200, time.time() - 7200))
+    assert open_cached(url, folder=store, max_bytes=GB).read() == bytes(2 * BLOCK)
+
+
+def test_a_server_without_ranges_sends_the_whole_file_once(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    content = remote(web, 3 * BLOCK + 5)
+    server = serve(web, ranges=False)
+    for _ in range(2):
+        assert open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB).read() == content
+    assert len(server.requests) == 1
+
+
+def test_a_range_other_than_the_one_asked_for_is_an_error(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    remote(web, 4 * BLOCK)
+    server = serve(web)
+    file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB)
+    file.seek(BLOCK)
+    server.shift_ranges = True
+    with pytest.raises(OSError, match="were asked for, the server sent others"):
+        file.read(BLOCK)
+    server.shift_ranges = False
+    assert len(file.read(BLOCK)) == BLOCK
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sits_pipeline.sources.web.BACKOFF_S", 0.01)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_short_body_is_an_error_and_is_not_kept(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    content = remote(web, 4 * BLOCK)
+    server = serve(web)
+    file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB)
+    file.seek(BLOCK)
+    server.truncate = True
+    with pytest.raises(OSError, match="no answer after 3 tries: the answer broke off"):
+        file.read(BLOCK)
+    server.truncate = False
+    assert file.read(BLOCK) == content[BLOCK : 2 * BLOCK]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_an_overloaded_server_is_asked_again(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    content = remote(web, BLOCK)
+    server = serve(web)
+    server.fail_next = 2
+    assert open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB).read() == content
+    assert len(server.requests) == 3
+
+
+def test_the_cache_stays_in_its_bound_and_drops_what_was_not_used_for_longest(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    content = remote(web, 12 * BLOCK)
+    url = f"{serve(web).url}/file.bin"
+    cache = RangeCache(store, 6 * BLOCK)
+    file = CachedFile(url, cache)
+    for block in range(12):
+        file.seek(block * BLOCK)
+        assert file.read(BLOCK) == content[block * BLOCK : (block + 1) * BLOCK]
+        file.seek(0)
+        file.read(1)
+    cache.evict()
+    left = sorted(int(path.stem.rpartition("-")[2]) for path in store.glob("*/*/*.block"))
+    assert sum(path.stat().st_size for path in store.glob("*/*/*.block")) <= 6 * BLOCK
+    assert 0 in left
+    assert 11 in left
+    assert 1 not in left
+    assert file.read() == content[1:]
+
+
+def test_a_damaged_block_is_fetched_again(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    content = remote(web, 2 * BLOCK)
+    url = f"{serve(web).url}/file.bin"
+    open_cached(url, folder=store, max_bytes=GB).read()
+    next(store.glob("*/*/*-1.block")).write_bytes(b"short")
+    assert open_cached(url, folder=store, max_bytes=GB).read() == content
+
+
+def test_a_missing_file_is_an_error_that_hides_its_signature(
+    store: Path, web: Path, serve: Callable[..., RangeServer]
+) -> None:
+    remote(web, 10)
+    with pytest.raises(OSError, match="HTTP 404") as caught:
+        open_cached(f"{serve(web).url}/gone.bin?sig=SECRET", folder=store, max_bytes=GB)
+    assert "SECRET" not in str(caught.value)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(ranges=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 700)), min_size=1, max_size=4))
+def test_any_ranges_hold_the_files_bytes(
+    ranges: list[tuple[int, int]],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path_factory.mktemp("ranges")
+    content = np.random.default_rng(0).bytes(3700)
+    (folder / "file.bin").write_bytes(content)
+    server = RangeServer(folder)
+    monkeypatch.setattr(cache_module, "BLOCK", 256)
+    try:
+        file = open_cached(f"{server.url}/file.bin", folder=folder / "cache", max_bytes=GB)
+        found = file.get_byte_ranges([start for start, _ in ranges], [size for _, size in ranges])
+        assert found == [content[start : start + size] for start, size in ranges]
+    finally:
+        server.close()
+
+
+def test_a_remote_archive_reads_alike_with_and_without_cache(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    local = StacSource(str(write_archive(web)))
+    server = serve(web)
+    cached = StacSource(f"{server.url}/catalog.json", store)
+    geobox = GeoBox((120, 180), Affine(10, 0, LEFT - 120, 0, -10, TOP + 60), f"EPSG:{EPSG}")
+    here = local.read(local.search(AREA, SEASON).scenes[0], geobox, ["B02", "B05", "B09"], pad=1)
+    scene = cached.search(AREA, SEASON).scenes[0]
+    before = server.bytes_sent
+    there = cached.read(scene, geobox, ["B02", "B05", "B09"], pad=1)
+    assert there.failures == ()
+    for band, window in here.bands.items():
+        np.testing.assert_array_equal(there.bands[band].dn, window.dn)
+    once = server.bytes_sent - before
+    assert cached.read(scene, geobox, ["B02", "B05", "B09"], pad=1).failures == ()
+    assert server.bytes_sent - before == once
+    assert cached.sample(scene).dn["B02"].size == 180 * 180
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("trouble", ["truncate", "shift_ranges", "gone"])
+def test_trouble_on_the_way_is_a_failure_and_never_pixels(
+    web: Path, store: Path, serve: Callable[..., RangeServer], trouble: str
+) -> None:
+    write_archive(web)
+    noise = np.random.default_rng(0).integers(1, 9999, (1000, 1000), dtype=np.uint16)
+    write_file(web / "s2/one/B02.tif", noise, 10, driver="GTiff", blocksize=None, compress=None, tiled=True)
+    server = serve(web)
+    source = StacSource(f"{server.url}/catalog.json", store)
+    scene = source.search(AREA, Season(start=SEASON.start, end=SEASON.end)).scenes[0]
+    corner = GeoBox((60, 60), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
+    assert source.read(scene, corner, ["B02"], pad=0).failures == ()
+    if trouble == "gone":
+        (web / "s2/one/B02.tif").unlink()
+    else:
+        setattr(server, trouble, True)
+    far = GeoBox((300, 300), Affine(10, 0, LEFT + 6600, 0, -10, TOP - 6600), f"EPSG:{EPSG}")
+    raster = source.read(scene, far, ["B02"], pad=0)
+    assert_one_failure(raster, scene.id, "B02")
+    assert raster.failures[0].error.startswith("B02.tif: ") or "B02.tif" in raster.failures[0].error
+    server.truncate = server.shift_ranges = False
+    if trouble != "gone":
+        np.testing.assert_array_equal(source.read(scene, far, ["B02"], pad=0).bands["B02"].dn, noise[660:960, 660:960])
+
+
+def test_an_area_elsewhere_needs_no_pixels(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    write_archive(web)
+    source = StacSource(f"{serve(web).url}/catalog.json", store)
+    assert source.search(shapely.box(100, 0, 101, 1), SEASON).scenes == ()
+    assert not list(store.glob("*/*/*.block"))

@@ -36,8 +36,12 @@ _FOOTPRINT_MARGIN_M = 1000.0
 
 
 def build(prepared: Prepared, config: BuildConfig, listener: Listener) -> tuple[Outcome, ...]:
-    """Write, or take up, each dataset of a plan; a cell whose sources could not be read leaves it incomplete."""
-    return tuple(_build_zone(prepared, zoned, config, listener) for zoned in prepared.zones)
+    """Write, or take up, each dataset of a plan; a cell whose sources could not be read leaves it incomplete.
+
+    Raises BlockingIOError where another process writes the same datasets, ValueError where others are in their place.
+    """
+    with Folder(config.out).lock(prepared.region.id):
+        return tuple(_build_zone(prepared, zoned, config, listener) for zoned in prepared.zones)
 
 
 def _build_zone(prepared: Prepared, zoned: Zoned, config: BuildConfig, listener: Listener) -> Outcome:
@@ -51,6 +55,7 @@ def _build_zone(prepared: Prepared, zoned: Zoned, config: BuildConfig, listener:
     listener.stage(f"building {plan.n_cells - len(done)} of {plan.n_cells} cells of {plan.zone.name}")
     listener.progress(len(done), plan.n_cells)
     journal, built = Journal(folder), 0
+    _begin(journal, plan, config)
     n_bytes = cell_bytes(len(plan.acquisitions), len(plan.bands), plan.cell_px)
     missing = plan.n_cells - len(done)
     if missing:
@@ -76,32 +81,40 @@ def _build_zone(prepared: Prepared, zoned: Zoned, config: BuildConfig, listener:
 
 
 def _open_dataset(folder: Folder, prepared: Prepared, zoned: Zoned, config: BuildConfig) -> None:
-    """Create an empty cube and begin its journal, or check that the one that is there is ours."""
-    plan = zoned.plan
+    """Create an empty cube, or check that the one that is there is ours."""
     attributes = read_attributes(folder)
     if attributes is not None:
-        _check_same(folder, attributes, plan)
+        _check_same(folder, attributes, zoned.plan)
+        _check_chips(folder, config)
         folder.remove_partials()
-        header = next(read_journal(folder), None)
-    else:
-        header = None
-        create_cube(folder, _layout(prepared, zoned))
-    if header is None:
-        journal = Journal(folder)
-        journal.append(
-            {
-                "kind": "plan",
-                "config_sha256": plan.config_sha256,
-                "cell_px": plan.cell_px,
-                "chips": config.chips,
-                "cells": plan.n_cells,
-            }
-        )
-        journal.flush()
-    elif header.get("chips") != config.chips:
-        raise ValueError(
-            f"{folder.location} was begun with --chips {header.get('chips')}; go on with that, or choose another --out"
-        )
+        return
+    folder.remove_partials()
+    for name in [MERGED, *segments(folder), *folder.files(CUBE)]:
+        # What is left of a cube that was removed, or of a creation that was cut short; it says so until the last.
+        if name != f"{CUBE}/zarr.json":
+            folder.remove(name)
+    create_cube(folder, _layout(prepared, zoned))
+
+
+def _begin(journal: Journal, plan: ZonePlan, config: BuildConfig) -> None:
+    """The line that every run begins its segment with: from here on, and until it is merged, the build is under way."""
+    journal.append(
+        {
+            "kind": "plan",
+            "config_sha256": plan.config_sha256,
+            "cell_px": plan.cell_px,
+            "chips": config.chips,
+            "cells": plan.n_cells,
+        }
+    )
+    journal.flush()
+
+
+def _check_chips(folder: Folder, config: BuildConfig) -> None:
+    """Chips are counted cell by cell, so that all cells must be built for the same ones."""
+    begun = next((entry["chips"] for entry in read_journal(folder) if entry["kind"] == "plan"), config.chips)
+    if begun != config.chips:
+        raise ValueError(f"{folder.location} was begun with --chips {begun}; go on with that, or choose another --out")
 
 
 def _check_same(folder: Folder, attributes: JsonObject, plan: ZonePlan) -> None:
@@ -111,9 +124,10 @@ def _check_same(folder: Folder, attributes: JsonObject, plan: ZonePlan) -> None:
             "choose another --out"
         )
     if attributes.get("config_sha256") != plan.config_sha256:
+        there = str(attributes.get("config_sha256"))
         raise ValueError(
-            f"{folder.location} holds another cube (config_sha256 {str(attributes.get('config_sha256'))[:12]}, this build "
-            f"has {plan.config_sha256[:12]}): region, season, items, parcels or rules differ; choose another --out, "
+            f"{folder.location} holds another cube (config_sha256 {there[:12]}, this build has "
+            f"{plan.config_sha256[:12]}): region, season, items, parcels or rules differ; choose another --out, "
             "or remove that folder"
         )
 
@@ -185,9 +199,14 @@ def _is_done(folder: Folder, entry: JsonObject) -> bool:
 
 
 def _is_finished(folder: Folder) -> bool:
+    """Whether an earlier run has ended, and its tables are still there at their size."""
     attributes = read_attributes(folder)
-    merged = folder.exists(MERGED) and not segments(folder)
-    return merged and attributes is not None and bool(attributes["complete"])
+    if attributes is None or not attributes["complete"] or segments(folder):
+        return False
+    listed = next((entry["files"] for entry in read_journal(folder) if entry["kind"] == "files"), None)
+    return listed is not None and all(
+        folder.size(name) == size for name, (size, _) in listed.items() if not name.startswith(f"{CUBE}/")
+    )
 
 
 def _tasks(
@@ -227,8 +246,7 @@ def _tasks(
 
 
 def _parcel_chips(zoned: Zoned) -> tuple[ChipFrame, ...]:
-    if zoned.table is None:
-        raise ValueError("--chips parcel needs parcels; this region has none")
+    assert zoned.table is not None
     zone, splits = zoned.plan.zone, zoned.plan.splits
     split_of = None if splits is None else splits.grid(zone.epsg).split_of
     return place_chips(zoned.table.parcels, zone.geobox, split_of=split_of)

@@ -47,7 +47,7 @@ def cube_main() -> None:
     _cube_app()
 
 
-@_build_app.command()
+@_build_app.command(no_args_is_help=True)
 def sits_build(
     region: Annotated[
         str, typer.Option(help="A shipped region (see `sits-catalog regions`), FILE.yaml, FILE.geojson or W,S,E,N.")

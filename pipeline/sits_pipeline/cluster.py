@@ -18,6 +18,7 @@ from typing import Any
 import dask
 import psutil
 from distributed import Client, LocalCluster, as_completed
+from distributed.comm import inproc
 
 from sits_pipeline.config import BuildConfig
 
@@ -108,6 +109,9 @@ def _local(processes: bool, slots: int) -> LocalCluster:
     shape: dict[str, Any] = {"n_workers": slots, "threads_per_worker": 1}
     if not processes:
         shape = {"n_workers": 1, "threads_per_worker": slots, "memory_limit": 0}
+        # Workers inside of this process need no address that others can reach. Left to itself, distributed asks by
+        # which of this machine's addresses 8.8.8.8 is reached, and warns where there is no network.
+        inproc.global_manager._ip = inproc.global_manager._ip or "127.0.0.1"
     return LocalCluster(processes=processes, dashboard_address=None, silence_logs=logging.ERROR, **shape)
 
 

@@ -20,12 +20,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from sits_pipeline.sources.base import SourceError
-
 __all__ = ["DONE", "FAILED", "INCOMPLETE", "WRONG_USE", "Narrator", "guarded"]
 
 DONE, FAILED, WRONG_USE, INCOMPLETE = 0, 1, 2, 3
 _PLAIN_EVERY_S = 10.0
+_WRONG_USE = (
+    ValueError,
+    BlockingIOError,
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+"""What a user can set right."""
 
 
 class Narrator:
@@ -80,13 +88,16 @@ def guarded(work: Callable[[], int], *, debug: bool) -> NoReturn:
     """Run a command and leave with its exit code; an error becomes one sentence, with a traceback only for `debug`."""
     try:
         code = work()
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, SourceError) as error:
+    except _WRONG_USE as error:
         code = _say(error, WRONG_USE, debug=debug)
     except (OSError, MemoryError, RuntimeError) as error:
         code = _say(error, FAILED, debug=debug)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; run the same command to go on\n")
         code = FAILED
+    except Exception as error:  # noqa: BLE001  # the last line of defence: a person is at the other end
+        text = f"{type(error).__name__}: {error}; this is a fault of the program: run again with --debug and report it"
+        code = _say(RuntimeError(text).with_traceback(error.__traceback__), FAILED, debug=debug)
     sys.stdout.flush()
     sys.exit(code)
 

@@ -91,8 +91,6 @@ def finish(
     outcome = Outcome.of(plan, folder, cells, table, built=built)
     ordered = [cells[key] for key in sorted(cells)]
     sums = merge(entry["bands"] for entry in ordered)
-    changes: JsonObject = {"complete": outcome.complete, "statistics": summarise(plan.bands, sums) if sums else None}
-    update_attributes(folder, changes)
     chips = merge_chips(ordered)
     folder.write("chips.parquet", _parquet(chips_table(chips, plan.zone.geobox)))
     if table is not None:
@@ -103,6 +101,8 @@ def finish(
     sources = source_items(plan, unusable, outcome.failures)
     folder.write("sources.parquet", encode_sources(sources))
     folder.write("config.yaml", _config(region))
+    changes: JsonObject = {"complete": outcome.complete, "statistics": summarise(plan.bands, sums) if sums else None}
+    update_attributes(folder, changes)
     _merge_journal(folder, journal, ordered)
     return outcome
 

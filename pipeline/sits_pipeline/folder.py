@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -84,10 +87,11 @@ class Folder:
             self._fs.rm_file(self._url(name))
 
     def files(self, below: str = "") -> Iterator[str]:
-        """Names, relative to this folder, of all files below a sub-folder, sorted."""
+        """Names, relative to this folder, of all files below a sub-folder (or of the file of this name), sorted."""
         if self.is_local:
             top = self.path / below
-            names = [str(PurePosixPath(p.relative_to(self.path))) for p in top.rglob("*") if p.is_file()]
+            found = [top] if top.is_file() else [path for path in top.rglob("*") if path.is_file()]
+            names = [str(PurePosixPath(path.relative_to(self.path))) for path in found]
         else:
             root = self._fs._strip_protocol(self.location).rstrip("/")
             found = self._fs.find(f"{root}/{below}".rstrip("/"))
@@ -100,6 +104,26 @@ class Folder:
             for path in self.path.rglob("*.partial"):
                 path.unlink(missing_ok=True)
 
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold `<name>.lock` in this folder, so that there is one writer; object stores know no locks.
+
+        The system lets go of it when the process ends, however it ends. Raises BlockingIOError where it is held.
+        """
+        if not self.is_local:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / f"{name}.lock"
+        descriptor = _locked(
+            path, f"another build is writing {self.location}/{name}; wait for it, or choose another --out"
+        )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
     @cached_property
     def _fs(self) -> fsspec.AbstractFileSystem:
         # Other processes write here too: a listing that was remembered would miss their files.
@@ -110,6 +134,26 @@ class Folder:
 
     def __getstate__(self) -> dict[str, str]:
         return {"location": self.location}
+
+
+def _locked(path: Path, held: str) -> int:
+    """A descriptor of the locked file at `path`. Raises BlockingIOError with the sentence `held`."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise BlockingIOError(held) from None
+        except OSError as error:
+            # Some network file systems have no locks; a build there goes on without.
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                os.close(descriptor)
+                raise
+        # An earlier holder may have removed the file between our open and our lock: then the lock is on nothing.
+        if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+        os.close(descriptor)
 
 
 def sync_folder(path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -76,13 +77,17 @@ def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared
     """
     area = region_area(region)
     zones = zones_of_region(region, area)
+    for zone in zones:
+        _check_place(Folder(config.out).sub(zone.name))
     listener.stage("opening the imagery")
-    source, region = open_source(region, zones, _archive_folder(region, config), config, listener.progress)
+    source, region = _open_source(region, zones, config, listener)
     listener.stage("reading parcels")
     taxonomy = load_taxonomy(region.taxonomy, region.folder) if region.taxonomy else None
     tables = _tables(region, taxonomy, area, zones)
     if taxonomy is None and tables[0] is not None:
         taxonomy = tables[0].taxonomy
+    if config.chips == "parcel" and tables[0] is None:
+        raise ValueError(f"--chips parcel needs parcels, and region {region.id} names none; add --parcels FILE")
     labelled = [(table.parcels, zone.geobox) for zone, table in zip(zones, tables, strict=True) if table is not None]
     splits = plan_splits([p for p, _ in labelled], [g for _, g in labelled], region.splits) if labelled else None
     zoned = []
@@ -107,6 +112,27 @@ def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared
         )
         zoned.append(Zoned(plan=plan, table=table, known=known, found=found))
     return Prepared(region=region, source=source, taxonomy=taxonomy, zones=tuple(zoned))
+
+
+def _check_place(folder: Folder) -> None:
+    """Raises where something that is no dataset stands where one is to be written, before any work is done."""
+    if folder.is_local:
+        for path in (folder.path, *folder.path.parents):
+            if path.exists() and not path.is_dir():
+                raise NotADirectoryError(
+                    f"{path} is a file, and the dataset is to be a folder there; choose another --out"
+                )
+    read_attributes(folder)
+
+
+def _open_source(
+    region: Region, zones: Sequence[Zone], config: BuildConfig, listener: Listener
+) -> tuple[SceneSource, Region]:
+    """The source; a simulated one is written first, by one process at a time."""
+    archive = _archive_folder(region, config)
+    writes = region.imagery.source == "simulated"
+    with Folder(config.out).lock(region.id) if writes else nullcontext():
+        return open_source(region, zones, archive, config, listener.progress)
 
 
 def _archive_folder(region: Region, config: BuildConfig) -> Path:
@@ -182,8 +208,8 @@ def _no_scenes(region: Region, zone: Zone, found: SearchResult, grouping: Groupi
     reasons = sorted({f"{refusal.status}: {refusal.reason}" for refusal in grouping.refusals})
     reasons += sorted({item.reason for item in found.unusable})
     return (
-        f"none of the {len(found.scenes) + len(found.unusable)} scenes found over {where} can be used in EPSG:{zone.epsg} "
-        f"({'; '.join(reasons[:3])}); check place.crs, the season and max_cloud"
+        f"none of the {len(found.scenes) + len(found.unusable)} scenes found over {where} can be used in "
+        f"EPSG:{zone.epsg} ({'; '.join(reasons[:3])}); check place.crs, the season and max_cloud"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ __all__ = [
 ]
 
 CUBE = "cube.zarr"
+_ELSEWHERE = "choose another --out, or remove that folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +103,21 @@ def open_cube(folder: Folder, *, read_only: bool = True) -> zarr.Group:
 
 
 def read_attributes(folder: Folder) -> JsonObject | None:
-    """The attribute `sits_cube` of a dataset's cube; None where there is no cube yet."""
+    """The attribute `sits_cube` of a dataset's cube; None where there is no cube yet.
+
+    Raises ValueError where something else is in its place.
+    """
     if not folder.exists(f"{CUBE}/zarr.json"):
+        if any(not name.endswith(".partial") for name in folder.files(CUBE)):
+            raise ValueError(f"{folder.location}/{CUBE} is no sits-cube: it has no zarr.json; {_ELSEWHERE}")
         return None
-    found = open_cube(folder).attrs.get("sits_cube")
-    if not isinstance(found, dict):
-        sentence = f"{folder.location}/{CUBE} is a Zarr group but no sits-cube; choose another --out"
-        raise ValueError(sentence)  # noqa: TRY004  # wrong input, no wrong type of the caller's
-    return None if found.get("creating") else dict(found)
+    try:
+        found = json.loads(folder.read(f"{CUBE}/zarr.json"))["attributes"]["sits_cube"]
+        return None if found.get("creating") else dict(found)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(
+            f"{folder.location}/{CUBE} is no sits-cube: its zarr.json does not say so; {_ELSEWHERE}"
+        ) from None
 
 
 def update_attributes(folder: Folder, changes: Mapping[str, Any]) -> None:

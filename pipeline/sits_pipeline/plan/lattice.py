@@ -44,6 +44,8 @@ def zones_of(area: shapely.Geometry) -> tuple[int, ...]:
 
     A region on both sides of the equator has zones of both hemispheres.
     """
+    if shapely.is_empty(area):
+        return ()
     west, south, east, north = shapely.bounds(area)
     codes = []
     for zone in range(_zone(west), _zone(math.nextafter(east, -math.inf)) + 1):

@@ -276,7 +276,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _write_json(path: Path, value: Json) -> None:
-    _write_text(path, json.dumps(value, indent=1) + "\n")
+    _write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:

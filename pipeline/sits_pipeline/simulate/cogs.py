@@ -14,6 +14,8 @@ from rasterio.shutil import copy
 __all__ = ["write_cog"]
 
 _BLOCK = 512
+_SMALLEST_BLOCK = 128
+"""What GDAL's COG driver accepts."""
 
 
 def write_cog(path: Path, values: NDArray[np.uint16] | NDArray[np.uint8], geobox: GeoBox) -> None:
@@ -32,7 +34,7 @@ def write_cog(path: Path, values: NDArray[np.uint16] | NDArray[np.uint8], geobox
             memory,
             partial,
             driver="COG",
-            BLOCKSIZE=min(_BLOCK, -(-max(height, width) // 16) * 16),
+            BLOCKSIZE=min(_BLOCK, max(_SMALLEST_BLOCK, -(-max(height, width) // 16) * 16)),
             COMPRESS="ZSTD",
             LEVEL=1,
             PREDICTOR="YES",

@@ -78,7 +78,7 @@ def _share_strip(
     low, high = _extremes(fine, samples, border)
     flat = np.flatnonzero(low != high)
     main = np.ascontiguousarray(low)
-    seen = windows[flat // width, flat % width].reshape(len(flat), -1)
+    seen = windows[flat // width, flat % width].reshape(len(flat), side * side)
     pieces, shares = _collect(seen, _weights(samples, side))
     main.ravel()[flat] = pieces[np.arange(len(flat)), np.argmax(shares, axis=1)] if len(flat) else 0
     kept = shares > 0

@@ -67,7 +67,16 @@ def _write_jp2(path: Path, values: NDArray[np.uint16] | NDArray[np.uint8], geobo
     # No side file: what it would say stands in the image, and it would keep the name of the partial file.
     with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open("", "w", **profile) as memory:
         memory.write(values, 1)
-        copy(memory, partial, driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE="YES", RESOLUTIONS=4, NUM_THREADS=1)
+        copy(
+            memory,
+            partial,
+            driver="JP2OpenJPEG",
+            CODEC="JP2",
+            QUALITY=100,
+            REVERSIBLE="YES",
+            RESOLUTIONS=4,
+            NUM_THREADS=1,
+        )
     partial.replace(path)
 
 

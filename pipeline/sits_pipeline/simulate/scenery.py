@@ -97,7 +97,8 @@ def make_scenery(
     views = {}
     for resolution in resolutions:
         factor = resolution // 10
-        affine = canvas.affine * Affine.scale(factor)
+        corner = canvas.affine
+        affine = Affine(resolution, 0, corner.c, 0, -resolution, corner.f)
         geobox = GeoBox((shape[0] // factor, shape[1] // factor), affine, canvas.crs)
         shares = share_pixels(landscape.geometry, geobox, _SAMPLES[resolution])
         fields = {name: block_mean(field, factor) for name, field in within.items()}

@@ -15,7 +15,7 @@ from sits_catalog.sentinel2 import BANDS, BOA_OFFSET, Scl
 from sits_pipeline.simulate.atmosphere import Ground, Sky, classify
 from sits_pipeline.simulate.fields import generator
 from sits_pipeline.simulate.schedule import Pass, Product
-from sits_pipeline.simulate.tiles import bounds_of
+from sits_pipeline.simulate.tiles import bounds_of, point_at
 
 __all__ = ["Pixels", "data_area", "make_pixels", "taken_out", "to_dn"]
 
@@ -86,30 +86,29 @@ def data_area(one: Pass, product: Product, canvas: GeoBox) -> BaseGeometry:
     box: BaseGeometry = shapely.box(*bounds_of(product.tile.geobox(canvas, 10)))
     if product.empty:
         return box
-    for a, b, c in _edges(one, product, canvas):
-        along = np.array([-b, a]) * _HUGE
-        foot = np.array([a, b]) * c
-        inwards = np.array([a, b]) * _HUGE
+    for a, b, x, y in _edges(one, product, canvas):
+        foot = np.array([x, y])
+        along, inwards = np.array([-b, a]) * _HUGE, np.array([a, b]) * _HUGE
         half = shapely.Polygon([foot - along, foot + along, foot + along + inwards, foot - along + inwards])
         box = box.intersection(half)
     return box
 
 
-def _edges(one: Pass, product: Product, canvas: GeoBox) -> list[tuple[float, float, float]]:
-    """Half-planes a * x + b * y >= c, (a, b) of length 1, that bound the data of a product."""
+def _edges(one: Pass, product: Product, canvas: GeoBox) -> list[tuple[float, float, float, float]]:
+    """Half-planes that bound the data: inwards direction (a, b) of length 1, and a point (x, y) of the edge."""
     height, width = canvas.shape
-    edges: list[tuple[float, float, float]] = []
+    edges: list[tuple[float, float, float, float]] = []
     if one.swath_ends:
         # The western edge of a descending orbit's swath: it runs from the upper right to the lower left.
         a, b = np.cos(np.radians(12.0)), -np.sin(np.radians(12.0))
-        x, y = canvas.affine * (0.38 * width, 0.5 * height)
-        edges.append((a, b, a * x + b * y))
+        x, y = point_at(canvas, 0.38 * width, 0.5 * height)
+        edges.append((a, b, x, y))
     if product.part != "whole":
         sign = 1.0 if product.part == "upper" else -1.0
         a, b = sign * np.sin(np.radians(8.0)), sign * np.cos(np.radians(8.0))
         tile = product.tile
-        x, y = canvas.affine * ((tile.left + tile.right) / 2, (tile.top + tile.bottom) / 2)
-        edges.append((a, b, a * x + b * y))
+        x, y = point_at(canvas, (tile.left + tile.right) / 2, (tile.top + tile.bottom) / 2)
+        edges.append((a, b, x, y))
     return edges
 
 
@@ -118,11 +117,11 @@ def _observed(one: Pass, product: Product, canvas: GeoBox) -> NDArray[np.bool_]:
     grid = product.tile.geobox(canvas, 20)
     if product.empty:
         return np.zeros(grid.shape, np.bool_)
-    x = grid.affine.c + 20 * (np.arange(grid.shape[1]) + 0.5)
-    y = grid.affine.f - 20 * (np.arange(grid.shape[0]) + 0.5)
+    eastings = grid.affine.c + 20 * (np.arange(grid.shape[1]) + 0.5)
+    northings = grid.affine.f - 20 * (np.arange(grid.shape[0]) + 0.5)
     inside = np.ones(grid.shape, np.bool_)
-    for a, b, c in _edges(one, product, canvas):
-        inside &= a * x[None, :] + b * y[:, None] >= c
+    for a, b, x, y in _edges(one, product, canvas):
+        inside &= a * (eastings[None, :] - x) + b * (northings[:, None] - y) >= 0
     return inside
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.warp import transform
 
 from sits_catalog.cube import LATTICE_M, lattice_anchor_y
 
-__all__ = ["MARGIN_PX", "SceneTile", "bounds_of", "canvas_of", "epsg_of", "scene_tiles"]
+__all__ = ["MARGIN_PX", "SceneTile", "bounds_of", "canvas_of", "epsg_of", "point_at", "scene_tiles"]
 
 MARGIN_PX = 24
 """Pixels of 10 m that scenes reach beyond the region on every side; a multiple of 6."""
@@ -74,19 +75,23 @@ def bounds_of(canvas: GeoBox) -> tuple[float, float, float, float]:
     return box.left, box.bottom, box.right, box.top
 
 
+def point_at(canvas: GeoBox, column: float, row: float) -> tuple[float, float]:
+    """Easting and northing of a place in canvas pixels of 10 m."""
+    return canvas.affine.c + 10 * column, canvas.affine.f - 10 * row
+
+
 def scene_tiles(canvas: GeoBox) -> tuple[SceneTile, SceneTile]:
     """Two tiles that overlap inside the region and cover it together.
 
-    Sentinel-2's own layout where exactly two of its tiles meet in the canvas; elsewhere a made-up boundary: the
-    tile of the centre holds the western 60 %, its eastern neighbour the eastern 60 %.
+    Sentinel-2's own layout where two of its tiles meet and one of them ends in the canvas; elsewhere a made-up
+    boundary: the tile of the centre holds the western 60 %, its eastern neighbour the eastern 60 %.
     """
-    real = _real_tiles(canvas)
     height, width = canvas.shape
-    enough = [tile for tile in real if (tile.bottom - tile.top) * (tile.right - tile.left) > 0.2 * height * width]
-    if len(enough) == 2 and _cover(enough, height, width):
+    enough = [tile for tile in _real_tiles(canvas) if _size(tile) > 0.2 * height * width]
+    if len(enough) == 2 and min(map(_size, enough)) < 0.8 * height * width and _cover(enough, height, width):
         return enough[0], enough[1]
     whole = {"top": 0, "bottom": height}
-    x, y = canvas.affine * (width / 2, height / 2)
+    x, y = point_at(canvas, 0.5 * width, 0.5 * height)
     west, east = _codes_of(canvas, x, y)
     overlap = max(6, round(0.2 * width / 6) * 6)
     first = (width - overlap) // 12 * 6
@@ -94,6 +99,10 @@ def scene_tiles(canvas: GeoBox) -> tuple[SceneTile, SceneTile]:
         SceneTile(code=west, left=0, right=first + overlap, **whole),
         SceneTile(code=east, left=first, right=width, **whole),
     )
+
+
+def _size(tile: SceneTile) -> int:
+    return (tile.bottom - tile.top) * (tile.right - tile.left)
 
 
 def _cover(tiles: list[SceneTile], height: int, width: int) -> bool:
@@ -122,7 +131,7 @@ def _real_tiles(canvas: GeoBox) -> list[SceneTile]:
             left, top = round((ulx - west) / 10), round((north - uly) / 10)
             box = (max(top, 0), min(top + _TILE_M // 10, height), max(left, 0), min(left + _TILE_M // 10, width))
             if box[0] < box[1] and box[2] < box[3]:
-                code = _code(canvas, column, row, canvas.affine.f)
+                code = _code(canvas, column, row)
                 found.append(SceneTile(code=code, top=box[0], bottom=box[1], left=box[2], right=box[3]))
     return sorted(found, key=lambda tile: tile.code)
 
@@ -130,14 +139,13 @@ def _real_tiles(canvas: GeoBox) -> list[SceneTile]:
 def _codes_of(canvas: GeoBox, x: float, y: float) -> tuple[str, str]:
     column = min(max(int(x // 100_000), 1), 7)
     row = int(y // 100_000)
-    return _code(canvas, column, row, y), _code(canvas, column + 1, row, y)
+    return _code(canvas, column, row), _code(canvas, column + 1, row)
 
 
-def _code(canvas: GeoBox, column: int, row: int, northing: float) -> str:
-    """MGRS name of the 100 km square that starts at column * 100 km, row * 100 km."""
-    epsg = epsg_of(canvas)
-    zone, southern = epsg % 100, epsg >= 32701
-    latitude = (northing - (10_000_000 if southern else 0)) / 110_600
+def _code(canvas: GeoBox, column: int, row: int) -> str:
+    """MGRS name of the 100 km square that starts at column * 100 km, row * 100 km; the band is that of its centre."""
+    zone = epsg_of(canvas) % 100
+    _, (latitude,) = transform(str(canvas.crs), "EPSG:4326", [column * 1e5 + 5e4], [row * 1e5 + 5e4])
     band = _BANDS[min(max(int((latitude + 80) // 8), 0), 19)]
     letter = _COLUMNS[zone % 3][column - 1]
     return f"{zone:02d}{band}{letter}{_ROWS[(row + (5 if zone % 2 == 0 else 0)) % 20]}"

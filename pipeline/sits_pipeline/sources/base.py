@@ -15,7 +15,7 @@ from sits_pipeline.values import AuditSample, JsonObject, Raster, Scene
 __all__ = ["SceneSource", "SearchResult", "SourceError", "UnusableItem"]
 
 
-class SourceError(Exception):
+class SourceError(ValueError):
     """A source that cannot be used at all: a missing folder, a broken catalogue, an address that does not answer."""
 
 

@@ -29,9 +29,9 @@ from sits_pipeline.sources.web import Answer, fetch
 
 __all__ = ["CachedFile", "RangeCache", "open_cached"]
 
-BLOCK = 256 * 1024
-"""Bytes a block: half a source block of a COG, so that little is fetched in vain."""
-MAX_REQUEST = 64 * BLOCK
+BLOCK = 64 * 1024
+"""Bytes a block: a sixth of a usual source block of a COG and more than its head, so that little is fetched in vain."""
+MAX_REQUEST = 256 * BLOCK
 MAX_GAP = 2
 """Blocks that are fetched in vain rather than asking twice."""
 

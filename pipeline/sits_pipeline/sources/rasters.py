@@ -32,7 +32,6 @@ GDAL_OPTIONS: Mapping[str, Any] = {
     # One request for neighbouring blocks, and enough of the head of a COG to hold its directories.
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
-    "CPL_VSIL_CURL_USE_HEAD": "NO",
     "GDAL_HTTP_CONNECTTIMEOUT": 30,
     "GDAL_HTTP_TIMEOUT": 120,
     "GDAL_HTTP_MAX_RETRY": 3,

@@ -16,7 +16,8 @@ from sits_pipeline.sources.base import SearchResult, UnusableItem
 from sits_pipeline.sources.cache import open_cached
 from sits_pipeline.sources.catalogue import FoundItem, read_items
 from sits_pipeline.sources.items import footprint_of, scene_from_item, sensed_of
-from sits_pipeline.sources.rasters import Opener, read_scene, sample_scene
+from sits_pipeline.sources.rasters import read_scene, sample_scene
+from sits_pipeline.sources.remote import Opener
 from sits_pipeline.values import AuditSample, JsonObject, Raster, Scene
 
 __all__ = ["StacSource", "in_season"]

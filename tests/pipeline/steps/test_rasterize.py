@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -220,17 +218,10 @@ def test_bad_input_is_named():
         rasterize_finer(parcels_of(ALL), GRID, factor=3, rule=AREA, known=None)
 
 
-@pytest.fixture(scope="module")
-def data() -> Path:
-    if "SITS_DATA" not in os.environ:
-        pytest.skip("set SITS_DATA to the folder of real scenes and parcels to run this test")
-    return Path(os.environ["SITS_DATA"])
-
-
-def test_the_eolearn_raster_is_reproduced_bit_for_bit_by_the_centre_rule(data):
-    polygons = gpd.read_file(data / "eolearn/TestEOPatch/vector_timeless/LULC.gpkg")
-    expected = np.load(data / "eolearn/TestEOPatch/mask_timeless/LULC.npy")[..., 0]
-    transform = json.loads((data / "expected.json").read_text())["eolearn"]["transform"]
+def test_the_eolearn_raster_is_reproduced_bit_for_bit_by_the_centre_rule(sits_data):
+    polygons = gpd.read_file(sits_data / "eolearn/TestEOPatch/vector_timeless/LULC.gpkg")
+    expected = np.load(sits_data / "eolearn/TestEOPatch/mask_timeless/LULC.npy")[..., 0]
+    transform = json.loads((sits_data / "expected.json").read_text())["eolearn"]["transform"]
     grid = GeoBox(expected.shape, Affine(*transform[:6]), "EPSG:32633")
     parcels = parcels_of(*polygons.geometry, crop=tuple(polygons.LULC_ID), epsg=32633)
     labels = rasterize(parcels, grid, rule=CENTER, known=shapely.box(*grid.boundingbox.bbox))
@@ -238,9 +229,9 @@ def test_the_eolearn_raster_is_reproduced_bit_for_bit_by_the_centre_rule(data):
 
 
 @pytest.fixture(scope="module")
-def t31tej(data) -> tuple[Parcels, GeoBox, dict[str, int], dict]:
-    expected = json.loads((data / "expected.json").read_text())["t31tej"]
-    fields = gpd.read_file(data / "t31tej/parcels/france_data_2018.shp").to_crs(32631)
+def t31tej(sits_data) -> tuple[Parcels, GeoBox, dict[str, int], dict]:
+    expected = json.loads((sits_data / "expected.json").read_text())["t31tej"]
+    fields = gpd.read_file(sits_data / "t31tej/parcels/france_data_2018.shp").to_crs(32631)
     crop = tuple(expected["nomenclature"][name] for name in fields.EC_hcat_n)
     grid = GeoBox(tuple(expected["shape_rows_cols"]), Affine(*expected["transform"][:6]), "EPSG:32631")
     return parcels_of(*fields.geometry, crop=crop), grid, expected["nomenclature"], expected

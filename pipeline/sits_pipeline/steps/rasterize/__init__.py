@@ -20,9 +20,10 @@ from sits_pipeline.steps.rasterize.burn import burn
 from sits_pipeline.steps.rasterize.conflict import conflicts
 from sits_pipeline.steps.rasterize.coverage import Shares, pixel_shares
 from sits_pipeline.steps.rasterize.distance import boundary_distance
+from sits_pipeline.steps.rasterize.free import half_free
 from sits_pipeline.steps.rasterize.known import centres_inside
 from sits_pipeline.steps.rasterize.lattice import Lattice, lattice_of
-from sits_pipeline.steps.rasterize.winners import Best, best_parcels, half_free
+from sits_pipeline.steps.rasterize.winners import Best, best_parcels
 from sits_pipeline.values import Labels, Parcels
 
 __all__ = ["FinerLabels", "rasterize", "rasterize_finer"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -46,7 +46,7 @@ def _tiles(lattice: Lattice) -> Iterator[Lattice]:
         yield dataclasses.replace(lattice, row=row - _MARGIN, column=column - _MARGIN, height=side, width=side)
 
 
-def _burn_tile(numbered: list[tuple[object, int]], tile: Lattice, *, all_touched: bool) -> NDArray[np.int32]:
+def _burn_tile(numbered: Sequence[tuple[object, int]], tile: Lattice, *, all_touched: bool) -> NDArray[np.int32]:
     from rasterio.features import rasterize
 
     west, _, _, north = tile.bounds

@@ -1,19 +1,17 @@
-"""The best parcel of each pixel under the rule `area`, and what is left for the background."""
+"""The best parcel of each pixel and, under the rule `area`, its winner."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from sits_pipeline.steps.rasterize.coverage import WHOLE, Shares
 from sits_pipeline.steps.rasterize.lattice import Lattice
 
-__all__ = ["Best", "best_parcels", "half_free"]
+__all__ = ["Best", "best_parcels"]
 
-_HALF = WHOLE // 2
 _LOW = (1 << 32) - 1
 
 
@@ -41,53 +39,3 @@ def best_parcels(shares: Shares, lattice: Lattice) -> Best:
     # One number to maximize: the share, then the smaller position.
     np.maximum.at(best, shares.pixel, (shares.share << 32) | (_LOW - shares.parcel))
     return Best(share=best >> 32, parcel=np.where(best > 0, _LOW - (best & _LOW), -1))
-
-
-def half_free(
-    shares: Shares,
-    geometry: NDArray[np.object_],
-    lattice: Lattice,
-    wanted: NDArray[np.bool_],
-) -> NDArray[np.bool_]:
-    """Whether at least half of a pixel is free of parcels, (pixel,); only where `wanted`, False elsewhere.
-
-    The shares of parcels that do not overlap in a pixel are summed up; where they do, the area of their union counts.
-    """
-    covered = np.bincount(shares.pixel, shares.share, lattice.n_pixels)
-    doubtful = np.flatnonzero((wanted & (covered > _HALF))[shares.pixel])
-    free: NDArray[np.bool_] = wanted & (covered <= _HALF)
-    doubtful = doubtful[np.argsort(shares.pixel[doubtful], kind="stable")]
-    pixel, parcel = shares.pixel[doubtful], shares.parcel[doubtful]
-    overlapping = np.isin(pixel, _pixels_with_overlap(pixel, parcel, geometry))
-    if overlapping.any():
-        pixel, parcel = pixel[overlapping], parcel[overlapping]
-        groups, starts = np.unique(pixel, return_index=True)
-        parts = shapely.intersection(geometry[parcel], _squares(pixel, lattice))
-        union = np.array([shapely.union_all(group).area for group in np.split(parts, starts[1:])])
-        free[groups] = np.rint(union / (lattice.step_x * lattice.step_y) * WHOLE) <= _HALF
-    return free
-
-
-def _pixels_with_overlap(
-    pixel: NDArray[np.intp], parcel: NDArray[np.intp], geometry: NDArray[np.object_]
-) -> NDArray[np.intp]:
-    """Pixels, out of pairs sorted by pixel, that hold two parcels whose insides meet anywhere."""
-    found = []
-    for step in range(1, int(np.bincount(np.unique(pixel, return_inverse=True)[1]).max(initial=1))):
-        first = np.flatnonzero(pixel[step:] == pixel[:-step])
-        pair = np.stack([parcel[first], parcel[first + step]])
-        once, inverse = np.unique(pair[0] * len(geometry) + pair[1], return_inverse=True)
-        a, b = np.divmod(once, len(geometry))
-        overlaps = shapely.relate_pattern(geometry[a], geometry[b], "T********")
-        found.append(pixel[first[overlaps[inverse]]])
-    return np.concatenate([np.empty(0, np.intp), *found])
-
-
-def _squares(pixel: NDArray[np.intp], lattice: Lattice) -> NDArray[np.object_]:
-    row, column = np.divmod(pixel, lattice.width)
-    west = lattice.anchor_x + (lattice.column + column) * lattice.step_x
-    east = lattice.anchor_x + (lattice.column + column + 1) * lattice.step_x
-    north = lattice.anchor_y - (lattice.row + row) * lattice.step_y
-    south = lattice.anchor_y - (lattice.row + row + 1) * lattice.step_y
-    boxes: NDArray[np.object_] = shapely.box(west, south, east, north)
-    return boxes

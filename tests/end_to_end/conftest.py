@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.end_to_end.building import Dataset, build_region
+
+from sits_catalog.loading import load_region
+from sits_catalog.region import LabelRule, Region
+
+
+@pytest.fixture(scope="session")
+def expected(sits_data: Path) -> dict[str, Any]:
+    """Reference numbers of the real data, computed without this project."""
+    return dict(json.loads((sits_data / "expected.json").read_text()))
+
+
+@pytest.fixture(scope="session")
+def t31tej(sits_data: Path) -> Region:
+    """Southern France in 2018: SAFE products of the real archive, parcels of the real declarations."""
+    folder = sits_data / "t31tej"
+    return load_region(
+        str(Path(__file__).with_name("t31tej-2018.yaml")),
+        source_path=str(folder),
+        parcels=str(folder / "parcels" / "france_data_2018.shp"),
+    )
+
+
+@pytest.fixture(scope="session")
+def t31tej_area(t31tej: Region, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return build_region(t31tej, tmp_path_factory.mktemp("area"))
+
+
+@pytest.fixture(scope="session")
+def t31tej_center(t31tej: Region, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    rule = replace(t31tej.labels, rule="center")
+    return build_region(t31tej.replace(labels=rule), tmp_path_factory.mktemp("center"))
+
+
+@pytest.fixture(scope="session")
+def t31tej_all_touched(t31tej: Region, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    rule = LabelRule(rule="all_touched")
+    return build_region(t31tej.replace(labels=rule), tmp_path_factory.mktemp("all-touched"))

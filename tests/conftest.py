@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.synthetic import Synthetic
 
 # Machines that run the tests differ in speed; a slow example is no failure.
 settings.register_profile("sits", deadline=None)
@@ -18,3 +22,11 @@ def sits_data() -> Path:
     if not folder:
         pytest.skip("SITS_DATA names no folder of real data; this test needs one")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
+    """A small finished dataset that tests only read."""
+    from tests.synthetic import make_dataset  # heavy libraries, for the tests that need them
+
+    return make_dataset(tmp_path_factory.mktemp("synthetic") / "tiny")

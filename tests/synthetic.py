@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import VERSION
-from sits_catalog.region import Imagery, Place, Region, Season, SplitRule
 from sits_catalog.parcel_source import ParcelSource
+from sits_catalog.region import Imagery, Place, Region, Season, SplitRule
 from sits_catalog.stac import StoredFile, cube_item
 from sits_catalog.taxonomy import CropClass, Taxonomy
 from sits_pipeline.describe import cube_facts
@@ -212,7 +212,9 @@ def _refusals(box: GeoBox) -> tuple[Refusal, ...]:
     day = date(2022, 1, 1)
     return (
         Refusal(scene=_scene(90, day, box), status="superseded", reason="a newer copy is used: S2A_other"),
-        Refusal(scene=_scene(91, day, box), status="failed", reason="pixels contradict a firm rule", verdict=_verdict()),
+        Refusal(
+            scene=_scene(91, day, box), status="failed", reason="pixels contradict a firm rule", verdict=_verdict()
+        ),
     )
 
 

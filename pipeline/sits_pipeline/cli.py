@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -173,3 +174,70 @@ def verify(dataset: _Dataset, json_: _Json = False, debug: _Debug = False) -> No
         return FAILED
 
     guarded(work, debug=debug)
+
+
+class Layer(StrEnum):
+    """What a preview shows."""
+
+    RGB = "rgb"
+    NDVI = "ndvi"
+    LABELS = "labels"
+
+
+@_cube_app.command()
+def preview(
+    dataset: _Dataset,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("preview.png"),
+    layer: Annotated[Layer, typer.Option(help="What to show.")] = Layer.RGB,
+    day: Annotated[str | None, typer.Option(help="A date of the cube, 2018-06-27; default: the clearest.")] = None,
+    size: Annotated[int, typer.Option(min=16, help="Longest side in pixels.")] = 1024,
+    debug: _Debug = False,
+) -> None:
+    """Draw one date, its NDVI or the crop classes into a PNG."""
+
+    def work() -> int:
+        from sits_pipeline.folder import Folder
+        from sits_pipeline.preview import render_preview
+
+        image, text = render_preview(Folder(dataset), layer.value, day=_day(day), max_px=size)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(image)
+        print(f"{out}: {text}")
+        return DONE
+
+    guarded(work, debug=debug)
+
+
+_export_app = typer.Typer(**_OPTIONS, help="Write parts of a cube in other formats.")
+_cube_app.add_typer(_export_app, name="export")
+
+
+@_export_app.command()
+def cog(
+    dataset: _Dataset,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    array: Annotated[list[str] | None, typer.Option(help="Arrays to write, such as crop_type; repeatable.")] = None,
+    day: Annotated[list[str] | None, typer.Option(help="Dates to write; repeatable; default: all.")] = None,
+    debug: _Debug = False,
+) -> None:
+    """Write arrays as cloud-optimised GeoTIFFs: one file a date, one for each label array."""
+
+    def work() -> int:
+        from sits_pipeline.export import export_cog
+        from sits_pipeline.folder import Folder
+
+        days = None if day is None else [chosen for text in day if (chosen := _day(text)) is not None]
+        for path in export_cog(Folder(dataset), out, arrays=array or ["reflectance"], days=days):
+            print(path)
+        return DONE
+
+    guarded(work, debug=debug)
+
+
+def _day(text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"a day is written 2018-06-27; got {text!r}") from None

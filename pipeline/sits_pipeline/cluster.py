@@ -25,6 +25,7 @@ from sits_pipeline.config import BuildConfig
 __all__ = ["Cluster", "open_cluster"]
 
 _BACK_OFF_S = (1.0, 5.0, 20.0)
+_CONNECT_S = 15.0
 _log = logging.getLogger(__name__)
 
 
@@ -112,12 +113,18 @@ def _local(processes: bool, slots: int) -> LocalCluster:
         # Workers inside of this process need no address that others can reach. Left to itself, distributed asks by
         # which of this machine's addresses 8.8.8.8 is reached, and warns where there is no network.
         inproc.global_manager._ip = inproc.global_manager._ip or "127.0.0.1"
-    return LocalCluster(processes=processes, dashboard_address=None, silence_logs=logging.ERROR, **shape)
+    # Without a dashboard a scheduler still serves HTTP: on a free port of this machine alone, not on 8787 of all of its
+    # addresses, where a second build would find it taken.
+    http = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    # A task's error comes to us with the future; distributed would print it with its traceback as well.
+    return LocalCluster(
+        processes=processes, dashboard_address=None, scheduler_kwargs=http, silence_logs=logging.CRITICAL, **shape
+    )
 
 
 def _connect(address: str) -> Client:
     try:
-        return Client(address, timeout="15s", set_as_default=False)
+        return Client(address, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise OSError(
             f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler` and give its address, "

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+import numpy as np
 import shapely
 from pyproj import Transformer
 
@@ -87,7 +88,9 @@ def _lonlat_outline(plan: ZonePlan) -> shapely.Geometry:
     """The cube's extent in lon/lat, edges densified to 5 km, counter-clockwise."""
     extent = shapely.box(*plan.zone.geobox.boundingbox.bbox)
     transformer = Transformer.from_crs(plan.zone.epsg, 4326, always_xy=True)
-    outline = shapely.transform(shapely.segmentize(extent, 5000.0), transformer.transform, interleaved=False)
+    outline = shapely.transform(
+        shapely.segmentize(extent, 5000.0), lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
+    )
     return shapely.orient_polygons(shapely.set_precision(outline, 1e-7))
 
 
@@ -114,6 +117,6 @@ def _lineage(region: Region, plan: ZonePlan) -> str:
     labels = f" Labels by the {region.labels.rule} rule." if region.parcels is not None else ""
     return (
         "Scenes grouped by solar day; BOA offset audited on the pixels of each item and removed once; "
-        f"20 m and 60 m bands brought to 10 m by {region.imagery.resampling}; one item a pixel and date, by cloud cover, "
-        f"baseline and id; nothing warped (EPSG:{plan.zone.epsg}).{labels}"
+        f"20 m and 60 m bands brought to 10 m by {region.imagery.resampling}; one item a pixel and date, by cloud "
+        f"cover, baseline and id; nothing warped (EPSG:{plan.zone.epsg}).{labels}"
     )

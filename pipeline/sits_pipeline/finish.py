@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +16,20 @@ from numpy.typing import NDArray
 
 from sits_catalog.loading import dump_region
 from sits_catalog.region import Region
+from sits_catalog.stac import StoredFile, cube_item
 from sits_catalog.taxonomy import Taxonomy
+from sits_pipeline.describe import cube_facts
 from sits_pipeline.folder import Folder
 from sits_pipeline.geoparquet import write_geo_table
 from sits_pipeline.journal import Journal, encode_line, read_journal
 from sits_pipeline.lineage import encode_sources, source_items
-from sits_pipeline.parcels import ParcelTable, write_parcels
+from sits_pipeline.parcels import ParcelTable, parcels_table
 from sits_pipeline.plan import ZonePlan
+from sits_pipeline.report import ReportFacts, render_report
 from sits_pipeline.sources.base import UnusableItem
 from sits_pipeline.steps.chips import chips_table, merge_chips
 from sits_pipeline.steps.statistics import merge, summarise
-from sits_pipeline.store import CUBE, update_attributes
+from sits_pipeline.store import CUBE, read_attributes, update_attributes
 from sits_pipeline.values import JsonObject
 from sits_pipeline.verify import files_line
 
@@ -90,18 +94,45 @@ def finish(
     """
     outcome = Outcome.of(plan, folder, cells, table, built=built)
     ordered = [cells[key] for key in sorted(cells)]
+    n_pixels = None if table is None else parcel_pixels(table, ordered)
+    split = None if table is None else _splits(plan, table)
     sums = merge(entry["bands"] for entry in ordered)
-    chips = merge_chips(ordered)
-    folder.write("chips.parquet", _parquet(chips_table(chips, plan.zone.geobox)))
-    if table is not None:
-        n_pixels, split = parcel_pixels(table, ordered), _splits(plan, table)
-        buffer = io.BytesIO()
-        write_parcels(buffer, table, n_pixels=n_pixels, split=split)
-        folder.write("parcels.parquet", buffer.getvalue())
-    sources = source_items(plan, unusable, outcome.failures)
-    folder.write("sources.parquet", encode_sources(sources))
-    folder.write("config.yaml", _config(region))
     changes: JsonObject = {"complete": outcome.complete, "statistics": summarise(plan.bands, sums) if sums else None}
+    attributes = {**(read_attributes(folder) or {}), **changes}
+    files = {
+        "chips.parquet": _parquet(chips_table(merge_chips(ordered), plan.zone.geobox)),
+        "sources.parquet": encode_sources(source_items(plan, unusable, outcome.failures)),
+        "config.yaml": _config(region),
+    }
+    if table is not None and n_pixels is not None and split is not None:
+        files["parcels.parquet"] = _parquet(parcels_table(table, n_pixels=n_pixels, split=split))
+    report = ReportFacts(
+        folder=folder,
+        region=region,
+        plan=plan,
+        cells=ordered,
+        attributes=attributes,
+        table=table,
+        n_pixels=n_pixels,
+        split=split,
+        taxonomy=taxonomy,
+        unusable=unusable,
+    )
+    files["report.html"] = render_report(report).encode()
+    stored = {name: StoredFile(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()}
+    item = cube_item(
+        cube_facts(
+            plan=plan,
+            region=region,
+            taxonomy=None if table is None else taxonomy,
+            cells=ordered,
+            attributes=attributes,
+            files=stored,
+        )
+    )
+    files["item.json"] = (json.dumps(item, indent=1, sort_keys=True) + "\n").encode()
+    for name, data in files.items():
+        folder.write(name, data)
     update_attributes(folder, changes)
     _merge_journal(folder, journal, ordered)
     return outcome

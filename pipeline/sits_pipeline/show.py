@@ -149,7 +149,7 @@ def dataset_in_words(facts: JsonObject) -> str:
         f"{cube['region']}: sits-cube {cube['version']}, {'complete' if cube['complete'] else 'INCOMPLETE'}"
         + (", simulated" if cube.get("simulated") else ""),
         f"  season   {season['start']} to {season['end']}, {len(days)} dates from {days[0]} to {days[-1]}",
-        f"  grid     {facts['crs']}, {facts['width']} x {facts['height']} px of 10 m, upper-left corner {facts['corner']}",
+        f"  grid     {facts['crs']}, {facts['width']} x {facts['height']} px of 10 m from {facts['corner']}",
         f"  bands    {' '.join(facts['bands'])}",
         f"  stored   shards of {facts['shard_px']} px, {cells['count']} cells of {cells['side']} px",
         f"  baseline {', '.join(cube['radiometry']['baselines'])}; the BOA offset is removed",

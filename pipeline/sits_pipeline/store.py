@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import zarr
@@ -343,13 +343,15 @@ def write_cell(folder: Folder, window: Window, blocks: Iterable[tuple[str, NDArr
 
 
 def _selection(array: zarr.Array[Any], path: str, window: Window, block: NDArray[Any]) -> tuple[slice, ...]:
-    """Where a block goes; checks that it is made of whole shards."""
+    """Where a block goes; checks that it covers the cell and is made of whole shards."""
     scale = _scale_of(path)
     shard = array.shards or array.chunks
     selection: list[slice] = [slice(None)] * (array.ndim - 2)
-    for axis, start in ((-2, window.row), (-1, window.column)):
+    for axis, start, size in ((-2, window.row, window.height), (-1, window.column, window.width)):
         first = start * scale[0] // scale[1]
-        last = first + block.shape[axis]
+        last = -(-(start + size) * scale[0] // scale[1])
+        if block.shape[axis] != last - first:
+            raise ValueError(f"a block of {path} must have the cell's {last - first} px; got {block.shape[axis]}")
         whole_end = last % shard[axis] == 0 or last == array.shape[axis]
         if first % shard[axis] or not whole_end:
             raise ValueError(
@@ -400,7 +402,7 @@ def read_layout(folder: Folder) -> CubeLayout:
         sensing_times=tuple(datetime.fromtimestamp(second, UTC) for second in seconds),
         has_labels="crop_type" in names,
         finer=tuple(factor for factor in (2, 4) if f"labels_x{factor}" in names),
-        classes=tuple(crop_type.get("classes", ())),
+        classes=tuple(cast(list[JsonObject], crop_type.get("classes", []))),
         attributes=attributes,
     )
 

@@ -119,7 +119,8 @@ def place_of(grid: GeoBox, folder: Path) -> Place:
     """The place whose cube has this grid: 20 m inside of it, since a straight line in degrees is bent in metres."""
     west, south, east, north = grid.boundingbox.bbox
     box = shapely.segmentize(shapely.box(west + 20, south + 20, east - 20, north - 20), 500.0)
-    transformer = Transformer.from_crs(EPSG, 4326, always_xy=True)
+    assert grid.crs is not None
+    transformer = Transformer.from_crs(grid.crs.epsg, 4326, always_xy=True)
     lonlat = shapely.transform(box, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1])))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"area-{west:.0f}-{north:.0f}-{east:.0f}-{south:.0f}.geojson"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from tests.pipeline.small_cube import LEFT, TOP, fill_blocks, random_blocks, small_layout
 
 from sits_catalog.cube import ARRAYS, inner_chunk
 from sits_pipeline.folder import Folder
@@ -31,7 +32,6 @@ from sits_pipeline.store import (
     write_cell,
 )
 from sits_pipeline.values import Window
-from tests.pipeline.small_cube import LEFT, TOP, fill_blocks, random_blocks, small_layout
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_a_cube_whose_creation_was_cut_short_counts_as_none(local: Folder) -> No
 
 def test_a_group_that_is_no_cube_is_refused(local: Folder) -> None:
     zarr.create_group(local.path / CUBE)
-    with pytest.raises(ValueError, match="is a Zarr group but no sits-cube; choose another --out"):
+    with pytest.raises(ValueError, match=r"is no sits-cube: its zarr\.json does not say so; choose another --out"):
         read_attributes(local)
 
 
@@ -314,10 +314,10 @@ def test_a_layout_is_read_back_as_it_was_written(folder: Folder) -> None:
 
 
 def test_what_is_written_in_cells_is_read_back(folder: Folder) -> None:
-    layout = small_layout((540, 1032), n_dates=3, finer=(2,))
+    layout = small_layout((516, 520), n_dates=3, finer=(2,))
     create_cube(folder, layout)
     write_all(folder, layout, 512)
-    for window in cells_of((540, 1032), 512):
+    for window in cells_of((516, 520), 512):
         for path, block in random_blocks(layout, window, 0).items():
             scale = {"overview": 1 / 8, "labels_x2": 2, "": 1}[path.rpartition("/")[0]]
             rows, columns = (int(start * scale) for start in (window.row, window.column))
@@ -350,9 +350,9 @@ def test_xarray_opens_the_cube_with_the_meaning_of_its_values(local: Folder) -> 
 
 
 def test_returned_sizes_and_hashes_are_those_of_the_stored_objects(folder: Folder) -> None:
-    layout = small_layout((540, 600), finer=(2,))
+    layout = small_layout((516, 520), finer=(2,))
     create_cube(folder, layout)
-    for window in cells_of((540, 600), 512):
+    for window in cells_of((516, 520), 512):
         written = write_cell(folder, window, random_blocks(layout, window, 1).items())
         assert list(written) == sorted(written)
         # One shard an array: the cell is one shard wide.
@@ -364,7 +364,7 @@ def test_returned_sizes_and_hashes_are_those_of_the_stored_objects(folder: Folde
 
 
 def test_the_stored_bytes_do_not_depend_on_cells_threads_or_store(tmp_path: Path, remote: Folder) -> None:
-    layout = small_layout((1030, 1032), finer=(2,))
+    layout = small_layout((516, 520), finer=(2,))
 
     def build(folder: Folder, side: int) -> dict[str, str]:
         create_cube(folder, layout)
@@ -374,9 +374,9 @@ def test_the_stored_bytes_do_not_depend_on_cells_threads_or_store(tmp_path: Path
 
     whole = Folder(str(tmp_path / "whole"))
     create_cube(whole, layout)
-    everything = Window(row=0, column=0, height=1030, width=1032)
+    everything = Window(row=0, column=0, height=516, width=520)
     blocks = {path: np.zeros(array_of(whole, path).shape, array_of(whole, path).dtype) for path in array_paths(layout)}
-    for window in cells_of((1030, 1032), 512):
+    for window in cells_of((516, 520), 512):
         for path, block in random_blocks(layout, window, 0).items():
             scale = {"overview": 1 / 8, "labels_x2": 2, "": 1}[path.rpartition("/")[0]]
             rows, columns = (int(start * scale) for start in (window.row, window.column))
@@ -391,7 +391,7 @@ def test_the_stored_bytes_do_not_depend_on_cells_threads_or_store(tmp_path: Path
 
 
 def test_cells_may_be_written_by_several_threads_at_once(local: Folder, tmp_path: Path) -> None:
-    layout = small_layout((1030, 1032))
+    layout = small_layout((516, 520))
     create_cube(local, layout)
     one_by_one = Folder(str(tmp_path / "one-by-one"))
     create_cube(one_by_one, layout)
@@ -399,14 +399,14 @@ def test_cells_may_be_written_by_several_threads_at_once(local: Folder, tmp_path
     with ThreadPoolExecutor(4) as pool:
         parts = pool.map(
             lambda window: write_cell(local, window, random_blocks(layout, window, 0).items()),
-            cells_of((1030, 1032), 512),
+            cells_of((516, 520), 512),
         )
         hashes = {key: shard.sha256 for part in parts for key, shard in part.items()}
     assert hashes == expected == shards_of(local)
 
 
 def test_a_shard_without_a_value_is_not_stored(folder: Folder) -> None:
-    layout = small_layout((540, 600), finer=(2,))
+    layout = small_layout((516, 520), finer=(2,))
     create_cube(folder, layout)
     window = Window(row=0, column=0, height=512, width=512)
     assert write_cell(folder, window, fill_blocks(layout, window).items()) == {}
@@ -414,9 +414,9 @@ def test_a_shard_without_a_value_is_not_stored(folder: Folder) -> None:
 
 
 def test_a_shard_that_is_written_again_without_a_value_is_removed(folder: Folder) -> None:
-    layout = small_layout((540, 600))
+    layout = small_layout((516, 520))
     create_cube(folder, layout)
-    window, other = list(cells_of((540, 600), 512))[:2]
+    window, other = list(cells_of((516, 520), 512))[:2]
     write_cell(folder, window, random_blocks(layout, window, 0).items())
     kept = write_cell(folder, other, random_blocks(layout, other, 0).items())
     assert write_cell(folder, window, fill_blocks(layout, window).items()) == {}
@@ -453,8 +453,10 @@ def test_a_block_that_is_not_made_of_whole_shards_is_refused(
 def test_a_block_of_another_size_than_the_cell_is_refused(local: Folder) -> None:
     create_cube(local, small_layout((1080, 1080)))
     window = Window(row=0, column=0, height=512, width=512)
-    with pytest.raises(ValueError, match="split"):
+    with pytest.raises(ValueError, match="a block of split must have the cell's 512 px; got 1024"):
         write_cell(local, window, [("split", np.ones((1024, 512), np.uint8))])
+    with pytest.raises(ValueError, match="a block of overview/quality must have the cell's 64 px; got 63"):
+        write_cell(local, window, [("overview/quality", np.ones((2, 64, 63), np.uint8))])
 
 
 def test_a_group_is_no_array(local: Folder) -> None:
@@ -492,11 +494,11 @@ def test_a_window_is_read_with_all_or_some_dates(local: Folder) -> None:
 
 
 def test_reading_shard_by_shard_visits_every_pixel_once(local: Folder) -> None:
-    layout = small_layout((540, 600))
+    layout = small_layout((516, 520))
     create_cube(local, layout)
     write_all(local, layout, 512)
-    whole = np.zeros((540, 600), np.uint32)
-    visits = np.zeros((540, 600), int)
+    whole = np.zeros((516, 520), np.uint32)
+    visits = np.zeros((516, 520), int)
     for window, values in read_shards(local, "parcel_id", dates=None):
         whole[window.rows, window.columns] = values
         visits[window.rows, window.columns] += 1
@@ -511,5 +513,7 @@ def test_an_array_that_is_not_there_is_named(local: Folder) -> None:
 
 
 def test_a_folder_without_a_cube_has_no_layout(local: Folder) -> None:
-    with pytest.raises(FileNotFoundError, match="no dataset in .*: it has no cube.zarr; give the folder that holds it"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no dataset in .*: it has no cube\.zarr; give the folder that holds it"
+    ):
         read_layout(local)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -84,8 +84,8 @@ def _date_row(acquisition: Acquisition, n_used: int, observed: float, clear: flo
     )
 
 
-def _joined(texts: Sequence[str] | object) -> str:
-    return ", ".join(sorted(set(texts)))  # type: ignore[call-overload]  # any iterable of text
+def _joined(texts: Iterable[str]) -> str:
+    return ", ".join(sorted(set(texts)))
 
 
 def _short_platform(platform: str) -> str:
@@ -141,7 +141,8 @@ def timeline(facts: ReportFacts, rows: Sequence[DateRow]) -> Timeline:
 
 
 def _months(start: date, end: date, width: float) -> list[tuple[float, str]]:
-    days, ticks = (end - start).days + 1, []
+    days = (end - start).days + 1
+    ticks: list[tuple[float, str]] = []
     month = start.replace(day=1)
     if month < start:
         month = (month + timedelta(days=32)).replace(day=1)

@@ -131,6 +131,7 @@ class LostParcel:
     source_key: str
     code: str
     crop: str
+    flags: str
     square_metres: float
 
 
@@ -177,6 +178,7 @@ def parcel_notes(facts: ReportFacts) -> ParcelNotes | None:
                 source_key=str(table.source_key[row]),
                 code=_text(table.source_code[row]),
                 crop="ignored" if table.parcels.crop_type[row] == IGNORE else _text(table.crop_name[row]),
+                flags=", ".join(str(flag.name).lower() for flag in Flag if int(table.flags[row]) & flag),
                 square_metres=float(area[row] * 1e4),
             )
             for row in lost[:_SHOWN].tolist()

@@ -8,7 +8,7 @@ from typing import Any
 from sits_pipeline.report.facts import ReportFacts
 from sits_pipeline.report.imagery import band_rows, date_rows, failure_rows, radiometry, timeline
 from sits_pipeline.report.labels import class_rows, parcel_notes, split_rows
-from sits_pipeline.report.pictures import label_map, previews, split_map
+from sits_pipeline.report.pictures import draw_parcels, label_map, previews, split_map
 from sits_pipeline.values import JsonObject
 
 __all__ = ["render_report"]
@@ -29,7 +29,7 @@ def render_report(facts: ReportFacts) -> str:
 
 
 def _context(facts: ReportFacts) -> dict[str, Any]:
-    dates = date_rows(facts)
+    dates, drawn = date_rows(facts), draw_parcels(facts)
     failures = failure_rows(facts)
     return {
         "region": facts.region,
@@ -44,10 +44,10 @@ def _context(facts: ReportFacts) -> dict[str, Any]:
         "classes": class_rows(facts),
         "class_pixels": facts.class_pixels,
         "n_pixels": facts.n_built_pixels,
-        "label_map": label_map(facts),
+        "label_map": label_map(facts, drawn),
         "splits": split_rows(facts),
         "split_plan": facts.plan.splits,
-        "split_map": split_map(facts),
+        "split_map": split_map(facts, drawn),
         "parcels": parcel_notes(facts),
         "radiometry": radiometry(facts),
         "failures": failures,
@@ -126,4 +126,5 @@ def _share(value: float) -> str:
 
 
 def _number(value: float | None, digits: int = 4) -> str:
-    return "—" if value is None else f"{value:.{digits}f}"
+    """A number with so many decimals and thin spaces between thousands; a dash for None."""
+    return "—" if value is None else f"{value:,.{digits}f}".replace(",", "\u202f")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from affine import Affine
@@ -14,7 +15,7 @@ from sits_pipeline.picture import colour_of, encode_png, limits_of, natural_band
 from sits_pipeline.report.facts import ReportFacts
 from sits_pipeline.store import read_overview
 
-__all__ = ["SPLIT_COLOURS", "Map", "Preview", "label_map", "previews", "split_map"]
+__all__ = ["SPLIT_COLOURS", "Map", "Preview", "draw_parcels", "label_map", "previews", "split_map"]
 
 SPLIT_COLOURS = {
     Split.TRAIN: "#0072b2",
@@ -79,7 +80,7 @@ def _dates_to_show(facts: ReportFacts) -> list[int]:
         return []
     parts = min(n, _N_PREVIEWS)
     starts = [part * n // parts for part in range(parts + 1)]
-    ranges = [range(first, last) for first, last in zip(starts, starts[1:], strict=False)]
+    ranges = [range(first, last) for first, last in pairwise(starts)]
     best = [max(dates, key=lambda i: (clear[i], observed[i], -i)) for dates in ranges]
     return [index for index in best if observed[index]]
 
@@ -87,9 +88,8 @@ def _dates_to_show(facts: ReportFacts) -> list[int]:
 # Maps
 
 
-def label_map(facts: ReportFacts) -> Map | None:
+def label_map(facts: ReportFacts, drawn: NDArray[np.int64] | None) -> Map | None:
     """Parcels in the colours of their classes, with thin outlines."""
-    drawn = _draw_parcels(facts)
     if drawn is None or facts.table is None:
         return None
     colours = {0: _PAPER, IGNORE: _IGNORED}
@@ -102,9 +102,8 @@ def label_map(facts: ReportFacts) -> Map | None:
     return _map(facts, pixels)
 
 
-def split_map(facts: ReportFacts) -> Map | None:
+def split_map(facts: ReportFacts, drawn: NDArray[np.int64] | None) -> Map | None:
     """Blocks tinted with the colour of their split, the parcels in it in full colour."""
-    drawn = _draw_parcels(facts)
     if drawn is None or facts.plan.splits is None or facts.split is None:
         return None
     full = np.array([colour_of(SPLIT_COLOURS[code]) for code in Split], np.float64)
@@ -130,7 +129,7 @@ def _scale(facts: ReportFacts) -> float:
     return float(max(longest / _MAP_PX, 1.0))
 
 
-def _draw_parcels(facts: ReportFacts) -> NDArray[np.int64] | None:
+def draw_parcels(facts: ReportFacts) -> NDArray[np.int64] | None:
     """Position in the table, from 1, of the parcel at each pixel of a map; 0 none."""
     from rasterio.features import rasterize
 

@@ -19,6 +19,7 @@ from sits_pipeline.simulate.atmosphere import make_sky, sun_angles
 from sits_pipeline.simulate.climates import Climate, load_climate
 from sits_pipeline.simulate.cogs import write_cog
 from sits_pipeline.simulate.declarations import declare, write_parcels
+from sits_pipeline.simulate.fields import generator
 from sits_pipeline.simulate.landscape import make_landscape
 from sits_pipeline.simulate.safe_products import write_safe
 from sits_pipeline.simulate.scenery import Scenery, make_scenery, render
@@ -125,9 +126,10 @@ def write_archive(
     if _is_complete(folder, parameters):
         return archive
     longitude = epsg_of(canvas) % 100 * 6.0 - 183.0
-    passes = plan_passes(season, dates, scene_tiles(canvas), weather, longitude=longitude, seed=seed)
+    root = _root_seed(canvas, climate, seed)
+    passes = plan_passes(season, dates, scene_tiles(canvas), weather, longitude=longitude, seed=root)
     _claim(folder)
-    job = _prepare(folder, extent, canvas, passes, weather, bands=tuple(bands), seed=seed, safe=safe)
+    job = _prepare(folder, extent, canvas, passes, weather, bands=tuple(bands), seed=root, safe=safe)
     items = _write_passes(job, passes, threads or os.cpu_count() or 1, progress)
     title = f"{climate}, {season.start} to {season.end}, seed {seed}"
     _write_json(folder / COLLECTION / "collection.json", collection_json(items, season, title=title, bands=bands))
@@ -145,6 +147,12 @@ def _check(bands: Sequence[str], seed: int) -> None:
         raise ValueError(f"bands must be distinct names out of {', '.join(BANDS)}; got {', '.join(bands) or 'none'}")
     if seed < 0:
         raise ValueError(f"a seed is 0 or more, got {seed}")
+
+
+def _root_seed(canvas: GeoBox, climate: str, seed: int) -> int:
+    """One seed for another place or climate would be the same land again: they are part of it."""
+    place = (epsg_of(canvas), *(round(value) for value in bounds_of(canvas)))
+    return int(generator(seed, climate, *place).integers(2**31))
 
 
 def _parameters(

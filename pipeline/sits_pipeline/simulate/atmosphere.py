@@ -104,8 +104,8 @@ def classify(ground: Ground, sky: Sky, *, elevation: float, rng: np.random.Gener
     fine = white_noise(rng, shape)
     edge = smooth_field(rng, shape, 5, octaves=2)
     scl = np.full(shape, Scl.NOT_VEGETATED, np.uint8)
-    scl[ground.green + 0.04 * fine > 0.3] = Scl.VEGETATION
-    scl[(np.abs(ground.green - 0.3) < 0.03) & (fine > 1.2)] = Scl.UNCLASSIFIED
+    scl[ground.green + 0.04 * fine > 0.4] = Scl.VEGETATION
+    scl[(np.abs(ground.green - 0.4) < 0.03) & (fine > 1.2)] = Scl.UNCLASSIFIED
     if elevation < 24:
         scl[(ground.dark > 0.6) & (fine > 0.2)] = Scl.DARK_AREA
     scl[ground.water + 0.06 * fine > 0.62] = Scl.WATER
@@ -120,7 +120,7 @@ def classify(ground: Ground, sky: Sky, *, elevation: float, rng: np.random.Gener
     if sky.cloud is not None:
         # The error is largest on the edge and nothing in clear sky or in the middle of a cloud.
         seen = sky.cloud + 0.28 * edge * 4 * sky.cloud * (1 - sky.cloud) + 0.02 * fine * (sky.cloud > 0)
-        scl[(seen > 0.2) & (seen <= 0.35) & (fine > 0)] = Scl.UNCLASSIFIED
+        scl[(seen > 0.1) & (seen <= 0.35) & (fine > -0.8)] = Scl.UNCLASSIFIED
         scl[seen > 0.35] = Scl.CLOUD_MEDIUM
         scl[seen > 0.7] = Scl.CLOUD_HIGH
     return scl

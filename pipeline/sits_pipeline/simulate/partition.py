@@ -18,7 +18,8 @@ Ring = NDArray[np.float64]
 def area_of(ring: Ring) -> float:
     """Area in square metres."""
     x, y = ring[:, 0], ring[:, 1]
-    return 0.5 * float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
+    open_ = x[:-1] * y[1:] - y[:-1] * x[1:]
+    return 0.5 * float(open_.sum() + x[-1] * y[0] - y[-1] * x[0])
 
 
 def cut_by_size(

@@ -20,7 +20,7 @@ from sits_pipeline.simulate.tiles import bounds_of, point_at
 __all__ = ["Pixels", "data_area", "make_pixels", "taken_out", "to_dn"]
 
 _SATURATED = 65535
-_HUGE = 1e6
+_HUGE = 1e8
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ What real archives do to people, and the number of dates from which on it occurs
 | 8 | a granule split in two |
 | 10 | a scene without any data |
 
-The baseline changes on 2022-01-25 where that day lies inside the season, else after a third of the passes, as if part
+The passes whose flags lie are clear; in a region of less than a kilometre or two, in winter, there may still be too few
+green pixels to tell. The baseline changes on 2022-01-25 where that day lies inside the season, else after a third of the passes, as if part
 of the archive had (not yet) been reprocessed: baselines, not dates, decide about the offset.
 """
 

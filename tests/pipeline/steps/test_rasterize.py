@@ -142,6 +142,15 @@ def test_parcels_that_overlap_cover_their_common_ground_once():
     assert labels.crop_type[0, 0] == IGNORE
 
 
+@pytest.mark.parametrize("widths", [[(0, 5)], [(0, 3), (3, 5)], [(0, 3), (2, 5)], [(0, 4), (1, 4), (2, 5)]])
+def test_exactly_half_a_pixel_free_is_background(widths):
+    demanding = LabelRule(min_coverage=0.9)
+    labels = draw(*(box(west, 20, east, 30) for west, east in widths), rule=demanding)
+    assert labels.crop_type[0, 0] == 0
+    more = draw(*(box(west, 20, east + 0.001, 30) for west, east in widths), rule=demanding)
+    assert more.crop_type[0, 0] == IGNORE
+
+
 def test_conflict_tells_same_class_different_classes_and_twice_covered_apart():
     left, right = box(0, 20, 4, 30), box(6, 20, 9, 30)
     assert draw(left, right, crop=(5, 5)).conflict[0, 0] == 1

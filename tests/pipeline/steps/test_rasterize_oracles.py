@@ -118,6 +118,24 @@ def test_coverage_winner_class_and_conflict_agree_with_intersections_by_shapely(
     check_against_shapely(labels, geometry, grid, known)
 
 
+metres = st.integers(0, 19)
+small_triangles = st.lists(st.tuples(metres, metres), min_size=3, max_size=3, unique=True).map(shapely.Polygon)
+crowds = st.lists(small_triangles, min_size=3, max_size=9).map(
+    lambda found: [place(g) for g in found if shapely.area(g) > 0.1]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(geometry=crowds, min_coverage=st.sampled_from([0.5, 0.9]))
+def test_ground_that_several_parcels_share_is_counted_once(geometry, min_coverage):
+    grid = GeoBox((2, 2), GRIDS[10.0].affine, "EPSG:32631")
+    rule, known = LabelRule(min_coverage=min_coverage), place(shapely.box(-100, -100, 100, 100))
+    labels = rasterize(parcels_of(geometry), grid, rule=rule, known=known)
+    union = shapely.area(shapely.intersection(squares(grid), shapely.union_all(geometry))) / 100
+    sure = (labels.parcel_id == 0) & (np.abs(union - 0.5) > 1e-6)
+    assert_array_equal(labels.crop_type[sure], np.where(union < 0.5, 0, IGNORE)[sure])
+
+
 def check_against_shapely(labels: Labels, geometry, grid: GeoBox, known: shapely.Geometry) -> None:
     shares = shares_by_shapely(geometry, grid)
     parcels = parcels_of(geometry)

@@ -51,7 +51,7 @@ def half_free(
     pixels = np.unique(meetings.pixel)
     free[pixels] = surely[pixels]
     open_ = pixels[(~surely & (covered - twice <= _HALF))[pixels]]
-    free[open_] = [_union(pixel, shares, geometry, lattice) <= _HALF for pixel in open_.tolist()]
+    free[open_] = _unions(open_, shares, geometry, lattice) <= _HALF
     return free
 
 
@@ -86,11 +86,21 @@ def _common_ground(meetings: _Meetings, geometry: NDArray[np.object_], lattice: 
     return Shares(pixel=pixel, parcel=number, share=share)
 
 
-def _union(pixel: int, shares: Shares, geometry: NDArray[np.object_], lattice: Lattice) -> int:
-    """Share of one pixel that any parcel covers."""
-    row, column = divmod(pixel, lattice.width)
-    west, east = lattice.edge_x(lattice.column + column), lattice.edge_x(lattice.column + column + 1)
-    north, south = lattice.edge_y(lattice.row + row), lattice.edge_y(lattice.row + row + 1)
-    parcels = geometry[shares.parcel[shares.pixel == pixel]]
-    union = shapely.union_all(shapely.intersection(parcels, shapely.box(west, south, east, north)))
-    return round(union.area / (lattice.step_x * lattice.step_y) * WHOLE)
+def _unions(
+    pixels: NDArray[np.intp], shares: Shares, geometry: NDArray[np.object_], lattice: Lattice
+) -> NDArray[np.float64]:
+    """Share of each of these pixels, ascending, that any parcel covers."""
+    if not pixels.size:
+        return np.empty(0)
+    chosen = np.flatnonzero(np.isin(shares.pixel, pixels))
+    chosen = chosen[np.lexsort((shares.parcel[chosen], shares.pixel[chosen]))]
+    pixel = shares.pixel[chosen]
+    row, column = np.divmod(pixel, lattice.width)
+    west = lattice.anchor_x + (lattice.column + column) * lattice.step_x
+    east = lattice.anchor_x + (lattice.column + column + 1) * lattice.step_x
+    north = lattice.anchor_y - (lattice.row + row) * lattice.step_y
+    south = lattice.anchor_y - (lattice.row + row + 1) * lattice.step_y
+    parts = shapely.intersection(geometry[shares.parcel[chosen]], shapely.box(west, south, east, north))
+    groups = np.split(parts, np.flatnonzero(np.diff(pixel)) + 1)
+    area = np.array([shapely.union_all(group).area for group in groups])
+    return np.rint(area / (lattice.step_x * lattice.step_y) * WHOLE)

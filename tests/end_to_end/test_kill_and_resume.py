@@ -1,0 +1,355 @@
+"""A build that is killed, taken up, doubled or damaged: promises 5 and 6 of the cube, on real processes and files."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.end_to_end.archives import (
+    Ended,
+    SmallArchive,
+    build_arguments,
+    build_here,
+    cells_in_journal,
+    command,
+    journal_lines,
+    kill,
+    leftovers,
+    promised,
+    run,
+    run_here,
+    stamps,
+    start,
+    wait_for,
+    write_small_archive,
+)
+
+Stamps = dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A build that nobody has killed."""
+
+    dataset: Path
+    promised: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
+    return write_small_archive(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    out = tmp_path_factory.mktemp("undisturbed")
+    ended = build_here(archive, out)
+    assert ended.code == 0, ended.stderr
+    assert ended.outcome["built"] == 9
+    return Undisturbed(out / "small", promised(out / "small"))
+
+
+@pytest.fixture
+def dataset(undisturbed: Undisturbed, tmp_path: Path) -> Path:
+    """A copy of the finished dataset, for tests that damage it."""
+    return Path(shutil.copytree(undisturbed.dataset, tmp_path / "out" / "small"))
+
+
+def assert_as_undisturbed(dataset: Path, undisturbed: Undisturbed) -> None:
+    assert promised(dataset) == undisturbed.promised
+    assert leftovers(dataset.parent) == []
+    assert sorted(p.name for p in dataset.iterdir()) == sorted(p.name for p in undisturbed.dataset.iterdir())
+    assert timeless(dataset) == timeless(undisturbed.dataset)
+    assert run_here("sits-cube", "verify", dataset).code == 0
+
+
+def timeless(dataset: Path) -> list[str]:
+    """Lines of the journal but the last, without their times."""
+    lines = [line for line in journal_lines(dataset) if line["kind"] != "files"]
+    return [json.dumps({key: value for key, value in line.items() if key != "seconds"}) for line in lines]
+
+
+def shards_in_journal(dataset: Path) -> Stamps:
+    """Stamps of the shards of cells that are finished."""
+    there = stamps(dataset)
+    names = {f"cube.zarr/{key}" for cell in cells_in_journal(dataset).values() for key in cell["shards"]}
+    return {name: there[name] for name in names}
+
+
+# Instants
+
+
+def after_seconds(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
+def after_more_cells(dataset: Path, more: int) -> Callable[[], bool]:
+    before = len(cells_in_journal(dataset))
+    return lambda: len(cells_in_journal(dataset)) >= before + more
+
+
+def after_written(path: Path) -> Callable[[], bool]:
+    def stamp() -> int:
+        return path.stat().st_mtime_ns if path.exists() else 0
+
+    before = stamp()
+    return lambda: stamp() != before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_build_killed_ten_times_ends_as_one_never_killed(
+    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    dataset, rng = tmp_path / "out" / "small", random.Random(2)
+    arguments = command("sits-build", *build_arguments(archive, tmp_path / "out"))
+    finishing = rng.sample(["chips.parquet", "parcels.parquet", "sources.parquet", "config.yaml"], 2)
+    instants: list[Callable[[], Callable[[], bool]]] = [
+        lambda: after_seconds(rng.uniform(0.0, 4.0)),
+        lambda: after_written(dataset / "cube.zarr" / "zarr.json"),
+        lambda: after_more_cells(dataset, 1),
+        lambda: after_seconds(rng.uniform(0.0, 4.0)),
+        lambda: after_more_cells(dataset, 1),
+        lambda: after_more_cells(dataset, 2),
+        lambda: after_written(dataset / finishing[0]),
+        lambda: after_written(dataset / finishing[1]),
+        lambda: after_written(dataset / "cube.zarr" / "zarr.json"),
+        lambda: after_written(dataset / "journal.jsonl"),
+    ]
+    finished: Stamps = {}
+    for number, instant in enumerate(instants):
+        come = instant()
+        process = start(arguments)
+        wait_for(lambda come=come, process=process: come() or process.poll() is not None)
+        # A little later, where nothing that could be seen has just been done.
+        time.sleep(rng.uniform(0.0, 0.3) if number < 6 else rng.uniform(0.0, 0.02))
+        assert kill(process), f"the build had ended before its kill number {number}"
+        now = stamps(dataset)
+        assert {name: now.get(name) for name in finished} == finished, "a finished cell was written again"
+        finished = shards_in_journal(dataset) if dataset.exists() else {}
+    ended = run("sits-build", *build_arguments(archive, tmp_path / "out"))
+    assert ended.returncode == 0, ended.stderr
+    now = stamps(dataset)
+    assert {name: now[name] for name in finished} == finished
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+@pytest.mark.slow
+def test_no_worker_process_outlives_a_killed_build(
+    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "out" / "small"
+    process = start(command("sits-build", *build_arguments(archive, tmp_path / "out", "--kind", "processes")))
+    wait_for(lambda: len(cells_in_journal(dataset)) >= 1 or process.poll() is not None)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    assert kill(process)
+    gone, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
+    assert len(gone) == len(workers)
+    ended = build_here(archive, tmp_path / "out")
+    assert ended.code == 0
+    assert ended.outcome["built"] < 9
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_second_build_of_the_same_datasets_refuses_while_the_first_goes_on(
+    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "out" / "small"
+    first = start(command("sits-build", *build_arguments(archive, tmp_path / "out")))
+    wait_for(lambda: len(cells_in_journal(dataset)) >= 1 or first.poll() is not None)
+    second = build_here(archive, tmp_path / "out")
+    assert first.poll() is None
+    assert second.code == 2
+    assert "another build is writing" in second.stderr
+    assert first.wait(120) == 0
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+# States that a kill leaves for an instant only
+
+
+@pytest.mark.slow
+def test_segments_that_a_kill_left_beside_the_merged_journal_are_merged_again(
+    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+) -> None:
+    lines = (dataset / "journal.jsonl").read_text().splitlines(keepends=True)
+    (dataset / "journal").mkdir()
+    (dataset / "journal" / "000002.jsonl").write_text("".join(lines[1:-1]))
+    before = stamps(dataset)
+    assert run_here("sits-cube", "verify", dataset).code == 3
+    ended = build_here(archive, dataset.parent)
+    assert (ended.code, ended.outcome["built"]) == (0, 0)
+    assert stamps(dataset) == before
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_cube_whose_creation_was_cut_short_is_created_again(
+    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    cube = tmp_path / "out" / "small" / "cube.zarr"
+    (cube / "B99").mkdir(parents=True)
+    (cube / "B99" / "zarr.json").write_text("{")
+    (cube / "zarr.0123.partial").write_text("")
+    root = {"zarr_format": 3, "node_type": "group", "attributes": {"sits_cube": {"creating": True}}}
+    (cube / "zarr.json").write_text(json.dumps(root))
+    ended = build_here(archive, tmp_path / "out")
+    assert (ended.code, ended.outcome["built"]) == (0, 9)
+    assert_as_undisturbed(cube.parent, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_torn_journal_line_costs_its_cell_and_leftovers_go(
+    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+) -> None:
+    lines = (dataset / "journal.jsonl").read_text().splitlines(keepends=True)
+    (dataset / "journal.jsonl").unlink()
+    (dataset / "journal").mkdir()
+    (dataset / "journal" / "000001.jsonl").write_text(lines[0])
+    (dataset / "journal" / "000002.jsonl").write_text("".join(lines[1:5]) + lines[5][:100])
+    (dataset / "journal" / "000003.jsonl").write_text("")
+    shard = next(iter(stamps(dataset)))
+    for partial in (f"{shard}.ab.partial", "chips.parquet.cd.partial", "cube.zarr/zarr.ef.partial"):
+        (dataset / partial).write_text("half of it")
+    finished = shards_in_journal(dataset)
+    ended = build_here(archive, dataset.parent)
+    assert (ended.code, ended.outcome["built"]) == (0, 5)
+    assert {name: stamps(dataset)[name] for name in finished} == finished
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_journal_that_outlived_its_cube_is_not_believed(
+    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+) -> None:
+    shutil.rmtree(dataset / "cube.zarr")
+    ended = build_here(archive, dataset.parent)
+    assert (ended.code, ended.outcome["built"]) == (0, 9)
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_finished_build_does_nothing_again(archive: SmallArchive, dataset: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
+    ended = build_here(archive, dataset.parent)
+    assert (ended.code, ended.outcome["complete"], ended.outcome["built"]) == (0, True, 0)
+    assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == before
+
+
+# Verify
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0x10
+    path.write_bytes(data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cube.zarr/reflectance/c/0/0/1/1",
+        "cube.zarr/quality/c/0/2/0",
+        "cube.zarr/crop_type/c/0/1",
+        "cube.zarr/overview/reflectance/c/0/0/0/0",
+        "cube.zarr/x/c/0",
+        "cube.zarr/zarr.json",
+        "cube.zarr/reflectance/zarr.json",
+        "cube.zarr/overview/zarr.json",
+        "parcels.parquet",
+        "chips.parquet",
+        "sources.parquet",
+        "config.yaml",
+        "journal.jsonl",
+        "item.json",
+        "report.html",
+    ],
+)
+def test_verify_names_a_file_of_which_one_byte_is_flipped(dataset: Path, name: str) -> None:
+    path, rng = dataset / name, random.Random(name)
+    if not path.exists():
+        pytest.skip(f"this version writes no {name}")
+    for position in {0, *(rng.randrange(path.stat().st_size) for _ in range(4)), path.stat().st_size - 1}:
+        flip(path, position)
+        ended = run_here("sits-cube", "verify", dataset)
+        assert ended.code == 1, f"byte {position}"
+        assert ended.stdout.startswith(f"{name}: ") or f"\n{name}: " in ended.stdout
+        flip(path, position)
+    assert run_here("sits-cube", "verify", dataset).code == 0
+
+
+@pytest.mark.slow
+def test_verify_names_a_missing_shard_and_the_build_restores_it(
+    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+) -> None:
+    shard = "cube.zarr/reflectance/c/0/0/1/2"
+    (dataset / shard).unlink()
+    ended = run_here("sits-cube", "verify", dataset, "--json")
+    assert ended.code == 1
+    assert [finding["file"] for finding in json.loads(ended.stdout)] == [shard]
+    again = build_here(archive, dataset.parent)
+    assert (again.code, again.outcome["built"]) == (0, 1)
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chips.parquet", "parcels.parquet", "sources.parquet"])
+def test_a_table_that_is_missing_is_named_and_written_again(
+    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path, name: str
+) -> None:
+    (dataset / name).unlink()
+    ended = run_here("sits-cube", "verify", dataset)
+    assert ended.code == 1
+    assert ended.stdout.startswith(f"{name}: ")
+    before = stamps(dataset)
+    again: Ended = build_here(archive, dataset.parent)
+    assert (again.code, again.outcome["built"]) == (0, 0)
+    assert stamps(dataset) == before
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+@pytest.mark.slow
+def test_verify_names_a_file_that_does_not_belong_to_the_dataset(dataset: Path) -> None:
+    (dataset / "cube.zarr" / "reflectance" / "c" / "0" / "0" / "9").mkdir()
+    (dataset / "cube.zarr" / "reflectance" / "c" / "0" / "0" / "9" / "9").write_bytes(b"x")
+    ended = run_here("sits-cube", "verify", dataset)
+    assert ended.code == 1
+    assert "cube.zarr/reflectance/c/0/0/9/9" in ended.stdout
+
+
+@pytest.mark.slow
+def test_verify_names_a_cube_that_another_version_wrote(dataset: Path) -> None:
+    path = dataset / "cube.zarr" / "zarr.json"
+    path.write_text(path.read_text().replace('"version": "1.0"', '"version": "0.9"'))
+    ended = run_here("sits-cube", "verify", dataset)
+    assert ended.code == 1
+    assert "0.9" in ended.stdout
+
+
+@pytest.mark.slow
+def test_verify_names_a_journal_of_another_state_of_the_cube(
+    undisturbed: Undisturbed, archive: SmallArchive, dataset: Path, tmp_path: Path
+) -> None:
+    """The journal of a build that could not read a scene, put beside the complete cube."""
+    asset = archive.asset("31TEJ", "2023-05-20", "B04")
+    hidden = asset.rename(asset.with_suffix(".away"))
+    try:
+        assert build_here(archive, tmp_path / "other").code == 3
+    finally:
+        hidden.rename(asset)
+    shutil.copy(tmp_path / "other" / "small" / "journal.jsonl", dataset / "journal.jsonl")
+    ended = run_here("sits-cube", "verify", dataset)
+    assert ended.code == 1
+    assert "journal" in ended.stdout

@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from sits_pipeline import cluster as module
+from sits_pipeline.cluster import Cluster, open_cluster
+from sits_pipeline.config import BuildConfig
+
+
+class CellError(Exception):
+    """An error of a task, as a step might raise it."""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Cluster]:
+    """Two threads of this process."""
+    with open_cluster(BuildConfig(workers=2, memory_gb=1), cell_bytes=1000, n_cells=100) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BACK_OFF_S", (0.0,))
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+KNOWN: dict[str, Callable[[int], int]] = {}
+
+
+def shared(function: Callable[[int], int]) -> Callable[[int], int]:
+    """A task that sees the variables of its test.
+
+    distributed pickles what it is given, even on its way into its own process: such a task travels as a name.
+    """
+    name = str(len(KNOWN))
+    KNOWN[name] = function
+    return partial(call, name)
+
+
+def call(name: str, number: int) -> int:
+    return KNOWN[name](number)
+
+
+# Results
+
+
+def test_every_task_gives_its_result(pair: Cluster) -> None:
+    assert sorted(pair.run(square, range(30), retries=0)) == [n * n for n in range(30)]
+
+
+def test_without_tasks_there_are_no_results(pair: Cluster) -> None:
+    assert list(pair.run(square, [], retries=0)) == []
+
+
+def test_results_come_when_they_are_done(pair: Cluster) -> None:
+    first_may_end = threading.Event()
+
+    @shared
+    def task(number: int) -> int:
+        if number == 0:
+            first_may_end.wait(30)
+        return number
+
+    results = pair.run(task, range(3), retries=0)
+    assert next(results) == 1
+    assert next(results) == 2
+    first_may_end.set()
+    assert list(results) == [0]
+
+
+def test_no_more_tasks_are_asked_for_than_there_are_slots_and_one_to_follow(pair: Cluster) -> None:
+    taken = received = most = 0
+
+    def tasks() -> Iterator[int]:
+        nonlocal taken, most
+        for number in range(40):
+            taken += 1
+            most = max(most, taken - received)
+            yield number
+
+    for _ in pair.run(square, tasks(), retries=0):
+        received += 1
+    assert received == taken == 40
+    assert pair.slots == 2
+    assert most == pair.slots + 1
+
+
+def test_no_more_tasks_run_at_once_than_there_are_slots(pair: Cluster) -> None:
+    lock = threading.Lock()
+    running = most = 0
+
+    @shared
+    def task(number: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        return number
+
+    list(pair.run(task, range(12), retries=0))
+    assert most == 2
+
+
+# Errors
+
+
+def test_a_task_that_fails_is_tried_again_after_a_pause(
+    pair: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_BACK_OFF_S", (0.05, 0.2))
+    started: list[float] = []
+
+    @shared
+    def task(number: int) -> int:
+        if number == 3:
+            started.append(time.monotonic())
+            if len(started) < 4:
+                raise CellError("the disk is full")
+        return number
+
+    with caplog.at_level(logging.WARNING, logger="sits_pipeline"):
+        assert sorted(pair.run(task, range(6), retries=3)) == list(range(6))
+    pauses = [after - before for before, after in itertools.pairwise(started)]
+    # The last pause is used again where there are more tries than pauses.
+    assert all(pause >= least for pause, least in zip(pauses, (0.05, 0.2, 0.2), strict=True))
+    assert [r.getMessage() for r in caplog.records if r.name == "sits_pipeline.cluster"] == [
+        "a cell failed and is tried again: the disk is full"
+    ] * 3
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_the_last_error_is_raised_as_it_is(pair: Cluster) -> None:
+    tries = []
+
+    @shared
+    def task(number: int) -> int:
+        tries.append(number)
+        raise CellError("the disk is full", number, len(tries))
+
+    with pytest.raises(CellError) as error:
+        list(pair.run(task, [7], retries=2))
+    assert error.value.args == ("the disk is full", 7, 3)
+    assert tries == [7, 7, 7]
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_after_an_error_no_new_task_is_started(pair: Cluster) -> None:
+    taken = []
+
+    def tasks() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    @shared
+    def task(number: int) -> int:
+        if number == 1:
+            raise CellError
+        return number
+
+    with pytest.raises(CellError):
+        list(pair.run(task, tasks(), retries=0))
+    assert len(taken) <= 10
+    # The cluster is still of use.
+    assert list(pair.run(square, [2], retries=0)) == [4]
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_other_results_arrive_while_a_task_is_tried_again(pair: Cluster) -> None:
+    failed = set()
+
+    @shared
+    def task(number: int) -> int:
+        if number % 2 and number not in failed:
+            failed.add(number)
+            raise CellError
+        return number
+
+    assert sorted(pair.run(task, range(20), retries=1)) == list(range(20))
+
+
+def test_an_error_among_the_tasks_themselves_is_raised(pair: Cluster) -> None:
+    def tasks() -> Iterator[int]:
+        yield 1
+        raise CellError("no such parcel")
+
+    with pytest.raises(CellError, match="no such parcel"):
+        list(pair.run(square, tasks(), retries=3))
+
+
+# Slots
+
+
+@pytest.mark.parametrize(
+    ("workers", "memory_gb", "cell_bytes", "n_cells", "slots", "threads"),
+    [
+        (4, 10.0, 1e9, 100, 4, 1),
+        # 2.5 GB hold two cells of 1 GB.
+        (4, 2.5, 1e9, 100, 2, 2),
+        # A single cell gets all threads.
+        (4, 10.0, 1e9, 1, 1, 4),
+        (1, 10.0, 1e9, 100, 1, 1),
+    ],
+)
+def test_slots_are_bounded_by_cores_by_memory_and_by_cells(
+    workers: int, memory_gb: float, cell_bytes: float, n_cells: int, slots: int, threads: int
+) -> None:
+    config = BuildConfig(workers=workers, memory_gb=memory_gb)
+    with open_cluster(config, cell_bytes=int(cell_bytes), n_cells=n_cells) as cluster:
+        assert (cluster.slots, cluster.threads_a_cell) == (slots, threads)
+
+
+def test_a_cell_that_does_not_fit_into_memory_is_refused() -> None:
+    config = BuildConfig(memory_gb=1.5)
+    sentence = (
+        r"one cell needs 2\.0 GB of memory, 1\.5 GB may be used; "
+        r"choose smaller cells with --cell, or allow more with --memory"
+    )
+    with pytest.raises(MemoryError, match=sentence), open_cluster(config, cell_bytes=2 * 10**9, n_cells=1):
+        pass
+
+
+def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CONNECT_S", 0.5)
+    address = f"tcp://127.0.0.1:{free_port()}"
+    config = BuildConfig(scheduler=address)
+    sentence = rf"no Dask scheduler answers at {address} \(.*\); start one with `dask scheduler` and give its address"
+    with pytest.raises(OSError, match=sentence), open_cluster(config, cell_bytes=1, n_cells=1):
+        pass
+
+
+@pytest.mark.parametrize("address", ["nonsense://x:1", "tcp://"])
+def test_an_address_that_is_none_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CONNECT_S", 0.5)
+    config = BuildConfig(scheduler=address)
+    with (
+        pytest.raises(OSError, match=f"no Dask scheduler answers at {address}"),
+        open_cluster(config, cell_bytes=1, n_cells=1),
+    ):
+        pass
+
+
+# Processes
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(log: Path, *command: str) -> Iterator[None]:
+    """A Dask command as a process of its own."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dask", *command], stdout=output, stderr=subprocess.STDOUT, cwd=log.parent
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def scheduler(folder: Path) -> Iterator[str]:
+    port = free_port()
+    with running(folder / "scheduler.log", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"):
+        yield f"tcp://127.0.0.1:{port}"
+
+
+@contextmanager
+def worker(folder: Path, address: str, *, memory: str) -> Iterator[None]:
+    options = ["--host", "127.0.0.1", "--no-dashboard", "--nthreads", "2", "--memory-limit", memory]
+    with running(folder / "worker.log", "worker", address, *options):
+        with Client(address, set_as_default=False, timeout="60s") as client:
+            client.wait_for_workers(1, timeout=60)
+        yield
+
+
+@pytest.mark.slow
+def test_a_running_scheduler_and_its_workers_compute_the_cells(tmp_path: Path) -> None:
+    with scheduler(tmp_path) as address, worker(tmp_path, address, memory="1GB"):
+        config = BuildConfig(scheduler=address)
+        with open_cluster(config, cell_bytes=10**8, n_cells=50) as cluster:
+            # Two threads; 1 GB would hold ten cells.
+            assert cluster.slots == 2
+            assert sorted(cluster.run(math.factorial, range(50), retries=0)) == [math.factorial(n) for n in range(50)]
+            with pytest.raises(ValueError, match="not defined for negative values"):
+                list(cluster.run(math.factorial, [-1], retries=0))
+        with open_cluster(config, cell_bytes=6 * 10**8, n_cells=50) as cluster:
+            assert cluster.slots == 1
+        sentence = r"one cell needs 2\.0 GB of memory, the largest worker has 1\.0 GB; choose smaller cells"
+        with pytest.raises(MemoryError, match=sentence), open_cluster(config, cell_bytes=2 * 10**9, n_cells=1):
+            pass
+
+
+@pytest.mark.slow
+def test_a_worker_without_a_memory_limit_counts_its_threads(tmp_path: Path) -> None:
+    with (
+        scheduler(tmp_path) as address,
+        worker(tmp_path, address, memory="0"),
+        open_cluster(BuildConfig(scheduler=address), cell_bytes=10**15, n_cells=50) as cluster,
+    ):
+        assert cluster.slots == 2
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_workers_is_named(tmp_path: Path) -> None:
+    with (
+        scheduler(tmp_path) as address,
+        pytest.raises(OSError, match="the Dask scheduler has no workers; start some with `dask worker ADDRESS`"),
+        open_cluster(BuildConfig(scheduler=address), cell_bytes=1, n_cells=1),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_processes_of_this_machine_compute_the_cells() -> None:
+    config = BuildConfig(kind="processes", workers=2, memory_gb=1)
+    with open_cluster(config, cell_bytes=10**8, n_cells=50) as cluster:
+        assert cluster.slots == 2
+        assert sorted(cluster.run(math.isqrt, range(50), retries=0)) == [math.isqrt(n) for n in range(50)]

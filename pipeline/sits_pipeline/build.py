@@ -27,7 +27,7 @@ from sits_pipeline.plan.lattice import project
 from sits_pipeline.prepare import Listener, Prepared, Zoned
 from sits_pipeline.steps.chips import ChipFrame, place_chips, select_chips
 from sits_pipeline.store import CUBE, CubeLayout, create_cube, read_attributes
-from sits_pipeline.values import JsonObject
+from sits_pipeline.values import JsonObject, Scene, Verdict
 
 __all__ = ["build"]
 
@@ -252,12 +252,17 @@ def _parcel_chips(zoned: Zoned) -> tuple[ChipFrame, ...]:
     return place_chips(zoned.table.parcels, zone.geobox, split_of=split_of)
 
 
+def _visit(position: int, scene: Scene, verdict: Verdict) -> Visit:
+    """What a cell needs to know of a scene; its item stays here."""
+    return Visit(source_index=position, scene=replace(scene, item={}), offset=verdict.applied, reason=verdict.reason)
+
+
 class _Visits:
     """Finds the scenes near a cell, day by day."""
 
     def __init__(self, plan: ZonePlan) -> None:
         self._all = [
-            (index, Visit(source_index=position, scene=replace(scene, item={}), offset=verdict.applied))
+            (index, _visit(position, scene, verdict))
             for index, acquisition in enumerate(plan.acquisitions)
             for position, (scene, verdict) in enumerate(zip(acquisition.scenes, acquisition.verdicts, strict=True))
         ]

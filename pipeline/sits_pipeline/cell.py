@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from typing import Any, Literal
@@ -55,6 +55,8 @@ class Visit:
     scene: Scene
     offset: int | None
     """BOA offset to add, in DN; None: unknown, the scene counts as unread."""
+    reason: str
+    """What its audit found; why the offset is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,11 +179,11 @@ def _layers(task: CellTask, day: Day, failures: dict[int, tuple[ReadFailure, ...
     """The day's layers, each read when it is asked for; failures are noted."""
     pad = 1 if task.resampling == "bilinear" else 0
     for visit in day.visits:
+        raster = task.source.read(visit.scene, task.geobox, task.bands, pad=pad)
         if visit.offset is None:
-            failure = ReadFailure(item=visit.scene.id, band="*", error="its BOA offset could not be audited")
-            raster = Raster(bands={}, failures=(failure,))
-        else:
-            raster = task.source.read(visit.scene, task.geobox, task.bands, pad=pad)
+            # Read all the same: its SCL says which pixels are unread, and the band behind it may be named.
+            failure = ReadFailure(item=visit.scene.id, band="*", error=visit.reason)
+            raster = replace(raster, failures=(failure, *raster.failures))
         failures[visit.source_index] = raster.failures
         yield _layer_of(raster, visit, task)
 

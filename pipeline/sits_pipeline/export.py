@@ -162,6 +162,7 @@ def _to_cog(plain: Path, target: _Target) -> None:
             blocksize=_BLOCK,
             overview_resampling=_OVERVIEWS.get(target.array, "NEAREST"),
             bigtiff="IF_SAFER",
+            num_threads="ALL_CPUS",
         )
         partial.replace(target.path)
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -193,11 +193,10 @@ def _acquisitions(region: Region, zone: Zone, source: SceneSource, listener: Lis
 
 def _audit(source: SceneSource, scene: Scene) -> Verdict:
     try:
-        sample = source.sample(scene)
-    except OSError:
-        # The cells that need this scene will name the file; the verdict says that nothing could be audited.
-        sample = None
-    return audit_offset(scene, sample)
+        return audit_offset(scene, source.sample(scene))
+    except OSError as error:
+        verdict = audit_offset(scene, None)
+        return replace(verdict, reason=f"{verdict.reason} ({error})")
 
 
 def _no_scenes(region: Region, zone: Zone, found: SearchResult, grouping: Grouping) -> str:

@@ -113,6 +113,7 @@ def _completeness(attributes: JsonObject, entries: Iterable[JsonObject]) -> Iter
         yield Finding(
             MERGED,
             f"the cube is not complete: {unread} cells have sources that could not be read; build again to fill them",
+            incomplete=True,
         )
 
 

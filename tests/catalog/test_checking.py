@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.synthetic import Synthetic
 
-from sits_catalog.cube import check
+from sits_catalog.cube import ARRAYS, check
 
 JsonObject = dict[str, Any]
 _ROOT = "cube.zarr/zarr.json"
@@ -20,8 +20,12 @@ _ROOT = "cube.zarr/zarr.json"
 
 @pytest.fixture
 def dataset(synthetic: Synthetic, tmp_path: Path) -> Path:
-    """A copy that a test may break."""
-    return Path(shutil.copytree(synthetic.folder.path, tmp_path / "tiny"))
+    """A copy that a test may break, without pixels: nothing here reads any."""
+    return Path(shutil.copytree(synthetic.folder.path, tmp_path / "tiny", ignore=pixels_of))
+
+
+def pixels_of(folder: str, names: list[str]) -> list[str]:
+    return ["c"] if "c" in names and Path(folder).name in ARRAYS else []
 
 
 def edit(path: Path, change: Callable[[JsonObject], None]) -> None:
@@ -35,9 +39,7 @@ def test_a_dataset_as_the_writers_make_it_has_no_finding(synthetic: Synthetic) -
 
 
 def test_it_reads_no_pixel(dataset: Path) -> None:
-    for path in (dataset / "cube.zarr").rglob("c/0/0*"):
-        if path.is_dir() or "/c/0/" in str(path):
-            shutil.rmtree(path, ignore_errors=True)
+    assert not list((dataset / "cube.zarr/reflectance").glob("c/**/*"))
     assert check(dataset) == []
 
 
@@ -84,7 +86,7 @@ NODES: list[tuple[str, Callable[[JsonObject], None], str]] = [
     ("reflectance", lambda n: n.update(fill_value=1), "fill_value should be 0, got 1"),
     ("quality", lambda n: n.update(dimension_names=["time", "x", "y"]), "dimension_names should be"),
     ("scl", lambda n: n["shape"].__setitem__(0, 9), "shape should be [4, 540, 576]"),
-    ("coverage", lambda n: n["chunk_grid"]["configuration"].update(chunk_shape=[64, 64]), "a shard should be [512, 512]"),
+    ("coverage", lambda n: n["chunk_grid"]["configuration"].update(chunk_shape=[64, 64]), "a shard should be"),
     ("conflict", lambda n: n["codecs"][0]["configuration"].update(chunk_shape=[32, 32]), "an inner chunk should be"),
     ("split", lambda n: n.update(codecs=[{"name": "bytes"}]), "codecs should be sharding_indexed alone"),
     ("parcel_id", lambda n: _codecs(n)[1]["configuration"].update(shuffle="shuffle"), "blosc with zstd and bitshuffle"),
@@ -101,9 +103,9 @@ NODES: list[tuple[str, Callable[[JsonObject], None], str]] = [
     ("overview/reflectance", lambda n: n["shape"].__setitem__(2, 67), "shape should be [4, 4, 68, 72]"),
     ("labels_x2/crop_type", lambda n: n["shape"].__setitem__(0, 540), "shape should be [1080, 1152]"),
     ("labels_x2", lambda n: n["attributes"]["spatial:transform"].__setitem__(0, 10.0), "spatial:transform should be"),
-    ("time", lambda n: n["attributes"].update(units="days since 2000-01-01"), "units should be 'days since 1970-01-01'"),
+    ("time", lambda n: n["attributes"].update(units="days since 2000-01-01"), "should be 'days since 1970"),
     ("x", lambda n: n.update(data_type="float32"), "data_type should be 'float64'"),
-    ("spatial_ref", lambda n: n["attributes"].update(GeoTransform="525005 10 0 5393995 0 -10"), "GeoTransform should be"),
+    ("spatial_ref", lambda n: n["attributes"].update(GeoTransform="525005 10 0 0 0 -10"), "GeoTransform should be"),
     ("spatial_ref", lambda n: n["attributes"].update(crs_wkt="", spatial_ref=""), "should be that of EPSG:32631"),
     ("band", lambda n: n.update(shape=[3]), "shape should be [4], got [3]"),
     ("quality", lambda n: n.pop("codecs"), "cannot be understood (KeyError"),

@@ -40,7 +40,10 @@ FACTS = CubeFacts(
         ClassCount(index=1, name="maize", n_pixels=7000),
     ),
     finer=(2,),
-    files={"parcels.parquet": StoredFile(size=7, sha256="ab" * 32)},
+    files={
+        "parcels.parquet": StoredFile(size=7, sha256="ab" * 32),
+        "config.yaml": StoredFile(size=8, sha256="cd" * 32),
+    },
     source_links=(("S2A_1", "https://example.com/1.json"), ("S2A_2", "/home/me/2.json")),
     n_source_items=2,
     software={"sits-cubes": "0.1.0"},

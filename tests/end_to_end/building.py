@@ -19,11 +19,13 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from sits_catalog.region import Imagery, Place, Region
+from sits_catalog.parcel_source import ParcelSource
+from sits_catalog.region import Imagery, Place, Region, Season, SplitRule
 from sits_pipeline.build import build
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.folder import Folder
 from sits_pipeline.prepare import prepare
+from sits_pipeline.simulate import write_archive
 from sits_pipeline.verify import verify
 
 EPSG = 32631
@@ -128,6 +130,27 @@ def place_of(grid: GeoBox, folder: Path) -> Place:
     feature = {"type": "Feature", "properties": {}, "geometry": geometry}
     path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     return Place(file=str(path))
+
+
+def simulated_land(
+    folder: Path, grid: GeoBox, *, bands: tuple[str, ...], dates: int, seed: int, safe: bool = False
+) -> Region:
+    """A region of simulated scenes, which are written to `folder`, as a static catalogue with parcels beside it."""
+    season = Season(start=date(2021, 10, 1), end=date(2022, 9, 30))
+    archive = write_archive(
+        folder / "archive", grid, season, climate="temperate", dates=dates, seed=seed, bands=bands, safe=safe
+    )
+    return Region(
+        id="land",
+        season=season,
+        place=place_of(grid, folder),
+        imagery=Imagery(source="stac", path=str(archive.catalog), bands=bands),
+        parcels=ParcelSource(
+            path=str(archive.parcels), id="id", code="crop_code", name="crop_name", labelled_area="region"
+        ),
+        taxonomy="demo-crops",
+        splits=SplitRule(block_m=640),
+    )
 
 
 def with_imagery(region: Region, **changes: Any) -> Region:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.end_to_end.building import Dataset, build_region
+from tests.end_to_end.building import Dataset, build_region, extent, simulated_land
 
 from sits_catalog.loading import load_region
 from sits_catalog.region import LabelRule, Region
@@ -44,3 +44,10 @@ def t31tej_center(t31tej: Region, tmp_path_factory: pytest.TempPathFactory) -> D
 def t31tej_all_touched(t31tej: Region, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     rule = LabelRule(rule="all_touched")
     return build_region(t31tej.replace(labels=rule), tmp_path_factory.mktemp("all-touched"))
+
+
+@pytest.fixture(scope="session")
+def land(tmp_path_factory: pytest.TempPathFactory) -> Region:
+    """Simulated farmland of 1080 x 600 px in two tiles, eight dates: as wide as two of the largest cells."""
+    folder = tmp_path_factory.mktemp("land")
+    return simulated_land(folder, extent(width=1080, height=600), bands=("B02", "B04", "B8A", "B09"), dates=8, seed=3)

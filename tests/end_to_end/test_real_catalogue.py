@@ -1,7 +1,7 @@
 """Two tiles of Earth Search, as they were served: overlapping, half a pixel out of phase, with metadata that are wrong.
 
-The files hold pixels of 120 m, so that a cube's pixel lies in the middle of one source pixel of each tile or on the
-edge of none: what a tile says about it is found with rasterio alone.
+The files hold pixels of 120 m whose edges are edges of the cube's pixels: what a tile says about a pixel of the cube is
+what its file holds at that pixel's centre, found with rasterio alone.
 """
 
 from __future__ import annotations

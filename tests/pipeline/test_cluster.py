@@ -286,26 +286,32 @@ def running(log: Path, *command: str) -> Iterator[None]:
             process.wait()
 
 
-@contextmanager
-def scheduler(folder: Path) -> Iterator[str]:
-    port = free_port()
-    with running(folder / "scheduler.log", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"):
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running scheduler."""
+    port = str(free_port())
+    log = tmp_path_factory.mktemp("dask") / "scheduler.log"
+    with running(log, "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"):
         yield f"tcp://127.0.0.1:{port}"
 
 
 @contextmanager
 def worker(folder: Path, address: str, *, memory: str) -> Iterator[None]:
+    """A running worker of two threads, known to the scheduler."""
     options = ["--host", "127.0.0.1", "--no-dashboard", "--nthreads", "2", "--memory-limit", memory]
     with running(folder / "worker.log", "worker", address, *options):
-        with Client(address, set_as_default=False, timeout="60s") as client:
+        with Client(address, set_as_default=False, timeout=60) as client:
             client.wait_for_workers(1, timeout=60)
         yield
 
 
 @pytest.mark.slow
-def test_a_running_scheduler_and_its_workers_compute_the_cells(tmp_path: Path) -> None:
-    with scheduler(tmp_path) as address, worker(tmp_path, address, memory="1GB"):
-        config = BuildConfig(scheduler=address)
+def test_a_running_scheduler_and_its_workers_compute_the_cells(address: str, tmp_path: Path) -> None:
+    config = BuildConfig(scheduler=address)
+    nobody = "the Dask scheduler has no workers; start some with `dask worker ADDRESS`"
+    with pytest.raises(OSError, match=nobody), open_cluster(config, cell_bytes=1, n_cells=1):
+        pass
+    with worker(tmp_path, address, memory="1GB"):
         with open_cluster(config, cell_bytes=10**8, n_cells=50) as cluster:
             # Two threads; 1 GB would hold ten cells.
             assert cluster.slots == 2
@@ -320,23 +326,12 @@ def test_a_running_scheduler_and_its_workers_compute_the_cells(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_worker_without_a_memory_limit_counts_its_threads(tmp_path: Path) -> None:
+def test_a_worker_without_a_memory_limit_counts_its_threads(address: str, tmp_path: Path) -> None:
     with (
-        scheduler(tmp_path) as address,
         worker(tmp_path, address, memory="0"),
         open_cluster(BuildConfig(scheduler=address), cell_bytes=10**15, n_cells=50) as cluster,
     ):
         assert cluster.slots == 2
-
-
-@pytest.mark.slow
-def test_a_scheduler_without_workers_is_named(tmp_path: Path) -> None:
-    with (
-        scheduler(tmp_path) as address,
-        pytest.raises(OSError, match="the Dask scheduler has no workers; start some with `dask worker ADDRESS`"),
-        open_cluster(BuildConfig(scheduler=address), cell_bytes=1, n_cells=1),
-    ):
-        pass
 
 
 @pytest.mark.slow
@@ -345,3 +340,23 @@ def test_processes_of_this_machine_compute_the_cells() -> None:
     with open_cluster(config, cell_bytes=10**8, n_cells=50) as cluster:
         assert cluster.slots == 2
         assert sorted(cluster.run(math.isqrt, range(50), retries=0)) == [math.isqrt(n) for n in range(50)]
+
+
+FAILING = """
+import math
+from sits_pipeline.cluster import open_cluster
+from sits_pipeline.config import BuildConfig
+
+with open_cluster(BuildConfig(workers=1, memory_gb=1), cell_bytes=1, n_cells=1) as cluster:
+    try:
+        list(cluster.run(math.sqrt, [-1.0], retries=0))
+    except ValueError as error:
+        print("caught:", error)
+"""
+
+
+@pytest.mark.slow
+def test_a_failing_task_prints_nothing_of_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.startswith("caught:")
+    assert done.stderr == ""

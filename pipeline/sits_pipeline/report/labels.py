@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 
 from sits_catalog.cube import IGNORE, PIXEL_M, Split
 from sits_pipeline.parcels import Flag
@@ -167,7 +168,9 @@ def parcel_notes(facts: ReportFacts) -> ParcelNotes | None:
     if table is None or facts.n_pixels is None:
         return None
     # A parcel beside the cube cannot win a pixel of it.
-    lost = np.flatnonzero((facts.n_pixels == 0) & _inside(facts))
+    none = np.flatnonzero(facts.n_pixels == 0)
+    cube = shapely.box(*facts.plan.zone.geobox.boundingbox.bbox)
+    lost = none[shapely.intersects(table.parcels.geometry[none], cube)]
     area = table.area_ha
     return ParcelNotes(
         total=len(table),
@@ -193,19 +196,6 @@ def parcel_notes(facts: ReportFacts) -> ParcelNotes | None:
         dropped=tuple((row.row, row.reason) for row in table.dropped[:_SHOWN]),
         notes=table.notes,
     )
-
-
-def _inside(facts: ReportFacts) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Parcels whose bounds meet the cube."""
-    import shapely
-
-    assert facts.table is not None
-    west, south, east, north = facts.plan.zone.geobox.boundingbox.bbox
-    bounds = shapely.bounds(facts.table.parcels.geometry).reshape(-1, 4)
-    inside: np.ndarray[tuple[int], np.dtype[np.bool_]] = (
-        (bounds[:, 0] < east) & (bounds[:, 2] > west) & (bounds[:, 1] < north) & (bounds[:, 3] > south)
-    )
-    return inside
 
 
 def _text(value: object) -> str:

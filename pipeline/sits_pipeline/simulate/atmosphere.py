@@ -65,7 +65,7 @@ def make_sky(one: Pass, shape: tuple[int, int], *, latitude: float, seed: int) -
         cirrus = np.float32(one.cirrus) * np.clip(0.5 * veil - 0.1, 0, 1)
     if one.snow > 0:
         drifts = smooth_field(generator(seed, "snow", one.index), shape, 0.3 * extent_px, octaves=6)
-        snow = _ramp(drifts, one.snow, 0.5)
+        snow = _ramp(drifts, one.snow, 0.3)
     haze = np.float32(one.haze) * (
         1 + 0.25 * smooth_field(generator(seed, "haze", one.index), shape, extent_px, octaves=2)
     )
@@ -102,16 +102,16 @@ def classify(ground: Ground, sky: Sky, *, elevation: float, rng: np.random.Gener
     """
     shape = ground.green.shape
     fine = white_noise(rng, shape)
-    edge = smooth_field(rng, shape, 5, octaves=2)
+    edge = np.clip(smooth_field(rng, shape, 5, octaves=2), -1.5, 1.5)
     scl = np.full(shape, Scl.NOT_VEGETATED, np.uint8)
-    scl[ground.green + 0.04 * fine > 0.4] = Scl.VEGETATION
-    scl[(np.abs(ground.green - 0.4) < 0.03) & (fine > 1.2)] = Scl.UNCLASSIFIED
+    scl[ground.green + 0.04 * fine > 0.5] = Scl.VEGETATION
+    scl[(np.abs(ground.green - 0.5) < 0.03) & (fine > 1.2)] = Scl.UNCLASSIFIED
     if elevation < 24:
         scl[(ground.dark > 0.6) & (fine > 0.2)] = Scl.DARK_AREA
     scl[ground.water + 0.06 * fine > 0.62] = Scl.WATER
     scl[(ground.bright > 0.8) & (fine > 0.8)] = Scl.CLOUD_MEDIUM
     if sky.snow is not None:
-        scl[sky.snow + 0.05 * fine > 0.5] = Scl.SNOW_OR_ICE
+        scl[sky.snow + 0.03 * fine > 0.15] = Scl.SNOW_OR_ICE
     if sky.shadow is not None:
         wrong = 0.28 * edge * 4 * sky.shadow * (1 - sky.shadow)
         scl[sky.shadow + wrong > 0.55] = Scl.CLOUD_SHADOW
@@ -119,8 +119,8 @@ def classify(ground: Ground, sky: Sky, *, elevation: float, rng: np.random.Gener
         scl[sky.cirrus + 0.05 * edge > 0.3] = Scl.THIN_CIRRUS
     if sky.cloud is not None:
         # The error is largest on the edge and nothing in clear sky or in the middle of a cloud.
-        seen = sky.cloud + 0.28 * edge * 4 * sky.cloud * (1 - sky.cloud) + 0.02 * fine * (sky.cloud > 0)
-        scl[(seen > 0.1) & (seen <= 0.35) & (fine > -0.8)] = Scl.UNCLASSIFIED
+        seen = sky.cloud + 0.18 * edge * 4 * sky.cloud * (1 - sky.cloud) + 0.02 * fine * (sky.cloud > 0)
+        scl[(seen > 0.06) & (seen <= 0.35) & (fine > -1.5)] = Scl.UNCLASSIFIED
         scl[seen > 0.35] = Scl.CLOUD_MEDIUM
         scl[seen > 0.7] = Scl.CLOUD_HIGH
     return scl

@@ -11,8 +11,10 @@ What real archives do to people, and the number of dates from which on it occurs
 | 8 | a granule split in two |
 | 10 | a scene without any data |
 
-The passes whose flags lie are clear; in a region of less than a kilometre or two, in winter, there may still be too few
-green pixels to tell. The baseline changes on 2022-01-25 where that day lies inside the season, else after a third of the passes, as if part
+The passes whose flags lie are clear and as green as can be; in a tiny region or a winter's season there may still be
+too few green pixels to tell.
+
+The baseline changes on 2022-01-25 where that day lies inside the season, else after a third of the passes, as if part
 of the archive had (not yet) been reprocessed: baselines, not dates, decide about the offset.
 """
 
@@ -27,6 +29,7 @@ from sits_catalog.region import Season
 from sits_catalog.sentinel2 import baseline_key, has_boa_offset
 from sits_pipeline.simulate.climates import Climate
 from sits_pipeline.simulate.fields import generator
+from sits_pipeline.simulate.placement import Placement, place_oddities
 from sits_pipeline.simulate.tiles import SceneTile
 
 __all__ = ["Pass", "Product", "plan_passes"]
@@ -102,11 +105,12 @@ def plan_passes(
     if dates > 1 and not 0 < switch < dates:
         switch = max(1, dates // 3)
     days = _choose_days(season, targets, switch)
+    placement = place_oddities(days, switch, southern=climate.southern)
     passes = [
-        _pass(index, day, second, climate, switch=switch, dates=dates, longitude=longitude, seed=seed)
+        _pass(index, day, second, climate, placement, dates=dates, longitude=longitude, seed=seed)
         for index, (day, second) in enumerate(days)
     ]
-    return tuple(replace(one, products=_products(one, tiles, switch, dates)) for one in passes)
+    return tuple(replace(one, products=_products(one, tiles, placement, dates)) for one in passes)
 
 
 def _choose_days(season: Season, targets: Sequence[date], switch: int) -> list[tuple[date, bool]]:
@@ -134,7 +138,15 @@ def _choose_days(season: Season, targets: Sequence[date], switch: int) -> list[t
 
 
 def _pass(
-    index: int, day: date, second: bool, climate: Climate, *, switch: int, dates: int, longitude: float, seed: int
+    index: int,
+    day: date,
+    second: bool,
+    climate: Climate,
+    placement: Placement,
+    *,
+    dates: int,
+    longitude: float,
+    seed: int,
 ) -> Pass:
     """One pass with its weather; the passes whose flags lie are clear, so that their pixels can tell."""
     rng = generator(seed, "weather", index)
@@ -148,11 +160,11 @@ def _pass(
     elif luck > 1 - overcast:
         cloud = float(rng.uniform(0.75, 0.98))
     cirrus = float(rng.uniform(0.4, 1.0)) if rng.random() < 0.3 else 0.0
-    if dates > 1 and index in (switch, switch + 1):
+    if index in placement.clear:
         cloud, cirrus = 0.0, 0.0
     elif dates > 2 and index == 0:
         cloud, cirrus = float(rng.uniform(0.2, 0.35)), float(rng.uniform(0.6, 1.0))
-    elif dates >= 6 and index == _overcast_index(switch, dates):
+    elif index == placement.overcast:
         cloud = 0.97
     snow = float(rng.uniform(0.25, 0.9)) if climate.snow and summer < 0.12 and rng.random() < 0.45 else 0.0
     second_of_day = int((10.6 - longitude / 15) * 3600) + int(rng.integers(-300, 300))
@@ -169,49 +181,28 @@ def _pass(
         cirrus=cirrus,
         haze=climate.haze * float(rng.normal(0.3, 0.6)),
         wetness=float(rng.random()) * (1 - 0.5 * summer),
-        snow=0.0 if index in (switch, switch + 1) else snow,
+        snow=0.0 if index in placement.clear else snow,
         saturated=dates > 1 and index % 4 == 1,
     )
 
 
-def _overcast_index(switch: int, dates: int) -> int:
-    """The pass before the change of baseline, or three passes after it."""
-    return switch - 1 if switch > 1 else min(switch + 2, dates - 1)
-
-
-def _products(one: Pass, tiles: Sequence[SceneTile], switch: int, dates: int) -> tuple[Product, ...]:
+def _products(one: Pass, tiles: Sequence[SceneTile], placement: Placement, dates: int) -> tuple[Product, ...]:
     """The honest products of a pass, then what is wrong with some of them."""
-    baseline = _baseline(one.day, one.index >= switch, dates)
+    baseline = _baseline(one.day, one.index >= placement.switch, dates)
     products = [_honest(one, number, tile, baseline) for number, tile in enumerate(tiles)]
     first, last = products[0], products[-1]
-    if dates >= 2 and one.index == switch:
+    if one.index == placement.shifted:
         products[0] = replace(first, holds_offset=False, says_applied=False, oddities=("lying flag",))
-    if dates >= 3 and one.index == min(switch + 1, dates - 1):
+    if one.index == placement.unshifted:
         products[-1] = replace(last, holds_offset=True, says_applied=True, oddities=("lying flag",))
-    if dates >= 6 and one.index == _twin_index(switch):
+    if one.index == placement.twin:
         products.append(_twin(one, first))
-    if dates >= 8 and one.index == _split_index(switch, dates):
+    if one.index == placement.split:
         products[0:1] = _split(one, first)
-    if dates >= 10 and one.index == _empty_index(switch, dates):
+    if one.index == placement.empty:
         smaller = min(range(len(tiles)), key=lambda n: (_size(tiles[n]), n))
         products[smaller] = replace(products[smaller], empty=True, oddities=("no data",))
     return tuple(products)
-
-
-def _twin_index(switch: int) -> int:
-    return switch - 2 if switch >= 2 else switch + 3
-
-
-def _split_index(switch: int, dates: int) -> int:
-    """Three passes after the change of baseline, of the first orbit; before it where the season ends too soon."""
-    used = _twin_index(switch)
-    choices = [k for k in (switch + 3, switch + 4, switch - 3, switch - 5) if 0 <= k < dates and k != used]
-    return choices[0]
-
-
-def _empty_index(switch: int, dates: int) -> int:
-    """A pass of the second orbit."""
-    return switch + 2 if switch + 2 < dates else switch - 1
 
 
 def _size(tile: SceneTile) -> int:

@@ -101,9 +101,22 @@ def test_background_lies_only_where_something_is_known(rule):
 
 
 def test_the_centre_decides_whether_a_pixel_is_known():
-    diagonal = Polygon([(0, 0), (31, 0), (0, 31)])
-    labels = rasterize(parcels_of(box(100, 0, 110, 9)), GRID, rule=AREA, known=diagonal)
-    assert_array_equal(labels.crop_type, [[0, IGNORE, IGNORE], [0, 0, IGNORE], [0, 0, 0]])
+    speck, frame = (
+        box(4, 24, 6, 26),
+        Polygon([(10, 0), (30, 0), (30, 20), (10, 20)], [box(14, 4, 16, 6).exterior.coords]),
+    )
+    labels = rasterize(parcels_of(box(100, 0, 110, 9)), GRID, rule=AREA, known=MultiPolygon([speck, frame]))
+    assert_array_equal(labels.crop_type, [[0, IGNORE, IGNORE], [IGNORE, 0, 0], [IGNORE, IGNORE, 0]])
+
+
+@pytest.mark.parametrize("tip", [2550, 2560, 2570])
+def test_all_touched_has_no_seam_where_gdal_s_rasters_join(tip):
+    # GDAL burns the pixel below a polygon whose tip ends on its corner; rasters join at 2560 m.
+    grid = GeoBox((6, 3), Affine(10, 0, 0, 0, -10, 2590), "EPSG:32631")
+    wedge = Polygon([(10, tip + 5), (10, tip), (15, tip + 5)])
+    labels = rasterize(parcels_of(wedge), grid, rule=TOUCHED, known=None)
+    row = (2590 - tip) // 10
+    assert_array_equal(np.argwhere(labels.parcel_id), [[row - 1, 1], [row, 1]])
 
 
 def test_a_parcel_without_a_class_keeps_its_number():

@@ -227,6 +227,21 @@ def test_center_and_all_touched_are_rasterio_in_the_order_of_the_source(geometry
     assert_array_equal(labels.crop_type, np.append(IGNORE, parcels.crop_type)[labels.parcel_id])
 
 
+shifts = st.integers(-40, 0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(geometry=st.lists(parcels_in(on_the_lattice), min_size=1, max_size=3), row=shifts, column=shifts)
+def test_ties_do_not_move_with_the_window(geometry, row, column):
+    geometry = [g for g in geometry if shapely.area(g) > 1e-3]
+    wide = GeoBox((SIDE - row, SIDE - column), GRIDS[10.0].affine @ Affine.translation(column, row), "EPSG:32631")
+    for rule in (LabelRule(), LabelRule(rule="center"), LabelRule(rule="all_touched")):
+        labels = rasterize(parcels_of(geometry), GRIDS[10.0], rule=rule, known=None)
+        larger = rasterize(parcels_of(geometry), wide, rule=rule, known=None)
+        for name, values in vars(labels).items():
+            assert_array_equal(values, getattr(larger, name)[-row:, -column:], name)
+
+
 def ties(geometry: list[shapely.Geometry], grid: GeoBox, *, all_touched: bool) -> NDArray[np.bool_]:
     """Pixels where GDAL decides by the position of its raster: the centre on an edge, or a touch without any area."""
     found = np.zeros(grid.shape, np.bool_)

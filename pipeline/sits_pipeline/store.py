@@ -142,22 +142,33 @@ def _store(folder: Folder, *, read_only: bool) -> Store:
 
 def create_cube(folder: Folder, layout: CubeLayout) -> None:
     """Write the metadata of an empty cube; until all of it is there the root group says `creating`."""
+    for name in folder.files(CUBE):
+        # What an interrupted creation left goes first, its root last: as long as that stands, it says `creating`.
+        if name != f"{CUBE}/zarr.json":
+            folder.remove(name)
     store = _store(folder, read_only=False)
     zarr.create_group(store, attributes={"sits_cube": {"creating": True}}, overwrite=True)
     for name, specs in _groups(layout):
         box = _geobox_of(name, layout)
         if name:
-            zarr.create_group(store, path=name, attributes=georeference(layout.epsg, box.affine[:6], shape_of(box)))
+            zarr.create_group(store, path=name, attributes=_group_attributes(name, box))
         for spec in specs:
             _create_array(store, spec, layout, name)
     _create_coordinates(store, layout)
     root = {
-        **georeference(layout.epsg, layout.geobox.affine[:6], shape_of(layout.geobox)),
+        **_group_attributes("", layout.geobox),
         "Conventions": "CF-1.12",
         "band_names": list(layout.bands),
         "sits_cube": layout.attributes,
     }
     zarr.open_group(store, mode="r+", zarr_format=3).update_attributes(root)
+
+
+def _group_attributes(group: str, box: GeoBox) -> JsonObject:
+    """Georeference, and what is a coordinate though no dimension: xarray takes it for a variable otherwise, and an array
+    that is taken out of the dataset would lose its CRS."""
+    names = ("spatial_ref",) if group.startswith("labels") else ("sensing_time", "spatial_ref")
+    return {**georeference(epsg_of(box), box.affine[:6], shape_of(box)), "coordinates": " ".join(names)}
 
 
 def _groups(layout: CubeLayout) -> Iterator[tuple[str, list[ArraySpec]]]:

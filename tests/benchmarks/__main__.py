@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-
 from tests.benchmarks import build, chips, labels, memory
 from tests.benchmarks.measure import on_cores
 from tests.benchmarks.table import Table

@@ -47,9 +47,10 @@ def bench(folder: Path, *, side: int, dates: int, repeat: int, threads: int, say
     for name in (_FLOOR, *_PEERS):
         shutil.rmtree(folder / name)
     notes = (
-        f"Median and least of {repeat} interleaved rounds, each in a fresh process, files in the page cache; 'x floor' is "
-        "the median of the rounds' ratios.",
+        f"Median and least of {repeat} interleaved rounds, each in a fresh process, files in the page cache; 'x floor' "
+        "is the median of the rounds' ratios.",
         f"All contestants gave the same pixels: {compared['sits-build']:,} values compared each.".replace(",", " "),
+        f"sits-build, medians: {_stages(runs[_OURS])}.",
     )
     title = f"Scenes to cube: {side} x {side} px, {dates} dates, {len(BANDS)} bands and SCL, local COGs"
     return [_table(title, runs, notes), fetched(job, folder, threads=threads, say=say)]
@@ -83,28 +84,39 @@ def _run(name: str, job: Job, folder: Path, threads: int) -> Run:
 
 def _table(title: str, runs: dict[str, list[Run]], notes: tuple[str, ...]) -> Table:
     floor, ours = runs[_FLOOR], runs[_OURS]
-    lines: list[tuple[str, list[Run], list[float]]] = [
-        ("floor: read each source block once, write one sharded array", floor, [run.seconds for run in floor]),
-        *((f"{label}, then written as the floor writes", runs[name], [run.seconds for run in runs[name]])
-          for name, label in _PEERS.items()),
-        ("sits-build, its cells: offset, quality, lineage, labels, splits, overview, hashes", ours, _part(ours, "cells")),
+    lines = [
+        ("floor: read each source block once, write one sharded array", floor, _seconds(floor)),
+        *(
+            (f"{label}, then written as the floor writes", runs[name], _seconds(runs[name]))
+            for name, label in _PEERS.items()
+        ),
+        ("sits-build, cells: offset, quality, lineage, labels, splits, overview, hashes", ours, _part(ours, "cells")),
         ("sits-build, whole: also parcels, search, audit, plan, tables, report", ours, _part(ours, "whole")),
-        ("sits-build, whole, then sits-cube verify", ours, [run.seconds for run in ours]),
-    ]  # fmt: skip
+        ("sits-build, whole, then sits-cube verify", ours, _seconds(ours)),
+    ]
     rows = tuple(
         (
             label,
             median(seconds),
             min(seconds),
-            median(mine / least.seconds for mine, least in zip(seconds, floor, strict=True)),
+            median(mine / least for mine, least in zip(seconds, _seconds(floor), strict=True)),
             median(run.process_s for run in of),
             median(run.peak_mb for run in of),
         )
         for label, of, seconds in lines
     )
-    return Table(
-        title=title, columns=("", "s, median", "s, least", "x floor", "process, s", "peak MB"), rows=rows, notes=notes
-    )
+    columns = ("", "s, median", "s, least", "x floor", "process, s", "peak MB")
+    return Table(title=title, columns=columns, rows=rows, notes=notes)
+
+
+def _seconds(runs: list[Run]) -> list[float]:
+    return [run.seconds for run in runs]
+
+
+def _stages(runs: list[Run]) -> str:
+    """What the whole is made of, in words."""
+    names = ("prepare", "cells", "finish", "verify")
+    return ", ".join(f"{name} {median(_part(runs, name)):.2f} s" for name in names)
 
 
 def _part(runs: list[Run], name: str) -> list[float]:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import zarr
+from tests.benchmarks.measure import run_fresh
+from tests.benchmarks.table import Table
 from zarr.codecs import BloscCodec
 
 from sits_catalog.cube import CHIP
-from tests.benchmarks.measure import run_fresh
-from tests.benchmarks.table import Table
 
 __all__ = ["bench", "run"]
 
@@ -65,7 +65,7 @@ def run(cube: str, copy: str, chips: int) -> dict[str, Any]:
 
 
 def _date_major(stored: Any, copy: str) -> Any:
-    dates, bands, height, width = stored.shape
+    _, bands, height, width = stored.shape
     array = zarr.create_array(
         copy,
         shape=stored.shape,

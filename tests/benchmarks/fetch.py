@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
-
-from sits_catalog.cube import shard_side
 from tests.benchmarks.job import ASSETS, Job
 from tests.benchmarks.measure import run_fresh
 from tests.benchmarks.table import Table
 from tests.pipeline.sources.range_server import RangeServer
+
+from sits_catalog.cube import shard_side
 
 __all__ = ["fetched"]
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import shapely
 from odc.geo.geobox import GeoBox
-
-from sits_catalog.region import LabelRule
-from sits_pipeline.values import Parcels
 from tests.benchmarks.job import EPSG, grid_of
 from tests.benchmarks.measure import run_fresh
 from tests.benchmarks.table import Table
+
+from sits_catalog.region import LabelRule
+from sits_pipeline.values import Parcels
 
 __all__ = ["bench", "make_parcels", "run", "works"]
 

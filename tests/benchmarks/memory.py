@@ -13,11 +13,11 @@ import numpy as np
 import rasterio
 import shapely
 from odc.geo.geobox import GeoBox
-
-from sits_catalog.cube import shard_side
 from tests.benchmarks.job import ASSETS, EPSG, Job, grid_of, job_on, one_item_a_date, write_archive
 from tests.benchmarks.measure import Run, run_fresh
 from tests.benchmarks.table import Table, Value
+
+from sits_catalog.cube import shard_side
 
 __all__ = ["bench", "repeat_ground"]
 
@@ -47,8 +47,8 @@ def bench(folder: Path, *, side: int, threads: int, say: Say) -> list[Table]:
         measured.append((job, _run(job, folder / "out", threads, cell)))
     title = f"Memory and time against size: {DATES} dates, {len(BANDS)} bands and SCL, cells of {cell} px"
     notes = (
-        f"{threads} workers, each a process; highest resident memory, sampled 20 times a second. The first process holds "
-        "plan, scheduler and the region's parcels.",
+        f"{threads} workers, each a process; highest resident memory, sampled 20 times a second. The first process "
+        "holds plan, scheduler and the region's parcels.",
         "'s a further km2' is the whole build against the row above: what is left when start-up is taken off.",
     )
     columns = ("area", "km2", "cells", "worker MB", "first process MB", "all MB", "whole, s", "s a further km2")

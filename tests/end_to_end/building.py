@@ -117,6 +117,10 @@ def extent(*, left: int = 0, top: int = 0, width: int, height: int) -> GeoBox:
     return GeoBox((height, width), transform, f"EPSG:{EPSG}")
 
 
+SMALL = extent(left=30, top=60, width=198, height=126)
+"""Grid of the dataset `small`."""
+
+
 def place_of(grid: GeoBox, folder: Path) -> Place:
     """The place whose cube has this grid: 20 m inside of it, since a straight line in degrees is bent in metres."""
     west, south, east, north = grid.boundingbox.bbox

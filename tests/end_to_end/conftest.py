@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.end_to_end.building import Dataset, build_region, extent, simulated_land
+from tests.end_to_end.building import SMALL, Dataset, build_region, extent, simulated_land
 
 from sits_catalog.loading import load_region
 from sits_catalog.region import LabelRule, Region
@@ -51,3 +51,11 @@ def land(tmp_path_factory: pytest.TempPathFactory) -> Region:
     """Simulated farmland of 1080 x 600 px in two tiles, eight dates: as wide as two of the largest cells."""
     folder = tmp_path_factory.mktemp("land")
     return simulated_land(folder, extent(width=1080, height=600), bands=("B02", "B04", "B8A", "B09"), dates=8, seed=3)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A finished dataset with every array and group that a cube may have, of a shape that no chunk divides."""
+    folder = tmp_path_factory.mktemp("small")
+    region = simulated_land(folder, SMALL, bands=("B02", "B04", "B8A"), dates=3, seed=1)
+    return build_region(region.replace(labels=LabelRule(finer=(2, 4))), folder / "out")

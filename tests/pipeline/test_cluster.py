@@ -300,7 +300,7 @@ def worker(folder: Path, address: str, *, memory: str) -> Iterator[None]:
     """A running worker of two threads, known to the scheduler."""
     options = ["--host", "127.0.0.1", "--no-dashboard", "--nthreads", "2", "--memory-limit", memory]
     with running(folder / "worker.log", "worker", address, *options):
-        with Client(address, set_as_default=False, timeout=60) as client:
+        with Client(address, set_as_default=False, timeout=60) as client:  # type: ignore[no-untyped-call]
             client.wait_for_workers(1, timeout=60)
         yield
 

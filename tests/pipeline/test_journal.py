@@ -123,7 +123,12 @@ def test_a_local_disk_holds_each_entry_when_append_returns(local: Folder) -> Non
 def test_each_local_line_is_synced(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     real: Callable[[int], None] = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), real(descriptor))[1])
+
+    def fsync(descriptor: int) -> None:
+        synced.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     journal = Journal(local, clock=Clock())
     journal.append(entry(0))
     before = len(synced)
@@ -143,7 +148,12 @@ def test_two_writers_do_not_share_a_segment(local: Folder) -> None:
 def test_on_an_object_store_a_segment_is_one_put(remote: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     puts: list[str] = []
     real = Folder.write
-    monkeypatch.setattr(Folder, "write", lambda self, name, data: (puts.append(name), real(self, name, data))[1])
+
+    def write(self: Folder, name: str, data: bytes) -> None:
+        puts.append(name)
+        real(self, name, data)
+
+    monkeypatch.setattr(Folder, "write", write)
     clock = Clock()
     journal = Journal(remote, clock=clock)
     for number in range(99):

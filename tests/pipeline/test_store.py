@@ -16,6 +16,7 @@ import zarr
 from tests.pipeline.small_cube import LEFT, TOP, fill_blocks, random_blocks, small_layout
 
 from sits_catalog.cube import ARRAYS, inner_chunk
+from sits_pipeline import store as module
 from sits_pipeline.folder import Folder
 from sits_pipeline.plan.cells import cells_of
 from sits_pipeline.store import (
@@ -31,7 +32,7 @@ from sits_pipeline.store import (
     update_attributes,
     write_cell,
 )
-from sits_pipeline.values import Window
+from sits_pipeline.values import Window, shape_of
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def array_of(folder: Folder, path: str) -> zarr.Array[Any]:
 def write_all(folder: Folder, layout: CubeLayout, side: int, seed: int = 0) -> dict[str, str]:
     """Write random pixels cell by cell; SHA-256 by key."""
     hashes = {}
-    for window in cells_of(layout.geobox.shape, side):
+    for window in cells_of(shape_of(layout.geobox), side):
         written = write_cell(folder, window, random_blocks(layout, window, seed).items())
         hashes.update({key: shard.sha256 for key, shard in written.items()})
     return hashes
@@ -96,7 +97,7 @@ def test_the_root_group_has_the_arrays_of_the_contract(folder: Folder) -> None:
     for line in ROOT_ARRAYS.split("\n")[1:-1]:
         name, dims, dtype, fill = line.split()
         array = array_of(folder, name)
-        assert array.metadata.dimension_names == tuple(dims.split(","))
+        assert array.metadata.to_dict()["dimension_names"] == tuple(dims.split(","))
         assert array.dtype == np.dtype(dtype)
         assert int(array.fill_value) == int(fill)
         # Nothing is written yet, so that every pixel is fill.
@@ -277,6 +278,27 @@ def test_there_are_no_attributes_before_a_cube_is_there(folder: Folder) -> None:
 def test_a_cube_whose_creation_was_cut_short_counts_as_none(local: Folder) -> None:
     zarr.create_group(local.path / CUBE, attributes={"sits_cube": {"creating": True}})
     assert read_attributes(local) is None
+
+
+def test_a_creation_that_is_cut_short_twice_is_taken_up(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = small_layout((66, 132))
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as first:
+        first.setattr(module, "_create_coordinates", killed)
+        with pytest.raises(KeyboardInterrupt):
+            create_cube(folder, layout)
+    assert read_attributes(folder) is None
+    with monkeypatch.context() as second:
+        second.setattr(zarr, "create_group", killed)
+        with pytest.raises(KeyboardInterrupt):
+            create_cube(folder, layout)
+    assert list(folder.files()) == [f"{CUBE}/zarr.json"]
+    assert read_attributes(folder) is None
+    create_cube(folder, layout)
+    assert read_attributes(folder) == layout.attributes
 
 
 def test_a_group_that_is_no_cube_is_refused(local: Folder) -> None:

@@ -288,7 +288,9 @@ def test_a_cube_with_unread_sources_is_not_complete(dataset: Folder) -> None:
     merge_with_hashes(dataset, entries)
     assert verify(dataset) == [
         Finding(
-            MERGED, "the cube is not complete: 1 cells have sources that could not be read; build again to fill them"
+            MERGED,
+            "the cube is not complete: 1 cells have sources that could not be read; build again to fill them",
+            incomplete=True,
         )
     ]
 

@@ -10,6 +10,8 @@ __all__ = ["Placement", "place_oddities"]
 
 _GREENEST = 145
 """Day of the year on which most land is green, north of the equator."""
+_STILL_GREEN = 75
+"""Days before or after it that are green enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,9 @@ def place_oddities(days: Sequence[tuple[date, bool]], switch: int, *, southern: 
     first_orbit = [k for k in after if not days[k][1]]
     green = sorted(first_orbit, key=browning) + sorted(set(after) - set(first_orbit), key=browning)
     shifted = green[0] if n >= 2 else None
-    unshifted = green[min(1, len(green) - 1)] if n >= 3 else None
+    # Two opposite lies on one pass, on two tiles, are better than one on bare soil.
+    second = 1 if len(green) > 1 and browning(green[1]) <= _STILL_GREEN else 0
+    unshifted = green[second] if n >= 3 else None
     used = {shifted, unshifted}
 
     def take(least: int, preferred: Iterable[int]) -> int | None:

@@ -25,6 +25,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
+
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import baseline_key, has_boa_offset
 from sits_pipeline.simulate.climates import Climate
@@ -150,16 +152,8 @@ def _pass(
 ) -> Pass:
     """One pass with its weather; the passes whose flags lie are clear, so that their pixels can tell."""
     rng = generator(seed, "weather", index)
-    summer = 0.5 - 0.5 * math.cos(2 * math.pi * (day.timetuple().tm_yday - (196 if climate.southern else 14)) / 365.25)
-    clear = climate.clear[0] + summer * (climate.clear[1] - climate.clear[0])
-    overcast = climate.overcast[0] + summer * (climate.overcast[1] - climate.overcast[0])
-    luck = float(rng.random())
-    cloud = float(rng.uniform(0.08, 0.6))
-    if luck < clear:
-        cloud = 0.0 if rng.random() < 0.7 else 0.03
-    elif luck > 1 - overcast:
-        cloud = float(rng.uniform(0.75, 0.98))
-    cirrus = float(rng.uniform(0.4, 1.0)) if rng.random() < 0.3 else 0.0
+    summer = _summer(day, climate)
+    cloud, cirrus = _clouds(rng, climate, summer)
     if index in placement.clear:
         cloud, cirrus = 0.0, 0.0
     elif dates > 2 and index == 0:
@@ -184,6 +178,26 @@ def _pass(
         snow=0.0 if index in placement.clear else snow,
         saturated=dates > 1 and index % 4 == 1,
     )
+
+
+def _summer(day: date, climate: Climate) -> float:
+    """0 in the middle of winter, 1 in the middle of summer."""
+    coldest = 196 if climate.southern else 14
+    return 0.5 - 0.5 * math.cos(2 * math.pi * (day.timetuple().tm_yday - coldest) / 365.25)
+
+
+def _clouds(rng: np.random.Generator, climate: Climate, summer: float) -> tuple[float, float]:
+    """Share of cloud, and strength of cirrus, of one pass."""
+    clear = climate.clear[0] + summer * (climate.clear[1] - climate.clear[0])
+    overcast = climate.overcast[0] + summer * (climate.overcast[1] - climate.overcast[0])
+    luck = float(rng.random())
+    cloud = float(rng.uniform(0.08, 0.6))
+    if luck < clear:
+        cloud = 0.0 if rng.random() < 0.7 else 0.03
+    elif luck > 1 - overcast:
+        cloud = float(rng.uniform(0.75, 0.98))
+    cirrus = float(rng.uniform(0.4, 1.0)) if rng.random() < 0.3 else 0.0
+    return cloud, cirrus
 
 
 def _products(one: Pass, tiles: Sequence[SceneTile], placement: Placement, dates: int) -> tuple[Product, ...]:

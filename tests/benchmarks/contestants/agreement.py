@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import zarr
+from tests.benchmarks.contestants.sits_build import NAME
 
 from sits_pipeline.steps.harmonize import harmonize
-from tests.benchmarks.contestants.sits_build import NAME
 
 __all__ = ["compare"]
 

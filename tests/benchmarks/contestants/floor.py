@@ -12,7 +12,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window
-
 from tests.benchmarks.contestants.cube_file import write_arrays
 from tests.benchmarks.job import ASSETS, Job
 

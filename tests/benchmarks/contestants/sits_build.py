@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.benchmarks.job import SEASON, Job
+
 from sits_catalog.parcel_source import ParcelSource
 from sits_catalog.region import Imagery, Place, Region
 from sits_pipeline.build import build
@@ -13,7 +15,6 @@ from sits_pipeline.config import BuildConfig
 from sits_pipeline.folder import Folder
 from sits_pipeline.prepare import prepare
 from sits_pipeline.verify import verify
-from tests.benchmarks.job import SEASON, Job
 
 NAME = "bench"
 """Name of the dataset's folder."""

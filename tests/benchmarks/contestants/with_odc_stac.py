@@ -10,7 +10,6 @@ from typing import Any
 import dask
 import numpy as np
 import odc.stac
-
 from tests.benchmarks.contestants.cube_file import write_arrays
 from tests.benchmarks.contestants.items import absolute_items
 from tests.benchmarks.job import ASSETS, Job

@@ -189,8 +189,8 @@ IDLE: dict[str, Callable[[], Case]] = {
 }
 
 
-def rolled(polygon: shapely.Polygon) -> shapely.Polygon:
-    ring = list(polygon.exterior.coords)[:-1]
+def rolled(polygon: shapely.Geometry) -> shapely.Polygon:
+    ring = shapely.get_coordinates(polygon)[:-1].tolist()
     return shapely.Polygon([*ring[3:], *ring[:3]])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -18,6 +19,8 @@ from odc.geo.geobox import GeoBox
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import Scl, has_boa_offset, parse_product_id
 from sits_pipeline.simulate import CLIMATES, Archive, write_archive
+from sits_pipeline.sources.stac import StacSource
+from sits_pipeline.steps.audit import audit_offset
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -219,6 +222,18 @@ def test_two_flags_lie_one_each_way_and_all_others_tell_the_truth(folder: Path) 
             lies.append((name, said, needed))
     assert sorted(name for name, _, _ in lies) == sorted(odd(folder, "lying flag"))
     assert sorted(lie[1:] for lie in lies) == [(-1000, 0), (0, -1000)]
+
+
+def test_the_audit_of_the_pixels_finds_both_lies(folder: Path, archive: Archive, season: Season) -> None:
+    source = StacSource(str(archive.catalog))
+    found = source.search(shapely.box(-180, -90, 180, 90), season)
+    assert not found.unusable
+    verdicts = {scene.id: audit_offset(scene, source.sample(scene)) for scene in found.scenes}
+    assert {name: verdict.applied for name, verdict in verdicts.items()} == {
+        name: entry["offset_to_apply"] for name, entry in truth(folder).items()
+    }
+    for name in odd(folder, "lying flag"):
+        assert verdicts[name].audited == verdicts[name].applied != verdicts[name].declared
 
 
 def test_the_reprocessed_twin_shares_the_datastrip_with_its_original(folder: Path) -> None:

@@ -56,9 +56,9 @@ def test_repeat_writes_into_a_part_of_a_larger_array() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.bool_])
-def test_repeat_takes_classes_and_masks(dtype: type) -> None:
-    values = np.array([[0, 1]], dtype)
-    out = np.empty((2, 4), dtype)
+def test_repeat_takes_classes_and_masks(dtype: type[np.generic]) -> None:
+    values: NDArray[np.generic] = np.array([[0, 1]], dtype)
+    out: NDArray[np.generic] = np.empty((2, 4), dtype)
     repeat(window(np.zeros((1, 2), np.uint16), 2, 0, 0), values, out)
     assert out.astype(int).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
 

@@ -165,8 +165,10 @@ def create_cube(folder: Folder, layout: CubeLayout) -> None:
 
 
 def _group_attributes(group: str, box: GeoBox) -> JsonObject:
-    """Georeference, and what is a coordinate though no dimension: xarray takes it for a variable otherwise, and an array
-    that is taken out of the dataset would lose its CRS."""
+    """Georeference, and the names of coordinates that are no dimensions.
+
+    Without these names xarray takes them for variables, and an array taken out of the dataset loses its CRS.
+    """
     names = ("spatial_ref",) if group.startswith("labels") else ("sensing_time", "spatial_ref")
     return {**georeference(epsg_of(box), box.affine[:6], shape_of(box)), "coordinates": " ".join(names)}
 

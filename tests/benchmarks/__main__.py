@@ -65,7 +65,9 @@ def _run(folder: Path, options: argparse.Namespace) -> list[Table]:
     if "labels" in chosen:
         tables += labels.bench(side=options.side, rounds=5, say=_say)
     if "memory" in chosen:
-        tables += memory.bench(folder / "memory", side=options.side, threads=options.cores, say=_say)
+        tables += memory.bench(
+            folder / "memory", side=options.side, times=memory.TIMES, threads=options.cores, say=_say
+        )
     if "chips" in chosen:
         dataset = build.dataset_of(folder / "build", **size)
         tables += chips.bench(dataset, folder, chips=40, say=_say)

@@ -36,8 +36,14 @@ def fetched(job: Job, folder: Path, *, threads: int, say: Callable[[str], None])
     server = RangeServer(folder)
     try:
         remote = replace(job, items=f"{server.url}/{Path(job.items).name}")
-        arguments = {"out": str(folder / "remote"), "cell_px": cell, "cache": str(folder / "cache")}
-        run_fresh("tests.benchmarks.contestants.sits_build:run", job=remote.as_json(), threads=threads, **arguments)
+        run_fresh(
+            "tests.benchmarks.contestants.sits_build:run",
+            job=remote.as_json(),
+            out=str(folder / "remote"),
+            threads=threads,
+            cell_px=cell,
+            cache=str(folder / "cache"),
+        )
     finally:
         server.close()
         for name in ("remote", "cache"):

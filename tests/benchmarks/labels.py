@@ -17,9 +17,11 @@ from tests.benchmarks.table import Table
 from sits_catalog.region import LabelRule
 from sits_pipeline.values import Parcels
 
-__all__ = ["bench", "make_parcels", "run", "works"]
+__all__ = ["ALL", "CENTRE", "EXACT", "bench", "make_parcels", "run", "works"]
 
-_ALL = "all five layers, rule area"
+ALL = "class, parcel, coverage, conflict and boundary distance, rule area"
+CENTRE = "rasterio: class and parcel, centre rule"
+EXACT = "exactextract: coverage"
 _PARCELS_A_PIXEL = 2500 / 1020**2
 
 
@@ -27,7 +29,7 @@ def bench(*, side: int, rounds: int, say: Callable[[str], None]) -> list[Table]:
     """The table of milliseconds a parcel."""
     say("labels")
     result = run_fresh("tests.benchmarks.labels:run", side=side, rounds=rounds).result
-    centre = result["ms"]["rasterio, centre rule, two layers"]
+    centre = result["ms"][CENTRE]
     rows = tuple((name, cost, cost / centre) for name, cost in result["ms"].items())
     note = f"Median of {rounds} rounds after one that does not count, one thread."
     title = f"Labels: {result['parcels']} parcels of 4 ha on average, {side} x {side} px"
@@ -73,13 +75,18 @@ def make_parcels(grid: GeoBox) -> Parcels:
 def works(parcels: Parcels, grid: GeoBox) -> Mapping[str, Callable[[], Any]]:
     """What is timed, by name."""
     from sits_pipeline.steps.rasterize import rasterize
+    from sits_pipeline.steps.rasterize.coverage import pixel_shares
+    from sits_pipeline.steps.rasterize.distance import boundary_distance
+    from sits_pipeline.steps.rasterize.lattice import lattice_of
 
     x, y = grid.extent.centroid.coords[0]
     known = shapely.Point(x, y).buffer(4.4 * grid.shape[0])
     return {
-        _ALL: lambda: rasterize(parcels, grid, rule=LabelRule(), known=known),
-        "rasterio, centre rule, two layers": lambda: _centre_rule(parcels, grid),
-        "exactextract, coverage": _exact_coverage(parcels, grid),
+        ALL: lambda: rasterize(parcels, grid, rule=LabelRule(), known=known),
+        "of these: coverage": lambda: pixel_shares(parcels.geometry, lattice_of(grid)),
+        "of these: boundary distance": lambda: boundary_distance(parcels.geometry, lattice_of(grid)),
+        CENTRE: lambda: _centre_rule(parcels, grid),
+        EXACT: _exact_coverage(parcels, grid),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,17 @@ from tests.benchmarks.table import Table, Value
 
 from sits_catalog.cube import shard_side
 
-__all__ = ["bench", "repeat_ground"]
+__all__ = ["TIMES", "bench", "repeat_ground"]
 
 BANDS = ("B02", "B04", "B08")
 DATES = 6
 TIMES = (1, 2, 4)
-"""Sides of the regions, in sides of the ground that is repeated."""
+"""Sides of the regions, in sides of the ground that is repeated: once, four and sixteen times the area."""
 
 Say = Callable[[str], None]
 
 
-def bench(folder: Path, *, side: int, threads: int, say: Say) -> list[Table]:
+def bench(folder: Path, *, side: int, times: Sequence[int], threads: int, say: Say) -> list[Table]:
     """The table of peak memory and seconds a square kilometre."""
     folder.mkdir(parents=True, exist_ok=True)
     say(f"writing a simulated archive of {side} x {side} px and {DATES} dates, and repeating it")
@@ -37,13 +37,13 @@ def bench(folder: Path, *, side: int, threads: int, say: Say) -> list[Table]:
     catalog = write_archive(folder / "archive", grid, dates=DATES, bands=BANDS)
     items = one_item_a_date(catalog, folder / "items.json")
     ground = repeat_ground(
-        items, catalog.parent / "parcels.parquet", grid, times=max(TIMES), folder=folder / "repeated"
+        items, catalog.parent / "parcels.parquet", grid, times=max(times), folder=folder / "repeated"
     )
     cell = shard_side(DATES, len(BANDS))
     measured = []
-    for times in TIMES:
-        say(f"memory, {times * times} x the area")
-        job = job_on(ground.items, ground.parcels, _larger(grid, times), bands=BANDS, folder=folder / f"job-{times}")
+    for n in times:
+        say(f"memory, {n * n} x the area")
+        job = job_on(ground.items, ground.parcels, _larger(grid, n), bands=BANDS, folder=folder / f"job-{n}")
         measured.append((job, _run(job, folder / "out", threads, cell)))
     title = f"Memory and time against size: {DATES} dates, {len(BANDS)} bands and SCL, cells of {cell} px"
     notes = (
@@ -56,23 +56,31 @@ def bench(folder: Path, *, side: int, threads: int, say: Say) -> list[Table]:
 
 
 def _run(job: Job, out: Path, threads: int, cell: int) -> Run:
-    arguments = {"out": str(out), "threads": threads, "cell_px": cell, "kind": "processes"}
     try:
-        return run_fresh("tests.benchmarks.contestants.sits_build:run", watch=True, job=job.as_json(), **arguments)
+        return run_fresh(
+            "tests.benchmarks.contestants.sits_build:run",
+            watch=True,
+            job=job.as_json(),
+            out=str(out),
+            threads=threads,
+            cell_px=cell,
+            kind="processes",
+        )
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
 
 def _rows(measured: list[tuple[Job, Run]], cell: int) -> tuple[tuple[Value, ...], ...]:
     rows: list[tuple[Value, ...]] = []
-    smallest, before = measured[0][0].side, None
+    smallest = measured[0][0].side
+    before_km2 = before_s = 0.0
     for job, run in measured:
         km2, seconds, seen = (job.side / 100) ** 2, float(run.result["whole"]), run.watch
         assert seen is not None
-        further = None if before is None else (seconds - before[1]) / (km2 - before[0])
+        further = (seconds - before_s) / (km2 - before_km2) if rows else None
         name, cells = f"{(job.side // smallest) ** 2} x", (-(-job.side // cell)) ** 2
         rows.append((name, km2, cells, seen.largest_child, seen.first, seen.tree, seconds, further))
-        before = km2, seconds
+        before_km2, before_s = km2, seconds
     return tuple(rows)
 
 

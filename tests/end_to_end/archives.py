@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
@@ -109,7 +110,9 @@ def write_parcels(path: Path, *, crs: str | None = f"EPSG:{EPSG}", move: tuple[f
     if path.suffix == ".parquet":
         table.to_parquet(path)
     else:
-        table.to_file(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="'crs' was not provided")
+            table.to_file(path)
     return path
 
 

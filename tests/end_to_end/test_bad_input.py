@@ -173,7 +173,7 @@ def test_a_region_without_scenes_is_refused(archive: SmallArchive, tmp_path: Pat
     ended = build_with(archive, tmp_path / "out", season=season)
     assert_refused(ended, "has no scene over", "2020-04-01 and 2020-06-30", "check the season, the place and the path")
     place = {"bbox": [12.0, 50.0, 12.1, 50.1]}
-    assert_refused(build_with(archive, tmp_path / "out", place=place, parcels=None), "has no scene over", "12.0")
+    assert_refused(build_with(archive, tmp_path / "out", place=place, parcels=None), "has no scene over", "11.979")
     imagery = {"source": "stac", "path": "catalog.json", "bands": ["B02"], "max_cloud": 1}
     assert_refused(build_with(archive, tmp_path / "out", imagery=imagery), "none of the 8 scenes", "cloudy")
     assert not (tmp_path / "out").exists()
@@ -214,8 +214,8 @@ def region_file(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda text: text.replace("id: small", "id: small\ncolour: red"), ("line 2", "colour")),
-        (lambda text: text.replace("  code: crop", "  code: crop\n  cod: crop"), ("cod", "line")),
+        (lambda text: text.replace("id: small", "id: small\ncolour: red"), ("mine.yaml:2: ", "colour")),
+        (lambda text: text.replace("  code: crop", "  code: crop\n  cod: crop"), ("mine.yaml:22: ", "'cod'")),
         (lambda text: text.replace("- B05", "- B5"), ("B5", "bands must be")),
         (lambda text: text.replace("id: small", "id: Small Region"), ("Small Region",)),
         (lambda text: text.replace("  bbox:", "  box:"), ("box",)),

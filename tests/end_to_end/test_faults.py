@@ -208,7 +208,6 @@ def test_what_cannot_be_read_is_marked_and_filled_by_the_next_run(
     assert_next_run_completes(archive, dataset, firm)
 
 
-@pytest.mark.slow
 def test_a_cut_file_costs_only_the_cells_that_need_what_it_lost(firm: Undisturbed, tmp_path: Path) -> None:
     archive = broken(firm.archive, tmp_path / "archive", [(cut_the_end, firm.archive.asset(FIRST, DAY, "B02"))])
     dataset = tmp_path / "out" / "small"

@@ -209,15 +209,15 @@ def test_overlapping_regions_take_each_pixel_from_the_same_item(pair):
         dates, _ = shared(one, other)
         ids = item_ids(one)
         days = zip(dates, on_shared_ground(one, other, "source_index"), strict=True)
-        found.append([translated(values, {n: name for (day, n), name in ids.items() if day == d}) for d, values in days])
+        found.append(
+            [translated(values, {n: name for (day, n), name in ids.items() if day == d}) for d, values in days]
+        )
     np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("name", ["parcel_id", "labels_x2/parcel_id"])
 def test_overlapping_regions_give_each_pixel_to_the_same_parcel(pair, name):
-    found = [
-        translated(on_shared_ground(one, other, name), source_keys(one)) for one, other in (pair, pair[::-1])
-    ]
+    found = [translated(on_shared_ground(one, other, name), source_keys(one)) for one, other in (pair, pair[::-1])]
     np.testing.assert_array_equal(*found)
     assert len(np.unique(found[0])) > 50
 

@@ -179,7 +179,6 @@ def test_a_second_build_of_the_same_datasets_refuses_while_the_first_goes_on(
 # States that a kill leaves for an instant only
 
 
-@pytest.mark.slow
 def test_segments_that_a_kill_left_beside_the_merged_journal_are_merged_again(
     archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
 ) -> None:
@@ -239,7 +238,6 @@ def test_a_journal_that_outlived_its_cube_is_not_believed(
     assert_as_undisturbed(dataset, undisturbed)
 
 
-@pytest.mark.slow
 def test_a_finished_build_does_nothing_again(archive: SmallArchive, dataset: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
     ended = build_here(archive, dataset.parent)

@@ -13,7 +13,7 @@ import numpy as np
 import odc.geo.xr  # noqa: F401  # the accessor `odc`
 import pytest
 import rasterio
-import rioxarray  # noqa: F401  # the accessor `rio`
+import rioxarray  # the accessor `rio`
 import tensorstore
 import xarray as xr
 import zarr
@@ -222,7 +222,9 @@ def test_zarrita_agrees(small, tmp_path):
     script = Path(__file__).with_name("read_with_zarrita.mjs")
     probe = None if node is None else subprocess.run([node, script], capture_output=True, text=True, check=False)
     if node is None or probe is None or probe.returncode == 3:
-        why = "node is not installed" if node is None else "`npm install --no-save zarrita @zarrita/storage` was not run"
+        why = (
+            "node is not installed" if node is None else "`npm install --no-save zarrita @zarrita/storage` was not run"
+        )
         print(f"zarrita.js did not read the cube: {why}")
         pytest.skip(f"zarrita.js is not here: {why}")
     paths = [path for path in all_paths(small) if path.rpartition("/")[2] != "band"]

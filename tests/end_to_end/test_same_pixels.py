@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import shapely
 from rasterio.shutil import copy
 from tests.end_to_end.building import IMAGES, LABELS, Dataset, build_region, extent, simulated_land, with_imagery
 
-from sits_catalog.region import Region
+from sits_catalog.region import Region, Season
 from sits_pipeline.sources import SafeSource
 
 pytestmark = pytest.mark.slow
@@ -63,8 +64,8 @@ def test_simulated_scenes_differ_in_all_but_the_array(from_cogs, from_safe):
 def as_catalogue(products: Path, folder: Path) -> Path:
     """The products of a folder as COGs with an ItemCollection, made with rasterio from the pixels of the JP2."""
     features = []
-    scenes = SafeSource(products).search(shapely.box(-180, -90, 180, 90), _all_of(2018)).scenes
-    for scene in scenes:
+    everywhere, season = shapely.box(-180, -90, 180, 90), Season(start=date(2018, 1, 1), end=date(2018, 12, 31))
+    for scene in SafeSource(products).search(everywhere, season).scenes:
         (folder / scene.id).mkdir(parents=True)
         item: dict[str, Any] = {**scene.item, "collection": "sentinel-2-l2a", "assets": {}}
         for band, path in scene.assets.items():
@@ -75,14 +76,6 @@ def as_catalogue(products: Path, folder: Path) -> Path:
     catalogue = folder / "items.json"
     catalogue.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     return catalogue
-
-
-def _all_of(year: int) -> Any:
-    from datetime import date
-
-    from sits_catalog.region import Season
-
-    return Season(start=date(year, 1, 1), end=date(year, 12, 31))
 
 
 def _to_cog(image: Path, cog: Path) -> None:

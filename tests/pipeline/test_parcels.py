@@ -421,7 +421,7 @@ def test_the_table_is_geoparquet_with_the_contracts_columns(tmp_path: Path) -> N
     assert back.crs.to_epsg() == 32631
     assert back.parcel_id.dtype == np.uint32
     assert back.crop_type.tolist() == [1, IGNORE]
-    assert back.crop_name.tolist() == ["wheat", None]
+    assert back.crop_name.fillna("").tolist() == ["wheat", ""]
     assert back.split.tolist() == ["train", "buffer"]
     assert [list(words) for words in back["flags"]] == [["overlaps"], ["overlaps"]]
     assert back.n_pixels.tolist() == [100, 0]

@@ -16,6 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
+from pyproj.exceptions import CRSError
 
 __all__ = ["Box", "Features", "OgrFile", "ParquetFile", "VectorFile", "as_text", "open_vector"]
 
@@ -76,8 +77,17 @@ def open_vector(path: str, *, layer: str | None, crs: str | None, encoding: str 
                 f"{path} states no CRS, so nobody knows where its parcels lie; name it in the region file "
                 "under parcels: crs (EPSG:2154, say)"
             )
-        file.crs = CRS.from_user_input(crs)
+        file.crs = _given_crs(crs)
     return file
+
+
+def _given_crs(crs: str) -> CRS:
+    try:
+        return CRS.from_user_input(crs)
+    except CRSError as error:
+        raise ValueError(
+            f"parcels: crs names a coordinate reference system, as EPSG:2154 does; nobody knows {crs!r}"
+        ) from error
 
 
 def as_text(values: NDArray[Any]) -> NDArray[np.object_]:

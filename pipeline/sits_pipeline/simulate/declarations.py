@@ -20,6 +20,7 @@ __all__ = ["Declarations", "declare", "write_parcels"]
 _IGNORED = ("other", "Other agricultural use")
 _UNKNOWN = (("quinoa", "Quinoa"), ("hops", "Hops"))
 _REACH_M = 250.0
+_LARGEST_M2 = 150_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ def _multipolygons(
     """Some fields of one crop on both sides of a track are declared as one parcel; and which rows are left."""
     first, second = shapely.STRtree(geometry).query(geometry, predicate="dwithin", distance=60.0)
     apart = (first < second) & (code[first] == code[second]) & ~shapely.intersects(geometry[first], geometry[second])
+    apart &= shapely.area(geometry[first]) + shapely.area(geometry[second]) < _LARGEST_M2
     pairs = np.stack([first[apart], second[apart]], axis=1)
     kept = np.ones(len(geometry), np.bool_)
     used = np.zeros(len(geometry), np.bool_)

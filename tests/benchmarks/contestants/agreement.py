@@ -38,7 +38,9 @@ def compare(floor: str, peers: dict[str, str], ours: str) -> dict[str, int]:
 
 
 def _arrays(folder: Path) -> tuple[Any, Any]:
-    return tuple(np.asarray(zarr.open_array(folder / name, mode="r")[...]) for name in ("reflectance", "scl"))
+    """Reflectance and scl."""
+    reflectance, scl = (np.asarray(zarr.open_array(folder / name, mode="r")[...]) for name in ("reflectance", "scl"))
+    return reflectance, scl
 
 
 def _offsets(dataset: Path) -> list[int]:

@@ -66,6 +66,8 @@ def _build_zone(prepared: Prepared, zoned: Zoned, config: BuildConfig, listener:
                 entries[tuple(entry["cell"])] = entry
                 built += 1
                 listener.progress(len(done) + built, plan.n_cells)
+    # A worker that died in mid-write, and whose cell another one has done, leaves its half behind.
+    folder.remove_partials()
     listener.stage(f"finishing {plan.zone.name}")
     return finish(
         folder,

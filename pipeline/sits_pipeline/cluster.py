@@ -17,7 +17,7 @@ from typing import Any
 
 import dask
 import psutil
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
 from distributed.comm import inproc
 
 from sits_pipeline.config import BuildConfig
@@ -42,7 +42,8 @@ class Cluster:
     def run[T, R](self, function: Callable[[T], R], tasks: Iterable[T], *, retries: int) -> Iterator[R]:
         """Results in the order in which they are done. A task that raised is tried again, `retries` times at most.
 
-        The last error is raised as it is; tasks that were not yet submitted are then not started.
+        The last error is raised as it is, but a task that killed its workers becomes a MemoryError; tasks that were
+        not yet submitted are then not started.
         """
         waiting = iter(tasks)
         tries: dict[Any, tuple[T, int]] = {}
@@ -65,6 +66,12 @@ class Cluster:
                 yield result
                 for fresh in islice(waiting, 1):
                     submit(fresh, 0)
+            elif isinstance(error, KilledWorker):
+                self.client.cancel(list(tries))
+                raise MemoryError(
+                    "one worker after another died at the same cell, most likely for want of memory; "
+                    "choose smaller cells with --cell, or fewer workers"
+                ) from error
             elif attempt < retries and isinstance(error, Exception):
                 _log.warning("a cell failed and is tried again: %s", error)
                 future.release()

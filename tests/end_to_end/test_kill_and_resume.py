@@ -162,6 +162,21 @@ def test_no_worker_process_outlives_a_killed_build(
 
 
 @pytest.mark.slow
+def test_a_build_outlives_a_killed_worker_process(
+    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "out" / "small"
+    process = start(command("sits-build", *build_arguments(archive, tmp_path / "out", "--kind", "processes")))
+    wait_for(lambda: len(cells_in_journal(dataset)) >= 1 or process.poll() is not None)
+    worker = next(
+        child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
+    )
+    worker.kill()
+    assert process.wait(120) == 0
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+@pytest.mark.slow
 def test_a_second_build_of_the_same_datasets_refuses_while_the_first_goes_on(
     archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:

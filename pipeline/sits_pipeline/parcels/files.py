@@ -70,14 +70,15 @@ def open_vector(path: str, *, layer: str | None, crs: str | None, encoding: str 
     """
     if "://" not in path and not path.startswith("/vsi") and not Path(path.split("!")[0]).exists():
         raise FileNotFoundError(f"no parcels at {path}: there is no such file")
+    given = None if crs is None else _given_crs(crs)
     file: VectorFile = _open_parquet(path) if path.lower().endswith(_PARQUET) else _open_ogr(path, layer, encoding)
     if file.crs is None:
-        if crs is None:
+        if given is None:
             raise ValueError(
                 f"{path} states no CRS, so nobody knows where its parcels lie; name it in the region file "
                 "under parcels: crs (EPSG:2154, say)"
             )
-        file.crs = _given_crs(crs)
+        file.crs = given
     return file
 
 

@@ -220,9 +220,9 @@ def sample_scene(scene: Scene, *, opener: Opener | None) -> AuditSample:
 
 def _sample(scene: Scene, bands: Sequence[str], opener: Opener | None) -> AuditSample:
     names = [*bands, "SCL"] if "SCL" in scene.assets else list(bands)
-    missing = [name for name in names if name not in scene.assets]
-    if missing:
-        raise ValueError(f"the item has no asset for {', '.join(missing)}")
+    if not set(bands) <= scene.assets.keys():
+        # An archive of other bands: nothing to audit on, so that the provider's rule decides.
+        return AuditSample(dn={name: np.empty(0, np.uint16) for name in bands}, scl=np.empty(0, np.uint8))
     with ExitStack() as stack:
         datasets = {name: stack.enter_context(_open(scene.assets[name], opener)) for name in names}
         for dataset in datasets.values():

@@ -10,6 +10,7 @@ from odc.geo.geobox import GeoBox
 
 from sits_catalog.parcel_source import ParcelSource
 from sits_catalog.region import Region
+from sits_catalog.sentinel2 import BANDS
 from sits_pipeline.sources.stac import StacSource
 
 __all__ = ["open_simulated"]
@@ -32,7 +33,8 @@ def open_simulated(
         climate=imagery.climate,
         dates=imagery.dates,
         seed=imagery.seed,
-        bands=imagery.bands,
+        # The audit looks at B02 and B04, whatever bands are asked for.
+        bands=[name for name in BANDS if name in {*imagery.bands, "B02", "B04"}],
         progress=progress,
     )
     if region.parcels is None:

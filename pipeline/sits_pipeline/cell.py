@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
 
-from sits_catalog.cube import MAX_ITEMS_A_DATE, NO_SOURCE
+from sits_catalog.cube import MAX_ITEMS_A_DATE, NO_SOURCE, Quality
 from sits_catalog.region import LabelRule
 from sits_pipeline.folder import Folder
 from sits_pipeline.plan.lattice import inside_strip, project
@@ -167,9 +167,8 @@ def _read_day(task: CellTask, images: _Images, inside: NDArray[np.bool_] | None,
     failures: dict[int, tuple[ReadFailure, ...]] = {}
     missed = mosaic(_layers(task, task.days[index], failures), frame, inside)
     notes.failures = [failure for source in missed for failure in failures[source]]
-    notes.used = [
-        int(i) for i in np.flatnonzero(np.bincount(frame.source_index.ravel(), minlength=256)) if i < NO_SOURCE
-    ]
+    indices = [visit.source_index for visit in task.days[index].visits]
+    notes.used = [source for source in indices if (frame.source_index == source).any()]
     notes.observed = int(np.count_nonzero(frame.quality & 1))
     notes.clear = int(np.count_nonzero(clear_of(frame.quality)))
     return notes
@@ -197,31 +196,42 @@ def _layer_of(raster: Raster, visit: Visit, task: CellTask) -> Layer:
     if raster.failures or visit.offset is None:
         return Layer(
             source_index=visit.source_index,
-            reflectance=None,
+            render=None,
             scl=scl,
             bits=bits,
             observed=np.zeros(shape, bool),
             unread=_covered(raster, visit.scene, task.geobox, scl),
         )
-    observed = _observed(raster, task.bands, scl, shape)
-    reflectance = np.empty((len(task.bands), *shape), np.uint16)
-    for name, out in zip(task.bands, reflectance, strict=True):
-        window = raster.bands[name]
-        dn = window.dn.astype(np.uint16, copy=False)
-        if task.resampling == "bilinear" and window.factor > 1:
-            out[...] = harmonize(bilinear(window, shape), visit.offset)
-        else:
-            repeat(window, harmonize(dn, visit.offset), out)
-        if dn.size and dn.max() == SATURATED:
-            bits = bits | np.where(out == SATURATED, np.uint8(16), np.uint8(0))
     return Layer(
         source_index=visit.source_index,
-        reflectance=reflectance,
+        render=partial(_render, raster, task, visit.offset),
         scl=scl,
-        bits=bits,
-        observed=observed,
+        bits=bits | _saturated(raster, task.bands, shape),
+        observed=_observed(raster, task.bands, scl, shape),
         unread=None,
     )
+
+
+def _render(raster: Raster, task: CellTask, offset: int, out: NDArray[np.uint16]) -> None:
+    """Write a scene's reflectance, resampled and harmonized, into `out` (band, y, x)."""
+    for name, band in zip(task.bands, out, strict=True):
+        window = raster.bands[name]
+        if task.resampling == "bilinear" and window.factor > 1:
+            band[...] = harmonize(bilinear(window, shape_of(task.geobox)), offset)
+        else:
+            repeat(window, harmonize(window.dn.astype(np.uint16, copy=False), offset), band)
+
+
+def _saturated(raster: Raster, bands: tuple[str, ...], shape: tuple[int, int]) -> NDArray[np.uint8] | np.uint8:
+    """The bit SATURATED_OR_DEFECTIVE where a band is saturated."""
+    found: NDArray[np.uint8] | np.uint8 = np.uint8(0)
+    for name in bands:
+        window = raster.bands[name]
+        if window.dn.size and window.dn.max() == SATURATED:
+            where = np.empty(shape, bool)
+            repeat(window, window.dn == SATURATED, where)
+            found = found | (where * np.uint8(Quality.SATURATED_OR_DEFECTIVE))
+    return found
 
 
 def _observed(

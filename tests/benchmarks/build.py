@@ -85,39 +85,42 @@ def _run(name: str, job: Job, folder: Path, threads: int) -> Run:
 def _table(title: str, runs: dict[str, list[Run]], notes: tuple[str, ...]) -> Table:
     floor, ours = runs[_FLOOR], runs[_OURS]
     lines = [
-        ("floor: read each source block once, write one sharded array", floor, _seconds(floor)),
+        ("floor: read each source block once, write one sharded array", floor, _calls(floor)),
         *(
-            (f"{label}, then written as the floor writes", runs[name], _seconds(runs[name]))
+            (f"{label}, then written as the floor writes", runs[name], _calls(runs[name]))
             for name, label in _PEERS.items()
         ),
-        ("sits-build, cells: offset, quality, lineage, labels, splits, overview, hashes", ours, _part(ours, "cells")),
-        ("sits-build, whole: also parcels, search, audit, plan, tables, report", ours, _part(ours, "whole")),
-        ("sits-build, whole, then sits-cube verify", ours, _seconds(ours)),
+        ("sits-build, cells: offset, quality, lineage, labels, splits, overview, hashes", ours, _stage(ours, "cells")),
+        ("sits-build, whole: also parcels, search, audit, plan, tables, report", ours, _stage(ours, "whole")),
+        ("sits-build, whole, then sits-cube verify", ours, _calls(ours)),
     ]
     rows = tuple(
         (
             label,
-            median(seconds),
-            min(seconds),
-            median(mine / least for mine, least in zip(seconds, _seconds(floor), strict=True)),
+            median(seconds for seconds, _ in spent),
+            min(seconds for seconds, _ in spent),
+            median(seconds / run.seconds for (seconds, _), run in zip(spent, floor, strict=True)),
+            median(cpu_s for _, cpu_s in spent),
             median(run.process_s for run in of),
             median(run.peak_mb for run in of),
         )
-        for label, of, seconds in lines
+        for label, of, spent in lines
     )
-    columns = ("", "s, median", "s, least", "x floor", "process, s", "peak MB")
+    columns = ("", "s, median", "s, least", "x floor", "CPU s", "process s", "peak MB")
     return Table(title=title, columns=columns, rows=rows, notes=notes)
 
 
-def _seconds(runs: list[Run]) -> list[float]:
-    return [run.seconds for run in runs]
+def _calls(runs: list[Run]) -> list[tuple[float, float]]:
+    """Seconds of the clock and of the processor."""
+    return [(run.seconds, run.cpu_s) for run in runs]
+
+
+def _stage(runs: list[Run], name: str) -> list[tuple[float, float]]:
+    """The same of a part of a build."""
+    return [tuple(run.result[name]) for run in runs]
 
 
 def _stages(runs: list[Run]) -> str:
     """What the whole is made of, in words."""
     names = ("prepare", "cells", "finish", "verify")
-    return ", ".join(f"{name} {median(_part(runs, name)):.2f} s" for name in names)
-
-
-def _part(runs: list[Run], name: str) -> list[float]:
-    return [run.result[name] for run in runs]
+    return ", ".join(f"{name} {median(s for s, _ in _stage(runs, name)):.2f} s" for name in names)

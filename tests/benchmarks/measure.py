@@ -47,6 +47,8 @@ class Run:
     result: Any
     seconds: float
     """The call alone: Python was running and the function's module imported."""
+    cpu_s: float
+    """Of all threads during the call; a busy machine hardly changes it."""
     process_s: float
     """The whole process, from its start to its end."""
     peak_mb: float
@@ -85,6 +87,7 @@ def run_fresh(function: str, *, watch: bool = False, **arguments: Any) -> Run:
     return Run(
         result=report["result"],
         seconds=report["seconds"],
+        cpu_s=report["cpu_s"],
         process_s=process_s,
         peak_mb=report["peak_mb"],
         watch=None if watcher is None else watcher.seen(),
@@ -150,10 +153,10 @@ def _peak_mb() -> float:
 def _main(function: str, arguments: str) -> None:
     module, name = function.split(":")
     call = getattr(importlib.import_module(module), name)
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     result = call(**json.loads(arguments))
-    seconds = time.perf_counter() - started
-    print(json.dumps({"result": result, "seconds": seconds, "peak_mb": _peak_mb()}))
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - started_cpu
+    print(json.dumps({"result": result, "seconds": seconds, "cpu_s": cpu_s, "peak_mb": _peak_mb()}))
 
 
 if __name__ == "__main__":

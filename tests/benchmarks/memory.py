@@ -75,7 +75,7 @@ def _rows(measured: list[tuple[Job, Run]], cell: int) -> tuple[tuple[Value, ...]
     smallest = measured[0][0].side
     before_km2 = before_s = 0.0
     for job, run in measured:
-        km2, seconds, seen = (job.side / 100) ** 2, float(run.result["whole"]), run.watch
+        km2, seconds, seen = (job.side / 100) ** 2, float(run.result["whole"][0]), run.watch
         assert seen is not None
         further = (seconds - before_s) / (km2 - before_km2) if rows else None
         name, cells = f"{(job.side // smallest) ** 2} x", (-(-job.side // cell)) ** 2

@@ -30,12 +30,10 @@ def silent(_text: str) -> None:
 
 @pytest.mark.slow
 def test_all_contestants_build_the_same_pixels(tmp_path: Path) -> None:
-    said: list[str] = []
-    table, bytes_ = build.bench(tmp_path, side=SIDE, dates=3, repeat=2, threads=2, say=said.append)
+    table, bytes_ = build.bench(tmp_path, side=SIDE, dates=3, repeat=1, threads=2, say=silent)
     assert table.rows[0][3] == 1.0
     assert len(table.rows) == 6
     assert "432 000 values compared each" in table.notes[1]
-    assert next(line for line in said if "round 2" in line).endswith("sits_build")  # the order turns
     needed, sent, unique = (row["MB"] for row in bytes_.as_json()["rows"])
     assert 0 < needed <= sent
     assert unique == sent

@@ -20,7 +20,6 @@ _BITS = {
     Scl.WATER: Quality.WATER,
 }
 _TABLE = np.array([_BITS.get(Scl(code), 0) if code in Scl else 0 for code in range(256)], np.uint8)
-_CLEAR = np.array([bits & Quality.OBSERVED and not bits & NOT_CLEAR for bits in range(256)], bool)
 
 
 def quality_of(scl: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -33,4 +32,4 @@ def quality_of(scl: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def clear_of(quality: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Where a pixel is observed and shows the ground: no cloud, shadow, snow, cirrus, defect or unread source."""
-    return _CLEAR[quality]
+    return np.asarray((quality & np.uint8(Quality.OBSERVED | NOT_CLEAR)) == Quality.OBSERVED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,8 @@ class Layer:
 
     source_index: int
     """Position of the scene among the day's items."""
-    reflectance: NDArray[np.uint16] | None
-    """(band, y, x), 1..65535 where observed; None where the scene could not be read."""
+    render: Callable[[NDArray[np.uint16]], None] | None
+    """Writes reflectance, 1..65535 where observed, into an array (band, y, x); None where the scene was not read."""
     scl: NDArray[np.uint8]
     bits: NDArray[np.uint8]
     """Quality bits without OBSERVED."""
@@ -57,22 +57,28 @@ def mosaic(layers: Iterable[Layer], frame: Frame, inside: NDArray[np.bool_] | No
                 missed.append(layer.source_index)
             frame.quality[unread] = Quality.UNREAD
             open_ &= ~layer.unread
-        if layer.reflectance is not None:
-            _fill(frame, layer, layer.reflectance, open_ & layer.observed)
+        if layer.render is not None:
+            _fill(frame, layer, layer.render, open_ & layer.observed)
             open_ &= ~layer.observed
     return tuple(missed)
 
 
-def _fill(frame: Frame, layer: Layer, reflectance: NDArray[np.uint16], where: NDArray[np.bool_]) -> None:
+def _fill(frame: Frame, layer: Layer, render: Callable[[NDArray[np.uint16]], None], where: NDArray[np.bool_]) -> None:
     """Take the pixels `where` from one layer."""
     if where.all():
-        frame.reflectance[...] = reflectance
+        render(frame.reflectance)
         frame.scl[...] = layer.scl
         np.bitwise_or(layer.bits, np.uint8(Quality.OBSERVED), out=frame.quality)
         frame.source_index[...] = layer.source_index
         return
+    rows = np.flatnonzero(where.any(axis=1))
+    if not len(rows):
+        return
+    reflectance = np.empty_like(frame.reflectance)
+    render(reflectance)
+    part = slice(rows[0], rows[-1] + 1)
     for target, band in zip(frame.reflectance, reflectance, strict=True):
-        np.copyto(target, band, where=where)
+        np.copyto(target[part], band[part], where=where[part])
     np.copyto(frame.scl, layer.scl, where=where)
     np.copyto(frame.quality, layer.bits | np.uint8(Quality.OBSERVED), where=where)
     frame.source_index[where] = layer.source_index

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from tests.benchmarks.job import SEASON, Job
 
 from sits_catalog.parcel_source import ParcelSource
@@ -21,19 +23,20 @@ NAME = "bench"
 
 
 class _Clock:
-    """Notes when each stage begins."""
+    """Notes when each stage begins: seconds of the clock and of the processor."""
 
     def __init__(self) -> None:
-        self.starts: list[tuple[str, float]] = []
+        self.starts: dict[str, NDArray[np.float64]] = {}
 
     def stage(self, text: str) -> None:
-        self.starts.append((text.split()[0], time.perf_counter()))
+        self.starts[text.split()[0]] = _now()
 
     def progress(self, done: int, total: int) -> None:
         pass
 
-    def start_of(self, word: str) -> float:
-        return next(at for stage, at in self.starts if stage == word)
+
+def _now() -> NDArray[np.float64]:
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def run(
@@ -43,25 +46,26 @@ def run(
     cell_px: int = 0,
     kind: Literal["threads", "processes"] = "threads",
     cache: str | None = None,
-) -> dict[str, float]:
-    """Seconds to prepare (parcels, search, audit, plan), for the cells, to finish, and to verify."""
-    wanted, clock, started = Job(**job), _Clock(), time.perf_counter()
+) -> dict[str, list[float]]:
+    """Seconds, of the clock and of the processor: to prepare, for the cells, to finish, for all this; to verify."""
+    wanted, clock, started = Job(**job), _Clock(), _now()
     config = BuildConfig(
         out=out, workers=threads, cell_px=cell_px, kind=kind, cache=None if cache is None else Path(cache)
     )
     (outcome,) = build(prepare(_region(wanted), config, clock), config, clock)
-    built = time.perf_counter()
+    built = _now()
     found = verify(Folder(outcome.location))
     if found or not outcome.complete:
         raise RuntimeError(f"the dataset is not whole: {[*map(str, found), *outcome.failures][:3]}")
-    cells, finish = clock.start_of("building"), clock.start_of("finishing")
-    return {
+    cells, finish = clock.starts["building"], clock.starts["finishing"]
+    stages = {
         "prepare": cells - started,
         "cells": finish - cells,
         "finish": built - finish,
         "whole": built - started,
-        "verify": time.perf_counter() - built,
+        "verify": _now() - built,
     }
+    return {name: spent.tolist() for name, spent in stages.items()}
 
 
 def _region(wanted: Job) -> Region:

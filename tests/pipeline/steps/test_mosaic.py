@@ -18,7 +18,7 @@ def layer(index: int, observed: list[int], *, scl: int = 4, bits: int = 0) -> La
     values = 100 * (index + 1) + np.arange(N_BANDS)[:, None, None]
     return Layer(
         source_index=index,
-        reflectance=np.broadcast_to(values, (N_BANDS, 1, width)).astype(np.uint16),
+        render=lambda out: np.copyto(out, np.broadcast_to(values, (N_BANDS, 1, width)).astype(np.uint16)),
         scl=np.full((1, width), scl, np.uint8),
         bits=np.full((1, width), bits, np.uint8),
         observed=np.array([observed], bool),
@@ -30,7 +30,7 @@ def unread_layer(index: int, unread: list[int]) -> Layer:
     shape = (1, len(unread))
     return Layer(
         source_index=index,
-        reflectance=None,
+        render=None,
         scl=np.full(shape, 4, np.uint8),
         bits=np.zeros(shape, np.uint8),
         observed=np.zeros(shape, bool),

@@ -1,0 +1,72 @@
+"""What the pages tell people to type."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from tests.end_to_end.building import SMALL, Dataset, build_region, simulated_land
+
+from sits_catalog.loading import load_region
+from sits_pipeline import cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMANDS = {"sits-build": cli._build_app, "sits-cube": cli._cube_app}
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """Page and text of each fenced block in a language, also where it is indented."""
+    for page in PAGES:
+        for indent, text in re.findall(rf"^( *)```{language}\n(.*?)^ *```", page.read_text(), re.M | re.S):
+            yield page.name, "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A small simulated dataset with the bands that the pages speak of."""
+    folder = tmp_path_factory.mktemp("docs")
+    return build_region(simulated_land(folder, SMALL, bands=("B02", "B04", "B08"), dates=2, seed=1), folder / "out")
+
+
+def test_there_is_something_to_test() -> None:
+    assert len(list(blocks("python"))) >= 2
+    assert len(list(blocks("yaml"))) >= 1
+    assert len(list(blocks("console"))) >= 3
+
+
+@pytest.mark.parametrize(("page", "code"), [pytest.param(*block, id=block[0]) for block in blocks("python")])
+def test_python_on_the_pages_runs(page: str, code: str, dataset: Dataset) -> None:
+    runnable, replaced = re.subn(r'"out/[^"]*/cube\.zarr"', repr(f"{dataset.path}/cube.zarr"), code)
+    assert replaced == 1
+    exec(compile(runnable, page, "exec"), {})
+
+
+def test_the_region_file_of_the_how_to_loads(tmp_path: Path) -> None:
+    (text,) = [text for page, text in blocks("yaml") if page == "your-own-region.md"]
+    (tmp_path / "region.yaml").write_text(text)
+    region = load_region(str(tmp_path / "region.yaml"))
+    assert region.imagery.source == "safe"
+    assert region.labels.finer == (2,)
+
+
+@pytest.mark.parametrize(("page", "text"), [pytest.param(*block, id=block[0]) for block in blocks("console")])
+def test_commands_on_the_pages_have_the_options_they_name(page: str, text: str) -> None:
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        app = COMMANDS.get(Path(words[0]).name) if words else None
+        if app is not None:
+            assert_known(typer.main.get_command(app), words[1:])
+
+
+def assert_known(command: click.Command, words: list[str]) -> None:
+    """Every sub-command and option among the words exists."""
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    known = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known

@@ -24,7 +24,7 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.geoparquet import write_geo_table
 from sits_pipeline.journal import encode_line
 from sits_pipeline.lineage import encode_sources, source_items
-from sits_pipeline.parcels import ParcelTable, write_parcels
+from sits_pipeline.parcels import ParcelTable, parcels_table
 from sits_pipeline.parcels.table import Dropped
 from sits_pipeline.plan import Zone, ZonePlan
 from sits_pipeline.plan.lattice import to_lonlat
@@ -89,11 +89,12 @@ def make_dataset(path: Path, *, height: int = 540, width: int = 576, n_dates: in
     reflectance, quality, crop_type, parcel_id = _pixels(box, table, n_dates)
     folder = Folder(str(path))
     attributes = _attributes(plan)
-    create_cube(folder, _layout(plan, taxonomy, attributes))
+    layout = _layout(plan, taxonomy, attributes)
+    create_cube(folder, layout)
     entry = _write(folder, plan, table, reflectance, quality, crop_type, parcel_id)
     sums = merge([entry["bands"]])
     changes = {"complete": False, "statistics": summarise(BANDS, sums)}
-    update_attributes(folder, changes)
+    update_attributes(folder, layout, changes)
     made = Synthetic(
         folder=folder,
         region=region,
@@ -355,7 +356,7 @@ def _write_files(made: Synthetic) -> None:
     write_geo_table(buffer, chips_table(merge_chips(made.cells), made.plan.zone.geobox))
     folder.write("chips.parquet", buffer.getvalue())
     buffer = io.BytesIO()
-    write_parcels(buffer, made.table, n_pixels=made.n_pixels, split=made.split)
+    write_geo_table(buffer, parcels_table(made.table, n_pixels=made.n_pixels, split=made.split))
     folder.write("parcels.parquet", buffer.getvalue())
     folder.write("sources.parquet", encode_sources(source_items(made.plan, made.unusable, made.cells[0]["failures"])))
     folder.write("config.yaml", b"id: tiny\n")

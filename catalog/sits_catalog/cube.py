@@ -22,6 +22,7 @@ __all__ = [
     "Conflict",
     "Quality",
     "Split",
+    "central_meridian",
     "check",
     "inner_chunk",
     "lattice_anchor_y",
@@ -124,6 +125,15 @@ ARRAYS: dict[str, ArraySpec] = {
 
 LABEL_ARRAYS = ("crop_type", "parcel_id", "coverage", "boundary_distance", "conflict", "split")
 FINER_ARRAYS = ("crop_type", "parcel_id", "coverage")
+
+
+def central_meridian(epsg: int) -> float:
+    """Longitude of the middle of a UTM zone, degrees.
+
+    >>> central_meridian(32631)
+    3.0
+    """
+    return float((epsg % 100) * 6 - 183)
 
 
 def lattice_anchor_y(epsg: int) -> int:

@@ -13,8 +13,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
+from sits_catalog.addresses import without_secrets
 from sits_catalog.documents import Document, build, did_you_mean, parse_document
 from sits_catalog.parcel_source import NationalSource, ParcelSource
 from sits_catalog.region import Region, Season
@@ -147,11 +147,11 @@ def dump_region(region: Region) -> dict[str, Any]:
     for section, key in (("place", "file"), ("imagery", "path"), ("parcels", "path")):
         values = plain[section]
         if values and values[key] is not None:
-            values[key] = _without_secrets(region.resolve(values[key]))
+            values[key] = without_secrets(region.resolve(values[key]))
     if region.parcels and region.parcels.labelled_area not in ("region", "parcels"):
-        plain["parcels"]["labelled_area"] = _without_secrets(region.resolve(region.parcels.labelled_area))
+        plain["parcels"]["labelled_area"] = without_secrets(region.resolve(region.parcels.labelled_area))
     if region.taxonomy is not None and region.taxonomy not in list_taxonomies():
-        plain["taxonomy"] = _without_secrets(region.resolve(region.taxonomy))
+        plain["taxonomy"] = without_secrets(region.resolve(region.taxonomy))
     return plain
 
 
@@ -230,14 +230,6 @@ def _parse_day(text: str) -> date:
 
 def _from_here(path: str) -> str:
     return path if "://" in path else str(Path(path).resolve())
-
-
-def _without_secrets(path: str) -> str:
-    """An address without user, password, query and fragment; a local path as it is."""
-    if "://" not in path:
-        return path
-    parts = urlsplit(path)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _plain(value: Any) -> Any:

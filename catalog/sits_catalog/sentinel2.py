@@ -11,6 +11,7 @@ __all__ = [
     "BANDS",
     "BOA_OFFSET",
     "DEFAULT_BANDS",
+    "SATURATED",
     "Band",
     "ProductId",
     "Scl",
@@ -21,6 +22,9 @@ __all__ = [
 
 BOA_OFFSET = -1000
 """BOA_ADD_OFFSET, in DN, of every band from processing baseline 04.00 on (ESA, PSD 14.9)."""
+
+SATURATED = 65535
+"""DN that ESA reserves for saturated pixels; it carries no offset."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ import shapely
 
 from sits_catalog.region import Region
 from sits_pipeline.parcels import parcel_bounds, read_area
+from sits_pipeline.parcels.repair import METRES_A_DEGREE
 
 __all__ = ["region_area"]
-
-_METRES_A_DEGREE = 111_000.0
 
 
 def region_area(region: Region) -> shapely.Geometry:
@@ -29,7 +28,7 @@ def region_area(region: Region) -> shapely.Geometry:
         raise ValueError("place says `around: parcels`, but the region names no parcels; add parcels: {path: FILE}")
     path = region.resolve(region.parcels.path)
     west, south, east, north = parcel_bounds(region.parcels, path)
-    margin_y = place.margin_m / _METRES_A_DEGREE
+    margin_y = place.margin_m / METRES_A_DEGREE
     margin_x = margin_y / max(0.05, math.cos(math.radians((south + north) / 2)))
     return _checked(shapely.box(west - margin_x, south - margin_y, east + margin_x, north + margin_y), path)
 

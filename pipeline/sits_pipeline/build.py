@@ -5,29 +5,41 @@ Wiring: decisions are made in the plan, effects in `cell` and `finish`.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Self
 
 import shapely
 
 from sits_catalog.cube import VERSION
 from sits_catalog.region import Region
 from sits_pipeline.cell import CellTask, Day, Visit, build_cell
-from sits_pipeline.cluster import open_cluster
+from sits_pipeline.cluster import Cluster, open_cluster
 from sits_pipeline.config import BuildConfig
-from sits_pipeline.finish import Outcome, finish
+from sits_pipeline.finish import KNOWN_FILES, Dataset, Outcome, finish, is_finished
 from sits_pipeline.folder import Folder
-from sits_pipeline.journal import MERGED, Journal, read_journal, segments
+from sits_pipeline.journal import CellLines, Journal, has_cells, read_journal, segments
 from sits_pipeline.parcels import select_near
-from sits_pipeline.plan import ZonePlan, cell_bytes
+from sits_pipeline.plan import CellMemory, ZonePlan, cell_memory
 from sits_pipeline.plan.lattice import project
 from sits_pipeline.prepare import Listener, Prepared, Zoned
 from sits_pipeline.steps.chips import ChipFrame, place_chips, select_chips
-from sits_pipeline.store import CUBE, CubeLayout, create_cube, read_attributes
-from sits_pipeline.values import JsonObject, Scene, Verdict
+from sits_pipeline.store import (
+    CUBE,
+    ROOT,
+    CubeLayout,
+    create_cube,
+    metadata_files,
+    read_attributes,
+    repair_metadata,
+    update_attributes,
+)
+from sits_pipeline.values import JsonObject, Scene, Verdict, shape_of
 
 __all__ = ["build"]
 
@@ -38,88 +50,127 @@ _FOOTPRINT_MARGIN_M = 1000.0
 def build(prepared: Prepared, config: BuildConfig, listener: Listener) -> tuple[Outcome, ...]:
     """Write, or take up, each dataset of a plan; a cell whose sources could not be read leaves it incomplete.
 
-    Raises BlockingIOError where another process writes the same datasets, ValueError where others are in their place.
+    Raises BlockingIOError where another process writes the same datasets, ValueError where others are in their place,
+    MemoryError where a cell does not fit, and RuntimeError where one could not be computed.
     """
+    created = _now()
     with Folder(config.out).lock(prepared.region.id):
-        return tuple(_build_zone(prepared, zoned, config, listener) for zoned in prepared.zones)
+        return tuple(_build_zone(prepared, zoned, config, listener, created) for zoned in prepared.zones)
 
 
-def _build_zone(prepared: Prepared, zoned: Zoned, config: BuildConfig, listener: Listener) -> Outcome:
-    plan = zoned.plan
-    folder = Folder(config.out).sub(plan.zone.name)
-    _open_dataset(folder, prepared, zoned, config)
-    entries = _entries(folder)
-    done = {key for key, entry in entries.items() if _is_done(folder, entry)}
-    if len(done) == plan.n_cells and _is_finished(folder):
-        return Outcome.of(plan, folder, entries, zoned.table, built=0)
-    listener.stage(f"building {plan.n_cells - len(done)} of {plan.n_cells} cells of {plan.zone.name}")
-    listener.progress(len(done), plan.n_cells)
-    journal, built = Journal(folder), 0
-    _begin(journal, plan, config)
-    n_bytes = cell_bytes(len(plan.acquisitions), len(plan.bands), plan.cell_px)
-    missing = plan.n_cells - len(done)
-    if missing:
-        with open_cluster(config, cell_bytes=n_bytes, n_cells=missing) as cluster:
-            tasks = _tasks(prepared, zoned, config, folder, done, cluster.threads_a_cell)
-            for entry in cluster.run(build_cell, tasks, retries=config.retries):
+def _build_zone(
+    prepared: Prepared, zoned: Zoned, config: BuildConfig, listener: Listener, created: datetime
+) -> Outcome:
+    plan, folder = zoned.plan, Folder(config.out).sub(zoned.plan.zone.name)
+    earlier = _ours(folder, plan, config)
+    dataset = _dataset(folder, prepared, zoned, config, created=created, earlier=earlier)
+    cells = _Cells() if earlier is None else _Cells.read(folder)
+    missing = plan.n_cells - len(cells.done)
+    if earlier is not None:
+        _mend(dataset, earlier, listener)
+        if not missing and is_finished(dataset):
+            return Outcome.of(dataset, cells.failures, built=0)
+    built = 0
+    with ExitStack() as stack:
+        cluster = None
+        if missing:
+            # Before anything is written: a cell that does not fit into the memory leaves no dataset behind.
+            cluster = stack.enter_context(open_cluster(config, _cell_memory(dataset), n_cells=missing))
+        if earlier is None:
+            _create(dataset)
+        journal = Journal(folder)
+        # From here on, and until it is merged, the build is under way.
+        journal.append(dataset.plan_line)
+        journal.flush()
+        if cluster is not None:
+            listener.stage(f"building {missing} of {plan.n_cells} cells of {plan.zone.name}")
+            listener.progress(plan.n_cells - missing, plan.n_cells)
+            tasks = _tasks(prepared, zoned, config, folder, frozenset(cells.done), cluster.threads_a_cell)
+            for entry in _computed(cluster, tasks, config.retries):
                 journal.append(entry)
-                entries[tuple(entry["cell"])] = entry
                 built += 1
-                listener.progress(len(done) + built, plan.n_cells)
+                listener.progress(plan.n_cells - missing + built, plan.n_cells)
     # A worker that died in mid-write, and whose cell another one has done, leaves its half behind.
     folder.remove_partials()
     listener.stage(f"finishing {plan.zone.name}")
-    return finish(
-        folder,
-        journal,
-        entries,
-        plan=plan,
-        region=prepared.region,
-        table=zoned.table,
-        taxonomy=prepared.taxonomy,
-        unusable=zoned.found.unusable,
-        built=built,
-    )
+    return finish(dataset, journal, built=built)
 
 
-def _open_dataset(folder: Folder, prepared: Prepared, zoned: Zoned, config: BuildConfig) -> None:
-    """Create an empty cube, or check that the one that is there is ours."""
+def _cell_memory(dataset: Dataset) -> CellMemory:
+    """What the largest cell needs."""
+    plan, labels = dataset.plan, dataset.table is not None
+    height, width = (min(size, plan.cell_px) for size in shape_of(plan.zone.geobox))
+    finer = dataset.region.labels.finer if labels else ()
+    return cell_memory(len(plan.acquisitions), len(plan.bands), height * width, labels=labels, finer=finer)
+
+
+def _computed(cluster: Cluster, tasks: Iterator[CellTask], retries: int) -> Iterator[JsonObject]:
+    """Entries of the cells as they are done; what goes wrong in a worker is no wrong use, whatever its type."""
+    try:
+        yield from cluster.run(build_cell, tasks, retries=retries)
+    except (MemoryError, RuntimeError):
+        raise
+    except OSError as error:
+        raise RuntimeError(f"a cell could not be built: {error}; run the same command to go on") from error
+    except Exception as error:
+        raise RuntimeError(
+            f"a cell could not be built: {type(error).__name__}: {error}; this is a fault of the program: "
+            "run again with --debug and report it"
+        ) from error
+
+
+# What is there
+
+
+@dataclass
+class _Cells:
+    """What the journal says of the cells that are built."""
+
+    failures: dict[tuple[int, ...], Sequence[JsonObject]] = field(default_factory=dict)
+    done: set[tuple[int, ...]] = field(default_factory=set)
+    """Those that need no further work: nothing unread, and their shards are there at their size."""
+
+    @classmethod
+    def read(cls, folder: Folder) -> Self:
+        """From the journal; a later line of a cell replaces an earlier one."""
+        cells = cls()
+        for line in CellLines(folder):
+            entry = json.loads(line)
+            key = tuple(entry["cell"])
+            cells.failures[key] = entry["failures"]
+            sizes = ((f"{CUBE}/{name}", size) for name, (size, _) in entry["shards"].items())
+            if not entry["failures"] and all(folder.size(name) == size for name, size in sizes):
+                cells.done.add(key)
+        return cells
+
+
+def _ours(folder: Folder, plan: ZonePlan, config: BuildConfig) -> JsonObject | None:
+    """The attribute `sits_cube` of the cube that is there; None where one is to be created.
+
+    That is also so where one was begun with other cells or chips and has no cell yet. Raises ValueError for a cube that
+    is not this one.
+    """
     attributes = read_attributes(folder)
-    if attributes is not None:
-        _check_same(folder, attributes, zoned.plan)
-        _check_chips(folder, config)
-        folder.remove_partials()
-        return
-    folder.remove_partials()
-    for name in [MERGED, *segments(folder), *folder.files(CUBE)]:
-        # What is left of a cube that was removed, or of a creation that was cut short; it says so until the last.
-        if name != f"{CUBE}/zarr.json":
-            folder.remove(name)
-    create_cube(folder, _layout(prepared, zoned))
-
-
-def _begin(journal: Journal, plan: ZonePlan, config: BuildConfig) -> None:
-    """The line that every run begins its segment with: from here on, and until it is merged, the build is under way."""
-    journal.append(
-        {
-            "kind": "plan",
-            "config_sha256": plan.config_sha256,
-            "cell_px": plan.cell_px,
-            "chips": config.chips,
-            "cells": plan.n_cells,
-        }
+    if attributes is None:
+        return None
+    begun = next((entry for entry in read_journal(folder) if entry["kind"] == "plan"), {})
+    _check_same(folder, attributes, plan, begun)
+    # Chips are counted cell by cell, so that all cells must be built for the same ones.
+    same_chips = begun.get("chips", config.chips) == config.chips
+    if same_chips and attributes["cells"]["side"] == plan.cell_px:
+        return attributes
+    if not has_cells(folder):
+        return None
+    if not same_chips:
+        raise ValueError(
+            f"{folder.location} was begun with --chips {begun['chips']}; go on with that, or choose another --out"
+        )
+    raise ValueError(
+        f"{folder.location} was begun with cells of {attributes['cells']['side']} px; choose another --out"
     )
-    journal.flush()
 
 
-def _check_chips(folder: Folder, config: BuildConfig) -> None:
-    """Chips are counted cell by cell, so that all cells must be built for the same ones."""
-    begun = next((entry["chips"] for entry in read_journal(folder) if entry["kind"] == "plan"), config.chips)
-    if begun != config.chips:
-        raise ValueError(f"{folder.location} was begun with --chips {begun}; go on with that, or choose another --out")
-
-
-def _check_same(folder: Folder, attributes: JsonObject, plan: ZonePlan) -> None:
+def _check_same(folder: Folder, attributes: JsonObject, plan: ZonePlan, begun: JsonObject) -> None:
     if attributes.get("version") != VERSION:
         raise ValueError(
             f"{folder.location} was written as sits-cube {attributes.get('version')}, this program writes {VERSION}; "
@@ -129,12 +180,83 @@ def _check_same(folder: Folder, attributes: JsonObject, plan: ZonePlan) -> None:
         there = str(attributes.get("config_sha256"))
         raise ValueError(
             f"{folder.location} holds another cube (config_sha256 {there[:12]}, this build has "
-            f"{plan.config_sha256[:12]}): region, season, items, parcels or rules differ; choose another --out, "
-            "or remove that folder"
+            f"{plan.config_sha256[:12]}): {_difference(plan, begun)}; choose another --out, or remove that folder"
         )
 
 
-def _layout(prepared: Prepared, zoned: Zoned) -> CubeLayout:
+def _difference(plan: ZonePlan, begun: JsonObject) -> str:
+    """What is not as it was when a dataset was begun: the items that came or went, where they are known."""
+    now = {(scene.id, scene.baseline) for scene in _scenes(plan)}
+    then = {(str(name), str(baseline)) for name, baseline in begun.get("items", ())}
+    if not then or now == then:
+        return "region, season, bands, items, parcels or rules differ"
+    came, went = sorted(now - then), sorted(then - now)
+    parts = [f"{what} {_some(items)}" for what, items in (("it lacks", came), ("this build lacks", went)) if items]
+    return " and ".join(parts)
+
+
+def _some(items: Sequence[tuple[str, str]]) -> str:
+    """The first items by id, with their baseline."""
+    shown = ", ".join(f"{name} (baseline {baseline})" for name, baseline in items[:5])
+    return shown + (f" and {len(items) - 5} more" if len(items) > 5 else "")
+
+
+# What is to be there
+
+
+def _mend(dataset: Dataset, earlier: JsonObject, listener: Listener) -> None:
+    """Put right what is no pixel's: leftovers of killed writers go, damaged metadata and coordinates are restored.
+
+    A root that is not what a run with the attributes `earlier` has written becomes that of an empty cube, so that the
+    dataset is concluded again.
+    """
+    folder = dataset.folder
+    folder.remove_partials()
+    mended = repair_metadata(folder, metadata_files(dataset.layout))
+    changes = {name: earlier.get(name) for name in ("complete", "statistics")}
+    layout = replace(dataset.layout, attributes={**dataset.layout.attributes, **changes})
+    if folder.read(f"{CUBE}/{ROOT}") != metadata_files(layout)[ROOT]:
+        update_attributes(folder, dataset.layout, {})
+        mended.append(ROOT)
+    if mended:
+        more = f" and {len(mended) - 3} more" if len(mended) > 3 else ""
+        listener.stage(f"restored metadata of {dataset.plan.zone.name}: {', '.join(mended[:3])}{more}")
+
+
+def _create(dataset: Dataset) -> None:
+    """An empty cube, and nothing beside it of an earlier one that was removed; other files are left alone."""
+    folder = dataset.folder
+    folder.remove_partials()
+    for name in [*KNOWN_FILES, *segments(folder)]:
+        folder.remove(name)
+    create_cube(folder, dataset.layout)
+
+
+def _dataset(
+    folder: Folder,
+    prepared: Prepared,
+    zoned: Zoned,
+    config: BuildConfig,
+    *,
+    created: datetime,
+    earlier: JsonObject | None,
+) -> Dataset:
+    """The dataset as this run would write it; a cube that is there keeps its time and its program."""
+    kept = {name: earlier[name] for name in ("created", "software")} if earlier is not None else {}
+    attributes = {**_attributes(prepared.region, zoned.plan, created), **kept}
+    return Dataset(
+        folder=folder,
+        layout=_layout(prepared, zoned, attributes),
+        plan=zoned.plan,
+        region=prepared.region,
+        table=zoned.table,
+        taxonomy=prepared.taxonomy,
+        unusable=zoned.found.unusable,
+        chips=config.chips,
+    )
+
+
+def _layout(prepared: Prepared, zoned: Zoned, attributes: JsonObject) -> CubeLayout:
     plan, region = zoned.plan, prepared.region
     classes = () if prepared.taxonomy is None else prepared.taxonomy.classes
     return CubeLayout(
@@ -147,13 +269,13 @@ def _layout(prepared: Prepared, zoned: Zoned) -> CubeLayout:
         classes=tuple(
             {"index": c.index, "code": c.code, "name": c.name, "hcat": c.hcat, "colour": c.colour} for c in classes
         ),
-        attributes=_attributes(region, plan),
+        attributes=attributes,
     )
 
 
-def _attributes(region: Region, plan: ZonePlan) -> JsonObject:
+def _attributes(region: Region, plan: ZonePlan, created: datetime) -> JsonObject:
     """The root attribute `sits_cube` of an empty cube."""
-    baselines = {scene.baseline for acquisition in plan.acquisitions for scene in acquisition.scenes}
+    baselines = {scene.baseline for scene in _scenes(plan)}
     height, width = plan.zone.geobox.shape
     return {
         "version": VERSION,
@@ -167,8 +289,8 @@ def _attributes(region: Region, plan: ZonePlan) -> JsonObject:
             "clamp": 1,
             "baselines": sorted(baselines),
         },
-        "simulated": region.imagery.source == "simulated",
-        "created": _now().isoformat().replace("+00:00", "Z"),
+        "simulated": region.imagery.source == "simulated" or any(map(_is_simulated, _scenes(plan))),
+        "created": created.isoformat().replace("+00:00", "Z"),
         "software": f"sits-cubes {version('sits-cubes')}",
         "complete": False,
         "config_sha256": plan.config_sha256,
@@ -182,33 +304,30 @@ def _attributes(region: Region, plan: ZonePlan) -> JsonObject:
     }
 
 
+def _scenes(plan: ZonePlan) -> Iterator[Scene]:
+    return (scene for acquisition in plan.acquisitions for scene in acquisition.scenes)
+
+
+def _is_simulated(scene: Scene) -> bool:
+    """Whether its item says so: an archive that was simulated may be read as any other catalogue."""
+    properties = scene.item.get("properties", {})
+    return any(properties.get(name) is True for name in ("simulated", "sits:simulated"))
+
+
 def _now() -> datetime:
     """The time, or SOURCE_DATE_EPOCH where builds are to be reproducible."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    return datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC).replace(microsecond=0)
+    if not epoch:
+        return datetime.now(UTC).replace(microsecond=0)
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"SOURCE_DATE_EPOCH must be seconds since 1970-01-01 as a whole number; got {epoch!r}"
+        ) from None
 
 
-def _entries(folder: Folder) -> dict[tuple[int, ...], JsonObject]:
-    """The journal's cells; a later line of a cell replaces an earlier one."""
-    return {tuple(entry["cell"]): entry for entry in read_journal(folder) if entry["kind"] == "cell"}
-
-
-def _is_done(folder: Folder, entry: JsonObject) -> bool:
-    """Whether a cell needs no further work: nothing unread, and its shards are there at their size."""
-    return not entry["failures"] and all(
-        folder.size(f"{CUBE}/{key}") == size for key, (size, _) in entry["shards"].items()
-    )
-
-
-def _is_finished(folder: Folder) -> bool:
-    """Whether an earlier run has ended, and its tables are still there at their size."""
-    attributes = read_attributes(folder)
-    if attributes is None or not attributes["complete"] or segments(folder):
-        return False
-    listed = next((entry["files"] for entry in read_journal(folder) if entry["kind"] == "files"), None)
-    return listed is not None and all(
-        folder.size(name) == size for name, (size, _) in listed.items() if not name.startswith(f"{CUBE}/")
-    )
+# Tasks
 
 
 def _tasks(
@@ -216,7 +335,7 @@ def _tasks(
     zoned: Zoned,
     config: BuildConfig,
     folder: Folder,
-    done: set[tuple[int, ...]],
+    done: Set[tuple[int, ...]],
     threads: int,
 ) -> Iterator[CellTask]:
     """The cells that are still to be computed, each with its own scenes, parcels and chips."""
@@ -251,7 +370,9 @@ def _parcel_chips(zoned: Zoned) -> tuple[ChipFrame, ...]:
     assert zoned.table is not None
     zone, splits = zoned.plan.zone, zoned.plan.splits
     split_of = None if splits is None else splits.grid(zone.epsg).split_of
-    return place_chips(zoned.table.parcels, zone.geobox, split_of=split_of)
+    # A parcel in another zone's strip has its chip there.
+    own = zoned.table.parcels.take(shapely.intersects(zone.ground, zoned.table.parcels.geometry))
+    return place_chips(own, zone.geobox, split_of=split_of)
 
 
 def _visit(position: int, scene: Scene, verdict: Verdict) -> Visit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
 
-from sits_catalog.cube import MAX_ITEMS_A_DATE, NO_SOURCE, Quality
+from sits_catalog.cube import IGNORE, MAX_ITEMS_A_DATE, NO_SOURCE, Quality, Split
 from sits_catalog.region import LabelRule
+from sits_catalog.sentinel2 import SATURATED
 from sits_pipeline.folder import Folder
 from sits_pipeline.plan.lattice import inside_strip, project
 from sits_pipeline.sources.base import SceneSource
 from sits_pipeline.splits import SplitPlan, split_raster
 from sits_pipeline.steps.chips import ChipFrame, count_chips
-from sits_pipeline.steps.harmonize import SATURATED, harmonize
+from sits_pipeline.steps.harmonize import harmonize
 from sits_pipeline.steps.mask import clear_of, quality_of
 from sits_pipeline.steps.mosaic import Layer, mosaic
 from sits_pipeline.steps.overview import overview_of
@@ -45,6 +46,9 @@ from sits_pipeline.values import (
 )
 
 __all__ = ["CellTask", "Day", "Visit", "build_cell"]
+
+_UNLABELLED = {"crop_type": IGNORE, "parcel_id": 0, "split": Split.NONE}
+"""Label arrays, on every lattice, that say nothing outside of the zone's strip, and how they say it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +80,7 @@ class CellTask:
     geobox: GeoBox
     """The cell's grid."""
     clip_to_strip: bool
-    """Whether pixels outside of the zone's strip stay unobserved."""
+    """Whether pixels outside of the zone's strip stay unobserved and unlabelled: they are another zone's."""
     source: SceneSource
     days: tuple[Day, ...]
     """One entry a date of the cube."""
@@ -125,9 +129,10 @@ class _DayNotes:
 def build_cell(task: CellTask) -> JsonObject:
     """Compute a cell, write its shards and return its journal entry."""
     started = time.monotonic()
+    inside = inside_strip(task.geobox, epsg_of(task.geobox)) if task.clip_to_strip else None
     with ThreadPoolExecutor(task.threads) as pool:
-        labels = pool.submit(_labels_of, task) if task.parcels is not None else None
-        images, notes = _read_images(task, pool)
+        labels = pool.submit(_labels_of, task, inside) if task.parcels is not None else None
+        images, notes = _read_images(task, inside, pool)
         overview = list(pool.map(overview_of, images.reflectance, images.quality))
         label_blocks = {} if labels is None else labels.result()
         entry = _counts_of(task, images, notes, label_blocks, pool)
@@ -149,7 +154,10 @@ def build_cell(task: CellTask) -> JsonObject:
 # Imagery
 
 
-def _read_images(task: CellTask, pool: ThreadPoolExecutor) -> tuple[_Images, list[_DayNotes]]:
+def _read_images(
+    task: CellTask, inside: NDArray[np.bool_] | None, pool: ThreadPoolExecutor
+) -> tuple[_Images, list[_DayNotes]]:
+    """All dates; `inside` (y, x) is where pixels may be observed at all, None: everywhere."""
     shape, n_days = shape_of(task.geobox), len(task.days)
     images = _Images(
         reflectance=np.zeros((n_days, len(task.bands), *shape), np.uint16),
@@ -157,7 +165,6 @@ def _read_images(task: CellTask, pool: ThreadPoolExecutor) -> tuple[_Images, lis
         quality=np.zeros((n_days, *shape), np.uint8),
         source_index=np.full((n_days, *shape), NO_SOURCE, np.uint8),
     )
-    inside = inside_strip(task.geobox, epsg_of(task.geobox)) if task.clip_to_strip else None
     read = partial(_read_day, task, images, inside)
     return images, list(pool.map(read, range(n_days)))
 
@@ -271,8 +278,13 @@ def _covered(raster: Raster, scene: Scene, geobox: GeoBox, scl: NDArray[np.uint8
 # Labels
 
 
-def _labels_of(task: CellTask) -> dict[str, NDArray[Any]]:
-    """Label blocks by array path."""
+def _labels_of(task: CellTask, inside: NDArray[np.bool_] | None) -> dict[str, NDArray[Any]]:
+    """Label blocks by array path; outside of the strip nothing is labelled.
+
+    Coverage, conflict and the distance to boundaries stay as drawn there: they describe the ground, whichever zone
+    it belongs to, so that a build with `place.crs` agrees with this one. The distance is negative, as for any pixel
+    without a parcel.
+    """
     assert task.parcels is not None
     labels: Labels = rasterize(task.parcels, task.geobox, rule=task.rule, known=task.known)
     blocks: dict[str, NDArray[Any]] = {name: getattr(labels, name) for name in Labels.__dataclass_fields__}
@@ -282,7 +294,21 @@ def _labels_of(task: CellTask) -> dict[str, NDArray[Any]]:
         finer = rasterize_finer(task.parcels, task.geobox, factor=factor, rule=task.rule, known=task.known)
         for name in ("crop_type", "parcel_id", "coverage"):
             blocks[f"labels_x{factor}/{name}"] = getattr(finer, name)
+    if inside is not None:
+        _clip(blocks, ~inside)
     return blocks
+
+
+def _clip(blocks: Mapping[str, NDArray[Any]], outside: NDArray[np.bool_]) -> None:
+    """Take the labels off the pixels `outside` (y, x); finer pixels go with the 10 m pixel they lie in."""
+    distance = blocks["boundary_distance"]
+    distance[outside] = -np.abs(distance[outside])
+    for path, values in blocks.items():
+        name = path.rpartition("/")[2]
+        if name in _UNLABELLED:
+            factor = len(values) // len(outside)
+            where = outside.repeat(factor, axis=0).repeat(factor, axis=1)
+            values[where] = _UNLABELLED[name]
 
 
 # Counts for the finish step

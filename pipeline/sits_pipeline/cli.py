@@ -68,7 +68,13 @@ def sits_build(
     chips: Annotated[
         Chips, typer.Option(help="Chips to list: the grid, or one around each parcel as well.")
     ] = Chips.GRID,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would be read and written, and stop.")] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Print what would be read and written, and stop. Of a simulated region the archive is written first.",
+        ),
+    ] = False,
     json_: _Json = False,
     debug: _Debug = False,
 ) -> None:
@@ -110,7 +116,7 @@ def sits_build(
             if not plan:
                 outcomes = build(prepared, config, narrator)
         if plan:
-            return _print_plan(prepared.plan, as_json=json_)
+            return _print_plan(prepared, as_json=json_)
         return _print_outcomes(outcomes, as_json=json_)
 
     guarded(work, debug=debug)

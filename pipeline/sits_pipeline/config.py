@@ -14,7 +14,8 @@ class BuildConfig:
     """Settings of one run. What decides pixels stands in the region file instead."""
 
     out: str = "out"
-    """Folder or fsspec URL under which `<region>/` is written."""
+    """Folder or fsspec URL under which `<region>/` is written; a local one becomes an absolute path, since workers may
+    run in other folders."""
     scheduler: str | None = None
     """Address of a running Dask scheduler (tcp://host:port); None: this machine."""
     workers: int = 0
@@ -22,13 +23,19 @@ class BuildConfig:
     kind: Literal["threads", "processes"] = "threads"
     """What the workers on this machine are."""
     cell_px: int = 0
-    """Side of a cell in pixels, a multiple of the shard; 0: the largest of 1024, 512, ... that fits the memory."""
+    """Side of a cell in pixels, a multiple of the shard; 0: chosen by dates and bands alone, never by the memory."""
     memory_gb: float = 0.0
     """Memory the workers of this machine may use together; 0: 60 % of what is free."""
     cache: Path | None = None
-    """Folder for bytes of remote assets; None: a temporary one."""
+    """Folder for bytes of remote assets, made absolute; None: a temporary one."""
     cache_gb: float = 20.0
     chips: Literal["grid", "parcel"] = "grid"
     """Chips to list in chips.parquet: the grid alone, or one around each parcel as well."""
     retries: int = 3
     """How often a cell whose task raised is tried again."""
+
+    def __post_init__(self) -> None:
+        if "://" not in self.out or self.out.startswith("file://"):
+            object.__setattr__(self, "out", str(Path(self.out.removeprefix("file://")).absolute()))
+        if self.cache is not None:
+            object.__setattr__(self, "cache", self.cache.absolute())

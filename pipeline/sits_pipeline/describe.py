@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-import numpy as np
 import shapely
 from pyproj import Transformer
 
+from sits_catalog.addresses import without_secrets
 from sits_catalog.region import Region
 from sits_catalog.stac import ClassCount, CubeFacts, StoredFile
 from sits_catalog.taxonomy import Taxonomy
 from sits_pipeline.plan import ZonePlan
+from sits_pipeline.plan.lattice import to_lonlat
 from sits_pipeline.values import JsonObject, Scene
 
 __all__ = ["class_pixels", "cube_facts"]
@@ -85,13 +86,9 @@ def _class_counts(taxonomy: Taxonomy, pixels: Mapping[int, int]) -> Iterable[Cla
 
 
 def _lonlat_outline(plan: ZonePlan) -> shapely.Geometry:
-    """The cube's extent in lon/lat, edges densified to 5 km, counter-clockwise."""
-    extent = shapely.box(*plan.zone.geobox.boundingbox.bbox)
-    transformer = Transformer.from_crs(plan.zone.epsg, 4326, always_xy=True)
-    outline = shapely.transform(
-        shapely.segmentize(extent, 5000.0), lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
-    )
-    return shapely.orient_polygons(shapely.set_precision(outline, 1e-7))
+    """The cube's extent in lon/lat to about 0.1 m, counter-clockwise."""
+    outline = to_lonlat(shapely.box(*plan.zone.geobox.boundingbox.bbox), plan.zone.epsg)
+    return shapely.orient_polygons(shapely.set_precision(shapely.simplify(outline, 1e-6), 1e-7))
 
 
 def _description(region: Region, plan: ZonePlan, *, simulated: bool) -> str:
@@ -109,7 +106,7 @@ def _links(scenes: Iterable[Scene]) -> Iterable[tuple[str, str]]:
         links = scene.item.get("links")
         for link in links if isinstance(links, list) else ():
             if isinstance(link, dict) and link.get("rel") == "self":
-                yield scene.id, str(link.get("href"))
+                yield scene.id, without_secrets(str(link.get("href")))
                 break
 
 

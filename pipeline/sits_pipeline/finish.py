@@ -1,13 +1,16 @@
-"""Conclude a build: statistics, tables, STAC item, report and the merged journal; reads the journal, never pixels."""
+"""Conclude a build: statistics, tables, STAC item, report and the merged journal.
+
+All of it comes from the plan and the journal; of the cube, only the report's previews read the overview.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -21,21 +24,76 @@ from sits_catalog.taxonomy import Taxonomy
 from sits_pipeline.describe import cube_facts
 from sits_pipeline.folder import Folder
 from sits_pipeline.geoparquet import write_geo_table
-from sits_pipeline.journal import Journal, encode_line, read_journal
+from sits_pipeline.journal import MERGED, CellLines, Journal, encode_line, read_journal, segments
 from sits_pipeline.lineage import encode_sources, source_items
 from sits_pipeline.parcels import ParcelTable, parcels_table
 from sits_pipeline.plan import ZonePlan
 from sits_pipeline.report import ReportFacts, render_report
 from sits_pipeline.sources.base import UnusableItem
-from sits_pipeline.steps.chips import chips_table, merge_chips
-from sits_pipeline.steps.statistics import merge, summarise
-from sits_pipeline.store import CUBE, read_attributes, update_attributes
+from sits_pipeline.steps.statistics import summarise
+from sits_pipeline.store import CUBE, ROOT, CubeLayout, metadata_files, read_attributes, update_attributes
+from sits_pipeline.tally import Tally, tally_cells
 from sits_pipeline.values import JsonObject
 from sits_pipeline.verify import files_line
 
-__all__ = ["Outcome", "finish"]
+__all__ = ["KNOWN_FILES", "Dataset", "Outcome", "finish", "is_finished"]
 
-Cells = Mapping[tuple[int, ...], JsonObject]
+KNOWN_FILES = (
+    *("parcels.parquet", "chips.parquet", "sources.parquet"),
+    *("item.json", "config.yaml", "report.html", MERGED),
+)
+"""Every file of a dataset outside of its cube."""
+
+Failures = Mapping[tuple[int, ...], Sequence[JsonObject]]
+"""What could not be read, for every cell that is built."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A dataset that is being built: where, and what decides all of it but the pixels."""
+
+    folder: Folder
+    layout: CubeLayout
+    plan: ZonePlan
+    region: Region
+    table: ParcelTable | None
+    taxonomy: Taxonomy | None
+    unusable: Sequence[UnusableItem]
+    chips: str
+    """Chips that are listed: grid or parcel."""
+
+    @property
+    def plan_line(self) -> JsonObject:
+        """The journal's first line, and the first of every run's segment."""
+        items = [[scene.id, scene.baseline] for day in self.plan.acquisitions for scene in day.scenes]
+        return {
+            "kind": "plan",
+            "config_sha256": self.plan.config_sha256,
+            "cell_px": self.plan.cell_px,
+            "chips": self.chips,
+            "cells": self.plan.n_cells,
+            "items": sorted(items),
+        }
+
+    @cached_property
+    def metadata(self) -> dict[str, bytes]:
+        """The files of the empty cube by name; the root's is another one once the cube is concluded."""
+        return {f"{CUBE}/{key}": data for key, data in metadata_files(self.layout).items()}
+
+    @cached_property
+    def config(self) -> bytes:
+        """`config.yaml`."""
+        head = "# The resolved configuration of this dataset; `sits-build --region` reads it again.\n"
+        return (head + yaml.safe_dump(dump_region(self.region), sort_keys=False, allow_unicode=True)).encode()
+
+    @cached_property
+    def split(self) -> NDArray[np.uint8] | None:
+        """Code of `Split` of each parcel; None for a dataset without parcels."""
+        if self.table is None:
+            return None
+        if self.plan.splits is None:
+            return np.zeros(len(self.table), np.uint8)
+        return self.plan.splits.splits_of(self.table.parcels.parcel_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,101 +113,108 @@ class Outcome:
     unknown_codes: tuple[str, ...]
 
     @classmethod
-    def of(cls, plan: ZonePlan, folder: Folder, cells: Cells, table: ParcelTable | None, *, built: int) -> Self:
-        """The outcome, from the plan and the journal."""
-        failures = failures_of(cells)
+    def of(cls, dataset: Dataset, failures: Failures, *, built: int) -> Self:
+        """The outcome, from the plan and what the journal says of each cell."""
+        plan, table = dataset.plan, dataset.table
+        listed = [{"cell": list(key), **failure} for key, found in sorted(failures.items()) for failure in found]
+        refused = [(r.scene.id, r.reason) for r in plan.refusals if r.status == "failed"]
+        refused += [(item.id, item.reason) for item in dataset.unusable]
         return cls(
             name=plan.zone.name,
-            location=folder.location,
-            complete=len(cells) == plan.n_cells and not failures,
+            location=dataset.folder.location,
+            complete=len(failures) == plan.n_cells and not listed,
             cells=plan.n_cells,
             built=built,
-            failures=tuple(failures),
-            refused=tuple(f"{r.scene.id}: {r.reason}" for r in plan.refusals if r.status == "failed"),
+            failures=tuple(listed),
+            refused=tuple(f"{name}: {reason}" for name, reason in sorted(refused)),
             unknown_codes=() if table is None else tuple(table.unknown_codes),
         )
 
 
-def failures_of(cells: Cells) -> list[JsonObject]:
-    """All failures of a build, each with its cell."""
-    return [{"cell": list(key), **failure} for key, entry in sorted(cells.items()) for failure in entry["failures"]]
+def is_finished(dataset: Dataset) -> bool:
+    """Whether an earlier run has ended with what this one would write, and all of its files are there.
+
+    Tables and report are looked at by size; `config.yaml`, metadata and coordinates by content.
+    """
+    folder = dataset.folder
+    attributes = read_attributes(folder)
+    if attributes is None or not attributes["complete"] or segments(folder):
+        return False
+    listed = next((entry["files"] for entry in read_journal(folder) if entry["kind"] == "files"), None)
+    if listed is None or any(folder.size(name) != size for name, (size, _) in listed.items()):
+        return False
+    root = f"{CUBE}/{ROOT}"
+    stored = {**dataset.metadata, root: folder.read(root), "config.yaml": dataset.config}
+    stamps = {name: _stamp(data) for name, data in stored.items()}
+    return folder.read("config.yaml") == dataset.config and stamps.items() <= listed.items()
 
 
-def finish(
-    folder: Folder,
-    journal: Journal,
-    cells: Cells,
-    *,
-    plan: ZonePlan,
-    region: Region,
-    table: ParcelTable | None,
-    taxonomy: Taxonomy | None,
-    unusable: Sequence[UnusableItem],
-    built: int,
-) -> Outcome:
-    """Write everything of a dataset that is no pixel, and say whether it is complete.
+def finish(dataset: Dataset, journal: Journal, *, built: int) -> Outcome:
+    """Write everything of a dataset that is no pixel, and say whether it is complete; `built`: cells of this run.
 
     A repeat is harmless: every file is written whole, the journal last, so that a finish that was cut short is
     simply done again.
     """
-    outcome = Outcome.of(plan, folder, cells, table, built=built)
-    ordered = [cells[key] for key in sorted(cells)]
-    n_pixels = None if table is None else parcel_pixels(table, ordered)
-    split = None if table is None else _splits(plan, table)
-    sums = merge(entry["bands"] for entry in ordered)
-    changes: JsonObject = {"complete": outcome.complete, "statistics": summarise(plan.bands, sums) if sums else None}
-    attributes = {**(read_attributes(folder) or {}), **changes}
-    files = {
-        "chips.parquet": _parquet(chips_table(merge_chips(ordered), plan.zone.geobox)),
-        "sources.parquet": encode_sources(source_items(plan, unusable, outcome.failures)),
-        "config.yaml": _config(region),
-    }
-    if table is not None and n_pixels is not None and split is not None:
-        files["parcels.parquet"] = _parquet(parcels_table(table, n_pixels=n_pixels, split=split))
-    report = ReportFacts(
-        folder=folder,
-        region=region,
-        plan=plan,
-        cells=ordered,
-        attributes=attributes,
-        table=table,
-        n_pixels=n_pixels,
-        split=split,
-        taxonomy=taxonomy,
-        unusable=unusable,
-    )
-    files["report.html"] = render_report(report).encode()
-    stored = {name: StoredFile(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()}
-    item = cube_item(
-        cube_facts(
-            plan=plan,
-            region=region,
-            taxonomy=None if table is None else taxonomy,
-            cells=ordered,
-            attributes=attributes,
-            files=stored,
-        )
-    )
-    files["item.json"] = (json.dumps(item, indent=1, sort_keys=True) + "\n").encode()
+    journal.flush()
+    folder, lines = dataset.folder, CellLines(dataset.folder)
+    last_parcel = 0 if dataset.table is None else int(dataset.table.parcels.parcel_id.max(initial=0))
+    tally = tally_cells(lines, dataset.plan.zone.geobox, last_parcel=last_parcel)
+    outcome = Outcome.of(dataset, {tuple(cell["cell"]): cell["failures"] for cell in tally.cells}, built=built)
+    statistics = summarise(dataset.plan.bands, tally.bands) if tally.bands else None
+    changes: JsonObject = {"complete": outcome.complete, "statistics": statistics}
+    concluded = replace(dataset, layout=replace(dataset.layout, attributes={**dataset.layout.attributes, **changes}))
+    files = _files(concluded, tally, outcome)
     for name, data in files.items():
         folder.write(name, data)
-    update_attributes(folder, changes)
-    _merge_journal(folder, journal, ordered)
+    files |= {**dataset.metadata, f"{CUBE}/{ROOT}": update_attributes(folder, dataset.layout, changes)}
+    stamps = {name: _stamp(data) for name, data in files.items()}
+    journal.merge(_merged(dataset.plan_line, lines, stamps))
     return outcome
 
 
-def parcel_pixels(table: ParcelTable, cells: Iterable[JsonObject]) -> NDArray[np.int64]:
-    """Pixels that each parcel of the table has won."""
-    counts: Counter[int] = Counter()
-    for entry in cells:
-        counts.update({int(number): pixels for number, pixels in entry["parcels"].items()})
-    return np.array([counts[int(number)] for number in table.parcels.parcel_id], np.int64)
+def _files(dataset: Dataset, tally: Tally, outcome: Outcome) -> dict[str, bytes]:
+    """Tables, configuration, report and item by name."""
+    files = {
+        "chips.parquet": _parquet(tally.chips),
+        "sources.parquet": encode_sources(source_items(dataset.plan, dataset.unusable, outcome.failures)),
+        "config.yaml": dataset.config,
+    }
+    table, split, n_pixels = dataset.table, dataset.split, None
+    if table is not None and split is not None:
+        n_pixels = tally.parcel_pixels[table.parcels.parcel_id]
+        files["parcels.parquet"] = _parquet(parcels_table(table, n_pixels=n_pixels, split=split))
+    files["report.html"] = _report(dataset, tally, n_pixels)
+    files["item.json"] = _item(dataset, tally, files)
+    return files
 
 
-def _splits(plan: ZonePlan, table: ParcelTable) -> NDArray[np.uint8]:
-    if plan.splits is None:
-        return np.zeros(len(table), np.uint8)
-    return plan.splits.splits_of(table.parcels.parcel_id)
+def _report(dataset: Dataset, tally: Tally, n_pixels: NDArray[np.int64] | None) -> bytes:
+    facts = ReportFacts(
+        folder=dataset.folder,
+        region=dataset.region,
+        plan=dataset.plan,
+        cells=tally.cells,
+        attributes=dataset.layout.attributes,
+        table=dataset.table,
+        n_pixels=n_pixels,
+        split=dataset.split,
+        taxonomy=dataset.taxonomy,
+        unusable=dataset.unusable,
+    )
+    return render_report(facts).encode()
+
+
+def _item(dataset: Dataset, tally: Tally, files: Mapping[str, bytes]) -> bytes:
+    """`item.json`, which lists the other `files`."""
+    facts = cube_facts(
+        plan=dataset.plan,
+        region=dataset.region,
+        taxonomy=None if dataset.table is None else dataset.taxonomy,
+        cells=tally.cells,
+        attributes=dataset.layout.attributes,
+        files={name: StoredFile(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()},
+    )
+    return (json.dumps(cube_item(facts), indent=1, sort_keys=True) + "\n").encode()
 
 
 def _parquet(table: object) -> bytes:
@@ -158,21 +223,21 @@ def _parquet(table: object) -> bytes:
     return buffer.getvalue()
 
 
-def _config(region: Region) -> bytes:
-    head = "# The resolved configuration of this dataset; `sits-build --region` reads it again.\n"
-    return (head + yaml.safe_dump(dump_region(region), sort_keys=False, allow_unicode=True)).encode()
+def _stamp(data: bytes) -> list[int | str]:
+    """Size and SHA-256, as the journal lists them."""
+    return [len(data), hashlib.sha256(data).hexdigest()]
 
 
-def _merge_journal(folder: Folder, journal: Journal, cells: Sequence[JsonObject]) -> None:
-    """Turn the segments into one file whose last line has the hash of everything that no cell line lists."""
-    header = next(entry for entry in read_journal(folder) if entry["kind"] == "plan")
-    entries = [header, *cells]
-    lines = b"".join(encode_line(entry) for entry in entries)
-    listed = {f"{CUBE}/{key}" for entry in cells for key in entry["shards"]}
-    hashes: dict[str, list[int | str]] = {}
-    for name in folder.files():
-        if name in listed or name == "journal.jsonl" or name.startswith("journal/") or name.endswith(".partial"):
-            continue
-        data = folder.read(name)
-        hashes[name] = [len(data), hashlib.sha256(data).hexdigest()]
-    journal.merge([*entries, files_line(hashes, lines)])
+def _merged(header: JsonObject, cells: Iterable[bytes], stamps: Mapping[str, list[int | str]]) -> Iterator[bytes]:
+    """Lines of the merged journal; the last has the stamps of all files that no cell line lists.
+
+    Nothing is hashed from the disk: what is listed is what was meant to be written.
+    """
+    digest = hashlib.sha256()
+    first = encode_line(header)
+    digest.update(first)
+    yield first
+    for line in cells:
+        digest.update(line)
+        yield line
+    yield encode_line(files_line(stamps, digest.hexdigest()))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-__all__ = ["geo_table", "write_geo_table"]
+__all__ = ["concat_geo_tables", "geo_table", "write_geo_table"]
 
 Table = Any  # pyarrow.Table; pyarrow has no type information and is slow to import
 
@@ -46,6 +46,22 @@ def _metadata(geometry: NDArray[np.object_], epsg: int) -> dict[str, object]:
     if len(geometry):
         column["bbox"] = [float(value) for value in shapely.total_bounds(geometry)]
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def concat_geo_tables(tables: Sequence[Table]) -> Table:
+    """The rows of tables of `geo_table` with equal columns and CRS, one after another, as if they were made as one."""
+    import pyarrow as pa
+
+    found = [json.loads(table.schema.metadata[b"geo"]) for table in tables]
+    parts = [one["columns"]["geometry"] for one in found]
+    column = {**parts[0], "geometry_types": sorted({kind for part in parts for kind in part["geometry_types"]})}
+    boxes = np.array([part["bbox"] for part in parts if "bbox" in part])
+    column.pop("bbox", None)
+    if len(boxes):
+        column["bbox"] = [*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist()]
+    rows = pa.concat_tables([table.replace_schema_metadata(None) for table in tables]).combine_chunks()
+    geo = {**found[0], "columns": {"geometry": column}}
+    return rows.replace_schema_metadata({"geo": json.dumps(geo, sort_keys=True)})
 
 
 def write_geo_table(file: BinaryIO, table: Table) -> None:

@@ -7,9 +7,11 @@ whose last line holds size and SHA-256 of every other file of the dataset.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
@@ -17,7 +19,7 @@ from typing import IO
 from sits_pipeline.folder import Folder, sync_folder
 from sits_pipeline.values import JsonObject
 
-__all__ = ["MERGED", "Journal", "encode_line", "read_journal"]
+__all__ = ["MERGED", "CellLines", "Journal", "encode_line", "has_cells", "read_journal", "segments"]
 
 MERGED = "journal.jsonl"
 _SEGMENTS = "journal"
@@ -32,10 +34,13 @@ def encode_line(entry: JsonObject) -> bytes:
 
 def read_journal(folder: Folder) -> Iterator[JsonObject]:
     """All entries, oldest first: the merged file's, then the segments'. A torn last line of a segment is left out."""
-    if folder.exists(MERGED):
-        yield from _decode(folder.read(MERGED))
-    for name in segments(folder):
-        yield from _decode(folder.read(name))
+    for _, number, line in _lines(folder):
+        yield _decode(number, line)
+
+
+def has_cells(folder: Folder) -> bool:
+    """Whether any cell is built."""
+    return any(entry["kind"] == "cell" for entry in read_journal(folder))
 
 
 def segments(folder: Folder) -> list[str]:
@@ -43,15 +48,67 @@ def segments(folder: Folder) -> list[str]:
     return [name for name in folder.files(_SEGMENTS) if name.endswith(".jsonl")]
 
 
-def _decode(data: bytes) -> Iterator[JsonObject]:
-    """Entries of one file; what follows the last newline is a write that was cut short."""
-    for number, line in enumerate(data.split(b"\n")[:-1], 1):
-        try:
-            yield json.loads(line)
-        except ValueError:
-            raise ValueError(
-                f"line {number} of the journal is damaged: {line[:80]!r}; the dataset cannot be taken up"
-            ) from None
+def _lines(folder: Folder) -> Iterator[tuple[_Place, int, bytes]]:
+    """Where a line stands, its number in its file, and the line; what follows the last newline was cut short."""
+    for name in [MERGED, *segments(folder)] if folder.exists(MERGED) else segments(folder):
+        start = 0
+        with _opened(folder, name) as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n"):
+                    yield _Place(name, start, len(line)), number, line
+                start += len(line)
+
+
+def _opened(folder: Folder, name: str) -> IO[bytes]:
+    """A file of the journal; of an object store, all of it in memory."""
+    return (folder.path / name).open("rb") if folder.is_local else io.BytesIO(folder.read(name))
+
+
+def _decode(number: int, line: bytes) -> JsonObject:
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"line {number} of the journal is damaged: {line[:80].rstrip()!r}; the dataset cannot be taken up"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a line stands: file, first byte, length."""
+
+    name: str
+    start: int
+    length: int
+
+
+class CellLines:
+    """The last line of each cell in the order of the cells, read one at a time: only their places are remembered."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._buffers: dict[str, bytes] = {}
+        places: dict[tuple[int, ...], _Place] = {}
+        for place, number, line in _lines(folder):
+            entry = _decode(number, line)
+            if entry["kind"] == "cell":
+                places[tuple(entry["cell"])] = place
+        self._places = [places[key] for key in sorted(places)]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._read, self._places)
+
+    def _read(self, place: _Place) -> bytes:
+        if self._folder.is_local:
+            with (self._folder.path / place.name).open("rb") as file:
+                file.seek(place.start)
+                return file.read(place.length)
+        if place.name not in self._buffers:
+            self._buffers[place.name] = self._folder.read(place.name)
+        return self._buffers[place.name][place.start : place.start + place.length]
 
 
 @dataclass
@@ -95,14 +152,33 @@ class Journal:
         self._entries = []
         self._ended = self.clock()
 
-    def merge(self, entries: Iterable[JsonObject]) -> None:
-        """Replace all segments by one merged file of `entries`."""
+    def merge(self, lines: Iterable[bytes]) -> None:
+        """Replace all segments by one merged file of `lines`, which may come out of the files that it replaces."""
         self.flush()
-        self.folder.write(MERGED, b"".join(encode_line(entry) for entry in entries))
+        if self.folder.is_local:
+            self._merge_local(lines)
+        else:
+            self.folder.write(MERGED, b"".join(lines))
         for name in segments(self.folder):
             self.folder.remove(name)
         if self.folder.is_local and (self.folder.path / _SEGMENTS).is_dir():
             (self.folder.path / _SEGMENTS).rmdir()
+
+    def _merge_local(self, lines: Iterable[bytes]) -> None:
+        """Line by line, to a partial file that is synced and renamed."""
+        target = self.folder.path / MERGED
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{MERGED}.{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
 
     @property
     def _name(self) -> str:

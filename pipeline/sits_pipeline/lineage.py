@@ -9,6 +9,7 @@ from pathlib import Path
 
 import shapely
 
+from sits_catalog.addresses import published
 from sits_pipeline.plan import ZonePlan
 from sits_pipeline.sources.base import UnusableItem
 from sits_pipeline.values import JsonObject, Scene, Verdict
@@ -27,6 +28,8 @@ _ABSENT = dict.fromkeys(
 def source_items(plan: ZonePlan, unusable: Iterable[UnusableItem], failures: Sequence[JsonObject]) -> list[JsonObject]:
     """One STAC item an entry, with our columns among its properties: identity, verdict, place in the cube, status.
 
+    Addresses are published without secrets.
+
     `failures` are the failures of all cells: {day, item, band, error}.
     """
     unread: dict[str, set[str]] = {}
@@ -39,14 +42,14 @@ def source_items(plan: ZonePlan, unusable: Iterable[UnusableItem], failures: Seq
             reason = (
                 f"not read in places: {'; '.join(sorted(unread[scene.id]))}" if scene.id in unread else verdict.reason
             )
-            items.append(_item(scene.item, scene.id, {**_facts(scene, verdict), **place, "reason": reason}))
+            items.append(_item(scene, {**_facts(scene, verdict), **place, "reason": reason}))
     for refusal in plan.refusals:
         facts = {**_ABSENT, **_facts(refusal.scene, refusal.verdict), "status": refusal.status}
-        items.append(_item(refusal.scene.item, refusal.scene.id, {**facts, "reason": refusal.reason}))
+        items.append(_item(refusal.scene, {**facts, "reason": refusal.reason}))
     for broken in unusable:
-        found = {"item_json": json.dumps(broken.item, sort_keys=True)}
-        items.append(_item({}, broken.id, {**_ABSENT, **found, "status": "failed", "reason": broken.reason}))
-    return items
+        found = {"item_json": json.dumps(published(broken.item), sort_keys=True)}
+        items.append(_item(broken, {**_ABSENT, **found, "status": "failed", "reason": broken.reason}))
+    return published(items)  # type: ignore[no-any-return]  # what comes in, cleaned
 
 
 def _facts(scene: Scene, verdict: Verdict | None) -> JsonObject:
@@ -69,21 +72,26 @@ def _facts(scene: Scene, verdict: Verdict | None) -> JsonObject:
     return facts
 
 
-def _item(found: JsonObject, id_: str, facts: JsonObject) -> JsonObject:
-    """The item as found, with our facts; what an item must have is filled in where it was missing."""
-    core: JsonObject = {
+def _item(source: Scene | UnusableItem, facts: JsonObject) -> JsonObject:
+    """The item as found, with our facts; an unusable one keeps its id alone, since anything else of it may be broken.
+
+    Geometry and box are those of the scene, whose footprint was checked. A box has four numbers a row, NaN where there
+    is no geometry: the format knows one kind of box.
+    """
+    found, footprint = (source.item, source.footprint) if isinstance(source, Scene) else ({}, shapely.Polygon())
+    return {
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": [],
-        "geometry": {"type": "Polygon", "coordinates": []},
         "links": [],
         "assets": {},
         "collection": None,
+        **found,
+        "id": source.id,
+        "geometry": json.loads(shapely.to_geojson(footprint)),
+        "bbox": [float(value) for value in shapely.bounds(footprint)],
+        "properties": {**found.get("properties", {}), **facts},
     }
-    item = {**core, **found, "id": id_, "properties": {**found.get("properties", {}), **facts}}
-    # Four numbers a row, NaN for an item without a geometry: the format knows one kind of box.
-    item["bbox"] = [float(value) for value in shapely.bounds(shapely.from_geojson(json.dumps(item["geometry"])))]
-    return item
 
 
 def encode_sources(items: Sequence[JsonObject]) -> bytes:

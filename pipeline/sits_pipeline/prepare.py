@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,12 +16,14 @@ import shapely
 
 from sits_catalog.loading import load_taxonomy
 from sits_catalog.region import Region
+from sits_catalog.sentinel2 import BANDS
 from sits_catalog.taxonomy import Taxonomy
 from sits_pipeline.area import region_area
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.folder import Folder
+from sits_pipeline.journal import has_cells
 from sits_pipeline.parcels import ParcelTable, content_sha256, known_area, read_parcels
-from sits_pipeline.plan import Plan, Zone, ZonePlan, cell_side, config_sha256, zones_of_region
+from sits_pipeline.plan import Zone, ZonePlan, cell_side, config_sha256, zones_of_region
 from sits_pipeline.sources import open_source
 from sits_pipeline.sources.base import SceneSource, SearchResult
 from sits_pipeline.splits import plan_splits
@@ -64,11 +66,6 @@ class Prepared:
     taxonomy: Taxonomy | None
     zones: tuple[Zoned, ...]
 
-    @property
-    def plan(self) -> Plan:
-        """The plan alone."""
-        return Plan(region=self.region, zones=tuple(zoned.plan for zoned in self.zones))
-
 
 def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared:
     """Read parcels, search and audit scenes, and plan; nothing of the dataset is written.
@@ -89,7 +86,9 @@ def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared
     if config.chips == "parcel" and tables[0] is None:
         raise ValueError(f"--chips parcel needs parcels, and region {region.id} names none; add --parcels FILE")
     labelled = [(table.parcels, zone.geobox) for zone, table in zip(zones, tables, strict=True) if table is not None]
-    splits = plan_splits([p for p, _ in labelled], [g for _, g in labelled], region.splits) if labelled else None
+    names = {} if taxonomy is None else {item.index: item.name for item in taxonomy.classes}
+    grids = [geobox for _, geobox in labelled]
+    splits = plan_splits([parcels for parcels, _ in labelled], grids, region.splits, names=names) if labelled else None
     zoned = []
     for zone, table in zip(zones, tables, strict=True):
         found, grouping = _acquisitions(region, zone, source, listener)
@@ -136,10 +135,11 @@ def _open_source(
 
 
 def _archive_folder(region: Region, config: BuildConfig) -> Path:
-    """Where a simulated archive is written: beside the dataset, or in the cache for a dataset that is not local."""
+    """Where a simulated archive is written: beside the datasets, or in the cache for a dataset that is not local."""
     out = Folder(config.out)
     if out.is_local:
-        return out.path / f"{region.id}-archive"
+        # No region's id begins with an underscore, so that no dataset has this name.
+        return out.path / "_archives" / region.id
     return (config.cache or Path(tempfile.gettempdir())) / f"sits-archive-{region.id}"
 
 
@@ -172,8 +172,10 @@ def _acquisitions(region: Region, zone: Zone, source: SceneSource, listener: Lis
     listener.stage(f"searching scenes of {zone.name}")
     found = source.search(zone.extent, region.season)
     own = [scene for scene in found.scenes if scene.epsg == zone.epsg]
+    _check_bands(own, region.imagery.bands)
+    verdicts = {scene.id: _without_bands(scene, lacking) for scene, lacking in _lacking(own, region.imagery.bands)}
+    own = [scene for scene in own if scene.id not in verdicts]
     listener.stage(f"auditing the BOA offset of {len(own)} scenes")
-    verdicts: dict[str, Verdict] = {}
     with ThreadPoolExecutor(_AUDIT_THREADS) as pool:
         for done, verdict in enumerate(pool.map(lambda scene: _audit(source, scene), own), 1):
             verdicts[own[done - 1].id] = verdict
@@ -189,6 +191,43 @@ def _acquisitions(region: Region, zone: Zone, source: SceneSource, listener: Lis
     if not grouping.acquisitions:
         raise ValueError(_no_scenes(region, zone, found, grouping))
     return found, grouping
+
+
+def _check_bands(scenes: Sequence[Scene], bands: Sequence[str]) -> None:
+    """Raises ValueError for a band that no scene has: there is nothing to wait for, as there is where one lacks it."""
+    offered = [name for name in BANDS if any(_offers(scene, name) for scene in scenes)]
+    if scenes and not set(bands) <= set(offered):
+        raise ValueError(
+            f"the source has bands {', '.join(offered) or 'none'}, the region asks for "
+            f"{', '.join(name for name in bands if name not in offered)}: name imagery.bands"
+        )
+
+
+def _offers(scene: Scene, band: str) -> bool:
+    """Whether a scene has an asset for a band and, where that is a local file, the file is there."""
+    address = scene.assets.get(band)
+    return address is not None and ("://" in address or Path(address).exists())
+
+
+def _lacking(scenes: Sequence[Scene], bands: Sequence[str]) -> Iterator[tuple[Scene, list[str]]]:
+    """Scenes without an asset for some of the bands, and those bands; a file that is missing is a failed read."""
+    for scene in scenes:
+        lacking = [name for name in bands if name not in scene.assets]
+        if lacking:
+            yield scene, lacking
+
+
+def _without_bands(scene: Scene, lacking: Sequence[str]) -> Verdict:
+    """The verdict on a scene whose pixels need not be looked at."""
+    return Verdict(
+        declared=scene.declared_offset,
+        audited=None,
+        applied=None,
+        medians={},
+        n_pixels=0,
+        refused=True,
+        reason=f"it has no asset for {', '.join(lacking)}, which other items have",
+    )
 
 
 def _audit(source: SceneSource, scene: Scene) -> Verdict:
@@ -215,9 +254,12 @@ def _no_scenes(region: Region, zone: Zone, found: SearchResult, grouping: Groupi
 def _cell_px(config: BuildConfig, zone: Zone, n_dates: int, n_bands: int) -> int:
     """Side of a cell: what an earlier run of this dataset chose, else what the configuration asks for."""
     side = cell_side(n_dates, n_bands, config.cell_px)
-    earlier = read_attributes(Folder(config.out).sub(zone.name))
+    folder = Folder(config.out).sub(zone.name)
+    earlier = read_attributes(folder)
     begun = side if earlier is None else int(earlier.get("cells", {}).get("side", side))
     if config.cell_px and begun != side:
+        if not has_cells(folder):
+            return side
         raise ValueError(
             f"{config.out}/{zone.name} was begun with cells of {begun} px, now {side} px are asked for; "
             f"leave --cell out to go on, or choose another --out"

@@ -9,8 +9,9 @@ import shapely
 
 from sits_pipeline.finish import Outcome
 from sits_pipeline.folder import Folder
-from sits_pipeline.plan import Plan, ZonePlan
+from sits_pipeline.plan import ZonePlan
 from sits_pipeline.plan.lattice import to_lonlat
+from sits_pipeline.prepare import Prepared, Zoned
 from sits_pipeline.store import read_layout
 from sits_pipeline.values import JsonObject
 
@@ -24,13 +25,13 @@ __all__ = [
 ]
 
 
-def plan_as_json(plan: Plan) -> JsonObject:
-    """Dates, cells and costs of each dataset."""
-    return {"region": plan.region.id, "datasets": [_zone_as_json(zone) for zone in plan.zones]}
+def plan_as_json(prepared: Prepared) -> JsonObject:
+    """Dates, cells and costs of each dataset, and what is not used."""
+    return {"region": prepared.region.id, "datasets": [_zone_as_json(zoned) for zoned in prepared.zones]}
 
 
-def _zone_as_json(plan: ZonePlan) -> JsonObject:
-    box = plan.zone.geobox
+def _zone_as_json(zoned: Zoned) -> JsonObject:
+    plan, box = zoned.plan, zoned.plan.zone.geobox
     return {
         "name": plan.zone.name,
         "crs": f"EPSG:{plan.zone.epsg}",
@@ -39,13 +40,19 @@ def _zone_as_json(plan: ZonePlan) -> JsonObject:
         "bounds": [round(value, 6) for value in _lonlat_bounds(plan)],
         "dates": [acquisition.day.isoformat() for acquisition in plan.acquisitions],
         "scenes": [scene.id for acquisition in plan.acquisitions for scene in acquisition.scenes],
-        "refused": [{"id": r.scene.id, "status": r.status, "reason": r.reason} for r in plan.refusals],
+        "refused": [{"id": name, "status": status, "reason": reason} for name, status, reason in _refused(zoned)],
         "bands": list(plan.bands),
         "cell_px": plan.cell_px,
         "shard_px": plan.shard,
         "config_sha256": plan.config_sha256,
         "estimate": asdict(plan.estimate()),
     }
+
+
+def _refused(zoned: Zoned) -> list[tuple[str, str, str]]:
+    """Id, status and reason of what was found and is not used."""
+    refused = [(refusal.scene.id, str(refusal.status), refusal.reason) for refusal in zoned.plan.refusals]
+    return sorted(refused + [(item.id, "failed", item.reason) for item in zoned.found.unusable])
 
 
 def _lonlat_bounds(plan: ZonePlan) -> tuple[float, float, float, float]:
@@ -55,15 +62,17 @@ def _lonlat_bounds(plan: ZonePlan) -> tuple[float, float, float, float]:
     return float(west), float(south), float(east), float(north)
 
 
-def plan_in_words(plan: Plan) -> str:
+def plan_in_words(prepared: Prepared) -> str:
     """What a build of this plan would read and write."""
-    return "\n\n".join(_zone_in_words(zone) for zone in plan.zones)
+    return "\n\n".join(_zone_in_words(zoned) for zoned in prepared.zones)
 
 
-def _zone_in_words(plan: ZonePlan) -> str:
+def _zone_in_words(zoned: Zoned) -> str:
+    plan = zoned.plan
     height, width = plan.zone.geobox.shape
     cost, days = plan.estimate(), [acquisition.day for acquisition in plan.acquisitions]
-    refused = Counter(refusal.status for refusal in plan.refusals)
+    found = _refused(zoned)
+    refused = Counter(status for _, status, _ in found)
     lines = [
         f"{plan.zone.name}: EPSG:{plan.zone.epsg}, {width} x {height} px of 10 m, {width * height / 1e4:.1f} km2",
         f"  dates      {cost.dates} from {days[0]} to {days[-1]}, {cost.scenes} scenes"
@@ -76,6 +85,7 @@ def _zone_in_words(plan: ZonePlan) -> str:
         f"  Sentinel Hub would charge {cost.processing_units:.1f} processing units",
         f"  plan       {plan.config_sha256[:16]}",
     ]
+    lines += [f"  not used   {name}: {reason}" for name, status, reason in found if status == "failed"]
     return "\n".join(lines)
 
 

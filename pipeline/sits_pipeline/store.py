@@ -12,7 +12,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Self, cast
 
@@ -25,7 +25,7 @@ from pyproj import CRS
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
 from zarr.core.buffer import Buffer
-from zarr.storage import FsspecStore, LocalStore, WrapperStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore
 
 from sits_catalog.conventions import cf_grid_mapping, georeference
 from sits_catalog.cube import (
@@ -49,17 +49,21 @@ __all__ = [
     "CubeLayout",
     "Written",
     "create_cube",
+    "metadata_files",
     "open_cube",
     "read_attributes",
     "read_layout",
     "read_overview",
     "read_shards",
     "read_window",
+    "repair_metadata",
     "update_attributes",
     "write_cell",
 ]
 
 CUBE = "cube.zarr"
+ROOT = "zarr.json"
+"""Key of the root group's metadata; the last file of a cube that is written."""
 
 COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
 """Level 1: on real and on simulated scenes half the time of level 3, and smaller files."""
@@ -123,14 +127,14 @@ def read_attributes(folder: Folder) -> JsonObject | None:
         ) from None
 
 
-def update_attributes(folder: Folder, changes: Mapping[str, Any]) -> None:
-    """Change entries of `sits_cube`, and write the consolidated metadata that readers of zarr-python use."""
-    group = open_cube(folder, read_only=False)
-    group.update_attributes({"sits_cube": {**group.attrs["sits_cube"], **changes}})  # type: ignore[dict-item]
-    with warnings.catch_warnings():
-        # Not in the Zarr v3 specification yet; readers that do not know it ignore it.
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(group.store)
+def update_attributes(folder: Folder, layout: CubeLayout, changes: Mapping[str, Any]) -> bytes:
+    """Write the root metadata of `layout` with these entries of `sits_cube` changed; returns what was written.
+
+    Nothing is taken over from the file that is there, so that damage to it ends here.
+    """
+    root = metadata_files(replace(layout, attributes={**layout.attributes, **changes}))[ROOT]
+    folder.write(f"{CUBE}/{ROOT}", root)
+    return root
 
 
 def _store(folder: Folder, *, read_only: bool) -> Store:
@@ -147,24 +151,52 @@ def create_cube(folder: Folder, layout: CubeLayout) -> None:
     """Write the metadata of an empty cube; until all of it is there the root group says `creating`."""
     for name in folder.files(CUBE):
         # What an interrupted creation left goes first, its root last: as long as that stands, it says `creating`.
-        if name != f"{CUBE}/zarr.json":
+        if name != f"{CUBE}/{ROOT}":
             folder.remove(name)
-    store = _store(folder, read_only=False)
-    zarr.create_group(store, attributes={"sits_cube": {"creating": True}}, overwrite=True)
-    for name, specs in _groups(layout):
-        box = _geobox_of(name, layout)
-        if name:
-            zarr.create_group(store, path=name, attributes=_group_attributes(name, box))
-        for spec in specs:
-            _create_array(store, spec, layout, name)
-    _create_coordinates(store, layout)
+    creating = {"zarr_format": 3, "node_type": "group", "attributes": {"sits_cube": {"creating": True}}}
+    folder.write(f"{CUBE}/{ROOT}", json.dumps(creating).encode())
+    files = metadata_files(layout)
+    for key in sorted(files.keys() - {ROOT}):
+        folder.write(f"{CUBE}/{key}", files[key])
+    folder.write(f"{CUBE}/{ROOT}", files[ROOT])
+
+
+def repair_metadata(folder: Folder, files: Mapping[str, bytes]) -> list[str]:
+    """Write each of these `metadata_files`, but the root, that is missing or differs; returns their keys."""
+    damaged = [key for key in sorted(files.keys() - {ROOT}) if not _holds(folder, f"{CUBE}/{key}", files[key])]
+    for key in damaged:
+        folder.write(f"{CUBE}/{key}", files[key])
+    return damaged
+
+
+def _holds(folder: Folder, name: str, data: bytes) -> bool:
+    return folder.size(name) == len(data) and folder.read(name) == data
+
+
+def metadata_files(layout: CubeLayout) -> dict[str, bytes]:
+    """Every file of an empty cube by its key inside of `cube.zarr`: metadata and coordinates, of the layout alone.
+
+    The root carries the consolidated metadata that readers of zarr-python use.
+    """
+    store = MemoryStore()
     root = {
         **_group_attributes("", layout.geobox),
         "Conventions": "CF-1.12",
         "band_names": list(layout.bands),
         "sits_cube": layout.attributes,
     }
-    zarr.open_group(store, mode="r+", zarr_format=3).update_attributes(root)
+    zarr.create_group(store, attributes=root)
+    for name, specs in _groups(layout):
+        if name:
+            zarr.create_group(store, path=name, attributes=_group_attributes(name, _geobox_of(name, layout)))
+        for spec in specs:
+            _create_array(store, spec, layout, name)
+    _create_coordinates(store, layout)
+    with warnings.catch_warnings():
+        # Not in the Zarr v3 specification yet; readers that do not know it ignore it.
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(store)
+    return {key: value.to_bytes() for key, value in store._store_dict.items()}
 
 
 def _group_attributes(group: str, box: GeoBox) -> JsonObject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -121,11 +121,6 @@ class Acquisition:
         """Mean sensing time of the merged scenes."""
         seconds = [scene.sensed.timestamp() for scene in self.scenes]
         return datetime.fromtimestamp(round(sum(seconds) / len(seconds)), UTC)
-
-    @property
-    def midnight(self) -> datetime:
-        """The solar day as a time."""
-        return datetime.combine(self.day, time(0), UTC)
 
 
 @dataclass(frozen=True, kw_only=True)

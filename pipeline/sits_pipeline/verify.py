@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -33,9 +33,9 @@ class Finding:
         return f"{self.file}: {self.what}"
 
 
-def files_line(hashes: dict[str, list[int | str]], journal: bytes) -> JsonObject:
-    """The journal's last line: size and SHA-256 of every file that no cell line lists, and SHA-256 of the journal."""
-    line: JsonObject = {"kind": "files", "files": hashes, "journal_sha256": hashlib.sha256(journal).hexdigest()}
+def files_line(hashes: Mapping[str, list[int | str]], journal_sha256: str) -> JsonObject:
+    """The journal's last line: size and SHA-256 of every file that no cell line lists, and that of all lines before."""
+    line: JsonObject = {"kind": "files", "files": dict(hashes), "journal_sha256": journal_sha256}
     return {**line, "line_sha256": hashlib.sha256(encode_line(line)).hexdigest()}
 
 

@@ -207,10 +207,15 @@ def environment() -> dict[str, str]:
     return {**os.environ, "SOURCE_DATE_EPOCH": EPOCH, "OMP_NUM_THREADS": "1"}
 
 
-def run(name: str, *arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+def run(name: str, *arguments: object, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in an environment with these variables."""
     return subprocess.run(
-        command(name, *arguments), env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+        command(name, *arguments),
+        env={**environment(), **variables},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
 
 

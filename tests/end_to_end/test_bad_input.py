@@ -253,6 +253,26 @@ def test_a_cell_that_is_not_made_of_whole_shards_is_refused(archive: SmallArchiv
     assert not (tmp_path / "out").exists()
 
 
+def test_memory_that_is_too_small_for_a_cell_leaves_nothing_behind(archive: SmallArchive, tmp_path: Path) -> None:
+    ended = build_here(archive, tmp_path / "out", "--memory", "0.01")
+    assert_refused(ended, "one cell needs", "smaller cells with --cell", code=1)
+    assert not (tmp_path / "out" / "small").exists()
+
+
+def test_a_band_that_the_source_does_not_have_is_refused(archive: SmallArchive, tmp_path: Path) -> None:
+    imagery = {"source": "stac", "path": "catalog.json", "bands": ["B01", "B02", "B8A"]}
+    ended = build_with(archive, tmp_path / "out", imagery=imagery)
+    assert_refused(ended, "the source has bands B02, B04, B05, the region asks for B01, B8A: name imagery.bands")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_time_that_is_none_is_refused(archive: SmallArchive, tmp_path: Path) -> None:
+    ended = run("sits-build", "--region", archive.region, "--out", tmp_path / "out", SOURCE_DATE_EPOCH="abc")
+    says = "SOURCE_DATE_EPOCH must be seconds since 1970-01-01 as a whole number; got 'abc'"
+    assert_refused(Ended(ended.returncode, ended.stdout, ended.stderr), says)
+    assert not (tmp_path / "out").exists()
+
+
 # What stands at --out already
 
 

@@ -191,7 +191,6 @@ def failed_ground(dataset: Path) -> NDArray[np.bool_]:
         pytest.param(cut, FIRST, "B05", "B05.tif", id="a band of the first item is cut to half"),
         pytest.param(cut, LATER, "B02", "B02.tif", id="a band of the later item is cut to half"),
         pytest.param(fill_with_junk, FIRST, "B02", "B02.tif", id="a band is an error page"),
-        pytest.param(drop_asset, FIRST, "B05", "no asset for B05", id="the item has lost an asset"),
     ],
 )
 def test_what_cannot_be_read_is_marked_and_filled_by_the_next_run(
@@ -205,6 +204,65 @@ def test_what_cannot_be_read_is_marked_and_filled_by_the_next_run(
     if break_ is not cut:
         assert failed_ground(dataset)[firm.pixels_of(tile, DAY).any(axis=0)].all()
     assert_next_run_completes(archive, dataset, firm)
+
+
+@pytest.mark.slow
+def test_an_item_that_lacks_an_asset_is_refused_and_said_so(firm: Undisturbed, tmp_path: Path) -> None:
+    """Reading it again tomorrow would not help, so that the cube is complete without it."""
+    archive = broken(firm.archive, tmp_path / "archive", [(drop_asset, firm.archive.asset(FIRST, DAY, "B05"))])
+    item, reason = archive.item(FIRST, DAY), "it has no asset for B05, which other items have"
+    plan = json.loads(build_here(archive, tmp_path / "out", "--plan").stdout)["datasets"][0]
+    assert plan["refused"] == [{"id": item, "status": "failed", "reason": reason}]
+    ended = build_here(archive, tmp_path / "out")
+    assert (ended.code, ended.outcome["complete"], ended.outcome["refused"]) == (0, True, [f"{item}: {reason}"])
+    sources = pq.read_table(tmp_path / "out" / "small" / "sources.parquet").to_pandas().set_index("id")
+    assert tuple(sources.loc[item, ["status", "reason"]]) == ("failed", reason)
+    shutil.copytree(firm.archive.folder, archive.folder, dirs_exist_ok=True)
+    again = build_here(archive, tmp_path / "out")
+    assert again.code == 2
+    assert "holds another cube" in again.stderr
+    assert f"it lacks {item} (baseline 05.09); choose another --out" in again.stderr
+
+
+def break_item(path: Path) -> None:
+    """The item's metadata have a hole."""
+    item = json.loads((path.parent / "item.json").read_text())
+    del item["properties"]["s2:processing_baseline"]
+    (path.parent / "item.json").write_text(json.dumps(item))
+
+
+@pytest.mark.slow
+def test_an_item_that_is_none_is_told_in_plan_console_and_report(firm: Undisturbed, tmp_path: Path) -> None:
+    archive = broken(firm.archive, tmp_path / "archive", [(break_item, firm.archive.asset(FIRST, DAY, "B05"))])
+    item = archive.item(FIRST, DAY)
+    planned = [part for part in build_arguments(archive, tmp_path / "out", "--plan") if part != "--json"]
+    words = run_here("sits-build", *planned)
+    assert words.code == 0
+    assert "1 failed" in words.stdout
+    assert f"  not used   {item}: no processing baseline" in words.stdout
+    plan = json.loads(build_here(archive, tmp_path / "out", "--plan").stdout)["datasets"][0]
+    assert [(one["id"], one["status"]) for one in plan["refused"]] == [(item, "failed")]
+    ended = run_here("sits-build", *[part for part in build_arguments(archive, tmp_path / "out") if part != "--json"])
+    assert ended.code == 0
+    assert f"  not used  {item}: no processing baseline" in ended.stdout
+    assert item in html.unescape((tmp_path / "out" / "small" / "report.html").read_text())
+
+
+def call_it_simulated(path: Path) -> None:
+    item = json.loads((path.parent / "item.json").read_text())
+    item["properties"]["simulated"] = True
+    (path.parent / "item.json").write_text(json.dumps(item))
+
+
+@pytest.mark.slow
+def test_a_cube_with_a_simulated_item_is_simulated(firm: Undisturbed, tmp_path: Path) -> None:
+    archive = broken(firm.archive, tmp_path / "archive", [(call_it_simulated, firm.archive.asset(LATER, DAY, "B05"))])
+    assert build_here(archive, tmp_path / "out").code == 0
+    for dataset, simulated in ((tmp_path / "out" / "small", True), (firm.dataset, False)):
+        attributes = zarr.open_group(dataset / "cube.zarr", mode="r").attrs["sits_cube"]
+        assert isinstance(attributes, dict)
+        assert attributes["simulated"] is simulated
+        assert json.loads((dataset / "item.json").read_text())["properties"]["sits_cube:simulated"] is simulated
 
 
 def test_a_cut_file_costs_only_the_cells_that_need_what_it_lost(firm: Undisturbed, tmp_path: Path) -> None:

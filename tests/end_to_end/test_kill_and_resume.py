@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from tests.end_to_end.archives import (
     Ended,
     SmallArchive,
@@ -23,6 +24,7 @@ from tests.end_to_end.archives import (
     kill,
     leftovers,
     promised,
+    region_document,
     run,
     run_here,
     stamps,
@@ -249,6 +251,88 @@ def test_a_journal_that_outlived_its_cube_is_not_believed(
 ) -> None:
     shutil.rmtree(dataset / "cube.zarr")
     ended = build_here(archive, dataset.parent)
+    assert (ended.code, ended.outcome["built"]) == (0, 9)
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_run_restores_what_was_deleted_or_damaged_and_blesses_nothing(
+    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+) -> None:
+    cube = dataset / "cube.zarr"
+    shutil.rmtree(cube / "scl" / "c")
+    (cube / "x" / "c" / "0").unlink()
+    (cube / "scl" / "zarr.json").unlink()
+    (cube / "y" / "c" / "0").write_bytes(bytes((cube / "y" / "c" / "0").stat().st_size))
+    ended = build_here(archive, dataset.parent)
+    assert (ended.code, ended.outcome["built"]) == (0, 9)
+    assert "restored metadata of small: scl/zarr.json, x/c/0, y/c/0" in ended.stderr
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+@pytest.mark.parametrize("name", ["scl/zarr.json", "x/c/0", "zarr.json", "overview/zarr.json"])
+def test_damaged_metadata_of_a_finished_cube_are_restored(
+    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path, name: str
+) -> None:
+    path = dataset / "cube.zarr" / name
+    path.write_bytes(path.read_bytes().replace(b"B04", b"B03").replace(b"uint8", b"uint4").replace(b"A", b"B"))
+    assert run_here("sits-cube", "verify", dataset).code == 1
+    ended = build_here(archive, dataset.parent)
+    assert (ended.code, ended.outcome["built"]) == (0, 0)
+    assert f"restored metadata of small: {name}\n" in ended.stderr
+    assert_as_undisturbed(dataset, undisturbed)
+
+
+def test_damage_that_a_run_does_not_see_is_still_found_after_it(archive: SmallArchive, dataset: Path) -> None:
+    """A flipped byte in a shard or a table: a run looks at sizes, and hashes nothing that it has not written."""
+    for name in ("cube.zarr/quality/c/0/2/0", "parcels.parquet"):
+        flip(dataset / name, 40)
+    (dataset / "config.yaml").unlink()
+    assert build_here(archive, dataset.parent).code == 0
+    ended = run_here("sits-cube", "verify", dataset)
+    assert ended.code == 1
+    assert ended.stdout.startswith("cube.zarr/quality/c/0/2/0: ")
+
+
+@pytest.mark.slow
+def test_files_of_an_earlier_dataset_go_and_others_stay_and_are_named(
+    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+) -> None:
+    shutil.rmtree(dataset / "cube.zarr")
+    (dataset / "notes.txt").write_text("mine")
+    region = archive.folder / "without-parcels.yaml"
+    region.write_text(yaml.safe_dump(region_document(parcels=None)))
+    ended = run_here("sits-build", "--region", region, "--out", dataset.parent, "--cell", "512")
+    assert ended.code == 0, ended.stderr
+    assert not (dataset / "parcels.parquet").exists()
+    assert (dataset / "notes.txt").read_text() == "mine"
+    ended = run_here("sits-cube", "verify", dataset)
+    assert (ended.code, ended.stdout.count("\n")) == (1, 1)
+    assert ended.stdout.startswith("notes.txt: is not listed")
+
+
+def test_another_title_is_written_without_a_cell(
+    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+) -> None:
+    region = archive.folder / "titled.yaml"
+    region.write_text(yaml.safe_dump(region_document(title="Fields of the south")))
+    ended = run_here("sits-build", "--region", region, "--out", dataset.parent, "--json")
+    assert (ended.code, ended.outcome["built"]) == (0, 0)
+    assert json.loads((dataset / "item.json").read_text())["properties"]["title"] == "Fields of the south"
+    assert "Fields of the south" in (dataset / "config.yaml").read_text()
+    assert promised(dataset) == undisturbed.promised
+    assert run_here("sits-cube", "verify", dataset).code == 0
+
+
+def test_a_cube_that_was_begun_without_a_cell_is_begun_anew_with_other_cells(
+    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "out" / "small"
+    process = start(command("sits-build", *build_arguments(archive, tmp_path / "out", "--cell", "1024")))
+    wait_for(lambda: (dataset / "journal" / "000001.jsonl").exists())
+    kill(process)
+    shutil.rmtree(dataset / "journal")
+    ended = build_here(archive, tmp_path / "out")
     assert (ended.code, ended.outcome["built"]) == (0, 9)
     assert_as_undisturbed(dataset, undisturbed)
 

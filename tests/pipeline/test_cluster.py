@@ -3,22 +3,31 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from distributed import Client
 
 from sits_pipeline import cluster as module
-from sits_pipeline.cluster import Cluster, open_cluster
+from sits_pipeline.cluster import Cluster, feed, open_cluster
 from sits_pipeline.config import BuildConfig
+from sits_pipeline.plan import CellMemory
+
+
+def of(cell_bytes: float, further: float = 1) -> CellMemory:
+    """The memory of cells whose first thread, and each further one, needs so many bytes."""
+    return CellMemory(first=int(cell_bytes), further=int(further))
 
 
 class CellError(Exception):
@@ -28,13 +37,13 @@ class CellError(Exception):
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Cluster]:
     """Two threads of this process."""
-    with open_cluster(BuildConfig(workers=2, memory_gb=1), cell_bytes=1000, n_cells=100) as cluster:
+    with open_cluster(BuildConfig(workers=2, memory_gb=1), of(1000), n_cells=100) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BACK_OFF_S", (0.0,))
+    monkeypatch.setattr(feed, "_BACK_OFF_S", (0.0,))
 
 
 def square(number: int) -> int:
@@ -127,7 +136,7 @@ def test_no_more_tasks_run_at_once_than_there_are_slots(pair: Cluster) -> None:
 def test_a_task_that_fails_is_tried_again_after_a_pause(
     pair: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "_BACK_OFF_S", (0.05, 0.2))
+    monkeypatch.setattr(feed, "_BACK_OFF_S", (0.05, 0.2))
     started: list[float] = []
 
     @shared
@@ -143,7 +152,7 @@ def test_a_task_that_fails_is_tried_again_after_a_pause(
     pauses = [after - before for before, after in itertools.pairwise(started)]
     # The last pause is used again where there are more tries than pauses.
     assert all(pause >= least for pause, least in zip(pauses, (0.05, 0.2, 0.2), strict=True))
-    assert [r.getMessage() for r in caplog.records if r.name == "sits_pipeline.cluster"] == [
+    assert [r.getMessage() for r in caplog.records if r.name == "sits_pipeline.cluster.feed"] == [
         "a cell failed and is tried again: the disk is full"
     ] * 3
 
@@ -212,21 +221,24 @@ def test_an_error_among_the_tasks_themselves_is_raised(pair: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "memory_gb", "cell_bytes", "n_cells", "slots", "threads"),
+    ("workers", "memory_gb", "cell_bytes", "further", "n_cells", "slots", "threads"),
     [
-        (4, 10.0, 1e9, 100, 4, 1),
-        # 2.5 GB hold two cells of 1 GB.
-        (4, 2.5, 1e9, 100, 2, 2),
-        # A single cell gets all threads.
-        (4, 10.0, 1e9, 1, 1, 4),
-        (1, 10.0, 1e9, 100, 1, 1),
+        (4, 10.0, 1e9, 1e8, 100, 4, 1),
+        # 2.5 GB hold two cells of 1 GB, and a second thread of 100 MB in each.
+        (4, 2.5, 1e9, 1e8, 100, 2, 2),
+        # Not where a thread takes 300 MB.
+        (4, 2.5, 1e9, 3e8, 100, 2, 1),
+        # A single cell gets all threads, or those that fit.
+        (4, 10.0, 1e9, 1e8, 1, 1, 4),
+        (8, 1.9, 1e9, 2e8, 1, 1, 5),
+        (1, 10.0, 1e9, 1e8, 100, 1, 1),
     ],
 )
-def test_slots_are_bounded_by_cores_by_memory_and_by_cells(
-    workers: int, memory_gb: float, cell_bytes: float, n_cells: int, slots: int, threads: int
+def test_slots_and_threads_are_bounded_by_cores_by_memory_and_by_cells(
+    workers: int, memory_gb: float, cell_bytes: float, further: float, n_cells: int, slots: int, threads: int
 ) -> None:
     config = BuildConfig(workers=workers, memory_gb=memory_gb)
-    with open_cluster(config, cell_bytes=int(cell_bytes), n_cells=n_cells) as cluster:
+    with open_cluster(config, of(cell_bytes, further), n_cells=n_cells) as cluster:
         assert (cluster.slots, cluster.threads_a_cell) == (slots, threads)
 
 
@@ -236,7 +248,7 @@ def test_a_cell_that_does_not_fit_into_memory_is_refused() -> None:
         r"one cell needs 2\.0 GB of memory, 1\.5 GB may be used; "
         r"choose smaller cells with --cell, or allow more with --memory"
     )
-    with pytest.raises(MemoryError, match=sentence), open_cluster(config, cell_bytes=2 * 10**9, n_cells=1):
+    with pytest.raises(MemoryError, match=sentence), open_cluster(config, of(2 * 10**9), n_cells=1):
         pass
 
 
@@ -245,7 +257,7 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
     address = f"tcp://127.0.0.1:{free_port()}"
     config = BuildConfig(scheduler=address)
     sentence = rf"no Dask scheduler answers at {address} \(.*\); start one with `dask scheduler` and give its address"
-    with pytest.raises(OSError, match=sentence), open_cluster(config, cell_bytes=1, n_cells=1):
+    with pytest.raises(OSError, match=sentence), open_cluster(config, of(1), n_cells=1):
         pass
 
 
@@ -255,7 +267,7 @@ def test_an_address_that_is_none_is_named(address: str, monkeypatch: pytest.Monk
     config = BuildConfig(scheduler=address)
     with (
         pytest.raises(OSError, match=f"no Dask scheduler answers at {address}"),
-        open_cluster(config, cell_bytes=1, n_cells=1),
+        open_cluster(config, of(1), n_cells=1),
     ):
         pass
 
@@ -270,14 +282,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(log: Path, *command: str) -> Iterator[None]:
-    """A Dask command as a process of its own."""
+def running(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Dask command as a process of its own, which knows the functions of this file."""
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dask", *command], stdout=output, stderr=subprocess.STDOUT, cwd=log.parent
+            [sys.executable, "-m", "dask", *command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=log.parent,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -296,32 +313,51 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def worker(folder: Path, address: str, *, memory: str) -> Iterator[None]:
-    """A running worker of two threads, known to the scheduler."""
+def worker(folder: Path, address: str, *, memory: str, already: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    """A running worker of two threads, known to the scheduler, which has so many already."""
     options = ["--host", "127.0.0.1", "--no-dashboard", "--nthreads", "2", "--memory-limit", memory]
-    with running(folder / "worker.log", "worker", address, *options):
+    with running(folder / f"worker-{already}.log", "worker", address, *options) as process:
         with Client(address, set_as_default=False, timeout=60) as client:  # type: ignore[no-untyped-call]
-            client.wait_for_workers(1, timeout=60)
-        yield
+            client.wait_for_workers(already + 1, timeout=60)
+        yield process
+
+
+@contextmanager
+def two_workers(folder: Path, address: str) -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]]:
+    """Two running workers of 1 GB."""
+    with (
+        worker(folder, address, memory="1GB") as one,
+        worker(folder, address, memory="1GB", already=1) as other,
+    ):
+        yield one, other
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its children at once, as a machine that goes away does: a nanny and its worker."""
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
 
 
 @pytest.mark.slow
 def test_a_running_scheduler_and_its_workers_compute_the_cells(address: str, tmp_path: Path) -> None:
     config = BuildConfig(scheduler=address)
     nobody = "the Dask scheduler has no workers; start some with `dask worker ADDRESS`"
-    with pytest.raises(OSError, match=nobody), open_cluster(config, cell_bytes=1, n_cells=1):
+    with pytest.raises(OSError, match=nobody), open_cluster(config, of(1), n_cells=1):
         pass
     with worker(tmp_path, address, memory="1GB"):
-        with open_cluster(config, cell_bytes=10**8, n_cells=50) as cluster:
+        with open_cluster(config, of(10**8), n_cells=50) as cluster:
             # Two threads; 1 GB would hold ten cells.
             assert cluster.slots == 2
             assert sorted(cluster.run(math.factorial, range(50), retries=0)) == [math.factorial(n) for n in range(50)]
             with pytest.raises(ValueError, match="not defined for negative values"):
                 list(cluster.run(math.factorial, [-1], retries=0))
-        with open_cluster(config, cell_bytes=6 * 10**8, n_cells=50) as cluster:
+        with open_cluster(config, of(6 * 10**8), n_cells=50) as cluster:
             assert cluster.slots == 1
         sentence = r"one cell needs 2\.0 GB of memory, the largest worker has 1\.0 GB; choose smaller cells"
-        with pytest.raises(MemoryError, match=sentence), open_cluster(config, cell_bytes=2 * 10**9, n_cells=1):
+        with pytest.raises(MemoryError, match=sentence), open_cluster(config, of(2 * 10**9), n_cells=1):
             pass
 
 
@@ -329,7 +365,7 @@ def test_a_running_scheduler_and_its_workers_compute_the_cells(address: str, tmp
 def test_a_worker_without_a_memory_limit_counts_its_threads(address: str, tmp_path: Path) -> None:
     with (
         worker(tmp_path, address, memory="0"),
-        open_cluster(BuildConfig(scheduler=address), cell_bytes=10**15, n_cells=50) as cluster,
+        open_cluster(BuildConfig(scheduler=address), of(10**15), n_cells=50) as cluster,
     ):
         assert cluster.slots == 2
 
@@ -337,17 +373,171 @@ def test_a_worker_without_a_memory_limit_counts_its_threads(address: str, tmp_pa
 @pytest.mark.slow
 def test_processes_of_this_machine_compute_the_cells() -> None:
     config = BuildConfig(kind="processes", workers=2, memory_gb=1)
-    with open_cluster(config, cell_bytes=10**8, n_cells=50) as cluster:
+    with open_cluster(config, of(10**8), n_cells=50) as cluster:
         assert cluster.slots == 2
         assert sorted(cluster.run(math.isqrt, range(50), retries=0)) == [math.isqrt(n) for n in range(50)]
+
+
+# Workers that come and go
+
+
+def log_times(folder: Path, seconds: float, number: int) -> tuple[int, int, float, float]:
+    """A cell: its number, its process, when it began and ended. It leaves a file while it runs."""
+    mark = folder / f"{number}-{os.getpid()}"
+    began = time.time()
+    mark.touch()
+    time.sleep(seconds)
+    mark.unlink()
+    return number, os.getpid(), began, time.time()
+
+
+def most_at_once(times: Sequence[tuple[int, int, float, float]]) -> dict[int, int]:
+    """Cells that ran at the same time, by process."""
+    return {
+        process: max(
+            sum(began <= moment < ended for _, other, began, ended in times if other == process)
+            for _, other, moment, _ in times
+            if other == process
+        )
+        for process in {process for _, process, _, _ in times}
+    }
+
+
+def numbers(times: Sequence[tuple[int, int, float, float]]) -> list[int]:
+    return sorted(number for number, *_ in times)
+
+
+@pytest.fixture
+def quick_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "_LOOK_S", 0.2)
+
+
+@pytest.mark.slow
+def test_no_worker_holds_more_cells_than_it_has_memory_for(address: str, tmp_path: Path) -> None:
+    # Each has two threads and 1 GB: one cell of 900 MB fits, two do not, however much is free elsewhere.
+    with (
+        two_workers(tmp_path, address) as _,
+        open_cluster(BuildConfig(scheduler=address), of(9e8), n_cells=12) as cluster,
+    ):
+        assert cluster.slots == 2
+        task = partial(log_times, tmp_path, 0.3)
+        times = list(cluster.run(task, range(12), retries=0))
+    assert numbers(times) == list(range(12))
+    assert list(most_at_once(times).values()) == [1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_look")
+def test_the_cells_of_a_worker_that_is_killed_are_computed_by_the_other(address: str, tmp_path: Path) -> None:
+    with (
+        two_workers(tmp_path, address) as workers,
+        open_cluster(BuildConfig(scheduler=address), of(9e8), n_cells=10) as cluster,
+    ):
+        results = cluster.run(partial(log_times, tmp_path, 0.5), range(10), retries=0)
+        times = [next(results)]
+        kill(workers[0])
+        times += list(results)
+    assert numbers(times) == list(range(10))
+    assert set(most_at_once(times).values()) == {1}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_look")
+def test_a_result_that_dies_with_its_worker_is_computed_again(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_FETCH_S", 3.0)
+    with (
+        two_workers(tmp_path, address) as workers,
+        open_cluster(BuildConfig(scheduler=address), of(9e8), n_cells=4) as cluster,
+    ):
+        results = cluster.run(partial(log_times, tmp_path, 0.3), range(4), retries=0)
+        times = [next(results)]
+        # Nobody asks for the second result before its worker is gone.
+        time.sleep(2)
+        kill(workers[0])
+        kill(workers[1])
+        with worker(tmp_path, address, memory="1GB"):
+            times += list(results)
+    assert numbers(times) == list(range(4))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_look")
+def test_a_worker_that_joins_takes_cells(address: str, tmp_path: Path) -> None:
+    with (
+        worker(tmp_path, address, memory="1GB"),
+        open_cluster(BuildConfig(scheduler=address), of(9e8), n_cells=40) as cluster,
+    ):
+        results = cluster.run(partial(log_times, tmp_path, 0.3), range(40), retries=0)
+        times = [next(results)]
+        with worker(tmp_path, address, memory="1GB", already=1):
+            times += list(results)
+    assert numbers(times) == list(range(40))
+    assert list(most_at_once(times).values()) == [1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_look")
+def test_where_all_workers_have_left_the_build_waits_and_then_says_so(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed, "_ALONE_S", 2.0)
+    with ExitStack() as stack:
+        with worker(tmp_path, address, memory="1GB") as process:
+            cluster = stack.enter_context(open_cluster(BuildConfig(scheduler=address), of(9e8), n_cells=9))
+            results = cluster.run(partial(log_times, tmp_path, 0.3), range(9), retries=0)
+            next(results)
+            kill(process)
+        with pytest.raises(OSError, match=r"no worker that can hold a cell has joined the Dask scheduler for 2 s"):
+            list(results)
+    assert "no worker is left that can take a cell" in caplog.text
+
+
+def die(number: int) -> int:
+    """A cell that takes its worker with it."""
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.1)
+    return number
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_look")
+def test_a_cell_that_kills_one_worker_after_another_is_a_matter_of_memory(address: str, tmp_path: Path) -> None:
+    with (
+        worker(tmp_path, address, memory="1GB"),
+        open_cluster(BuildConfig(scheduler=address), of(9e8), n_cells=9) as cluster,
+        pytest.raises(MemoryError, match="one worker after another died at the same cell"),
+    ):
+        list(cluster.run(die, range(9), retries=3))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_look")
+def test_a_scheduler_that_goes_away_is_an_error(tmp_path: Path) -> None:
+    port = str(free_port())
+    here = f"tcp://127.0.0.1:{port}"
+    options = ("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    with (
+        running(tmp_path / "scheduler.log", *options) as scheduler,
+        worker(tmp_path, here, memory="1GB"),
+        open_cluster(BuildConfig(scheduler=here), of(9e8), n_cells=9) as cluster,
+    ):
+        results = cluster.run(partial(log_times, tmp_path, 0.3), range(9), retries=0)
+        next(results)
+        kill(scheduler)
+        with pytest.raises(OSError, match="the connection to the Dask scheduler was lost; start it"):
+            list(results)
 
 
 FAILING = """
 import math
 from sits_pipeline.cluster import open_cluster
 from sits_pipeline.config import BuildConfig
+from sits_pipeline.plan import CellMemory
 
-with open_cluster(BuildConfig(workers=1, memory_gb=1), cell_bytes=1, n_cells=1) as cluster:
+with open_cluster(BuildConfig(workers=1, memory_gb=1), CellMemory(first=1, further=1), n_cells=1) as cluster:
     try:
         list(cluster.run(math.sqrt, [-1.0], retries=0))
     except ValueError as error:

@@ -218,7 +218,7 @@ def test_merging_leaves_one_file_with_the_entries(folder: Folder) -> None:
     journal.append(entry(3))
     journal.flush()
     journal.append(entry(1))
-    journal.merge([entry(1), entry(3), {"kind": "files"}])
+    journal.merge(encode_line(one) for one in (entry(1), entry(3), {"kind": "files"}))
     assert list(folder.files()) == [MERGED]
     assert stored(folder) == [entry(1), entry(3), {"kind": "files"}]
     assert folder.read(MERGED) == encode_line(entry(1)) + encode_line(entry(3)) + encode_line({"kind": "files"})
@@ -229,7 +229,7 @@ def test_what_is_being_read_may_be_merged(folder: Folder) -> None:
     for number in range(3):
         journal.append(entry(number))
     journal.flush()
-    journal.merge(read_journal(folder))
+    journal.merge(map(encode_line, read_journal(folder)))
     assert stored(folder) == [entry(number) for number in range(3)]
 
 
@@ -238,7 +238,7 @@ def test_a_merged_journal_is_taken_up_and_merged_again(folder: Folder) -> None:
         journal = Journal(folder)
         journal.append(entry(number))
         journal.flush()
-        journal.merge(read_journal(folder))
+        journal.merge(map(encode_line, read_journal(folder)))
     assert stored(folder) == [entry(number) for number in range(3)]
     assert list(folder.files()) == [MERGED]
 
@@ -249,14 +249,14 @@ def test_a_merge_cut_short_repeats_entries_and_is_done_again(folder: Folder) -> 
         journal.append(entry(number))
         journal.flush()
     left = {name: folder.read(name) for name in segments(folder)[1:]}
-    journal.merge([entry(number) for number in range(3)])
+    journal.merge(encode_line(entry(number)) for number in range(3))
     for name, data in left.items():
         folder.write(name, data)
 
     assert stored(folder) == [entry(0), entry(1), entry(2), entry(1), entry(2)]
     by_cell = {json.dumps(found["cell"]): found for found in read_journal(folder)}
     again = Journal(folder)
-    again.merge(by_cell.values())
+    again.merge(map(encode_line, by_cell.values()))
     assert stored(folder) == [entry(0), entry(1), entry(2)]
     assert segments(folder) == []
 
@@ -280,5 +280,5 @@ def test_whatever_is_added_and_wherever_segments_end_is_read_back(
             journal.flush()
     journal.flush()
     assert stored(folder) == entries
-    journal.merge(entries)
+    journal.merge(map(encode_line, entries))
     assert stored(folder) == entries

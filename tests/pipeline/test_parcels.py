@@ -21,16 +21,17 @@ from pyproj import CRS, Transformer
 from sits_catalog.cube import IGNORE
 from sits_catalog.parcel_source import ParcelSource
 from sits_catalog.taxonomy import CropClass, Taxonomy
+from sits_pipeline.geoparquet import write_geo_table
 from sits_pipeline.parcels import (
     Flag,
     ParcelTable,
     content_sha256,
     known_area,
     parcel_bounds,
+    parcels_table,
     read_area,
     read_parcels,
     select_near,
-    write_parcels,
 )
 from sits_pipeline.parcels.files import open_vector
 from sits_pipeline.parcels.keys import content_keys, source_keys
@@ -412,7 +413,7 @@ def test_the_table_is_geoparquet_with_the_contracts_columns(tmp_path: Path) -> N
     path = write(tmp_path / "a.gpkg", [square(0, 0), square(50, 0)], key=["a", "b"], crop=["w", "zz"])
     table = read(path, id="key", code="crop")
     with (tmp_path / "parcels.parquet").open("wb") as file:
-        write_parcels(file, table, n_pixels=np.array([100, 0]), split=np.array([1, 4], np.uint8))
+        write_geo_table(file, parcels_table(table, n_pixels=np.array([100, 0]), split=np.array([1, 4], np.uint8)))
     back = geopandas.read_parquet(tmp_path / "parcels.parquet")
     assert list(back.columns) == [
         "parcel_id", "source_key", "source_code", "crop_type", "crop_name", "hcat_code", "area_ha", "n_pixels", "split",
@@ -435,7 +436,8 @@ def test_the_same_parcels_give_the_same_bytes(tmp_path: Path) -> None:
     files = []
     for _ in range(2):
         file = io.BytesIO()
-        write_parcels(file, read(path, code="crop"), n_pixels=np.zeros(2, int), split=np.ones(2, np.uint8))
+        table = read(path, code="crop")
+        write_geo_table(file, parcels_table(table, n_pixels=np.zeros(2, int), split=np.ones(2, np.uint8)))
         files.append(file.getvalue())
     assert files[0] == files[1]
     assert set(pq.read_schema(io.BytesIO(files[0])).metadata) == {b"geo"}

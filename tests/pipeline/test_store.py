@@ -16,7 +16,6 @@ import zarr
 from tests.pipeline.small_cube import LEFT, TOP, fill_blocks, random_blocks, small_layout
 
 from sits_catalog.cube import ARRAYS, inner_chunk
-from sits_pipeline import store as module
 from sits_pipeline.folder import Folder
 from sits_pipeline.plan.cells import cells_of
 from sits_pipeline.store import (
@@ -24,11 +23,13 @@ from sits_pipeline.store import (
     CubeLayout,
     array_paths,
     create_cube,
+    metadata_files,
     open_cube,
     read_attributes,
     read_layout,
     read_shards,
     read_window,
+    repair_metadata,
     update_attributes,
     write_cell,
 )
@@ -280,25 +281,41 @@ def test_a_cube_whose_creation_was_cut_short_counts_as_none(local: Folder) -> No
     assert read_attributes(local) is None
 
 
-def test_a_creation_that_is_cut_short_twice_is_taken_up(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_creation_that_is_cut_short_anywhere_is_taken_up(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = small_layout((66, 132))
+    real = Folder.write
+    n_files = len(metadata_files(layout)) + 1
+    for survived in (0, 1, n_files // 2, 1, n_files - 1):
+        left = survived
 
-    def killed(*args: object, **kwargs: object) -> None:
-        raise KeyboardInterrupt
+        def killed(self: Folder, name: str, data: bytes) -> None:
+            nonlocal left
+            if not left:
+                raise KeyboardInterrupt
+            left -= 1
+            real(self, name, data)
 
-    with monkeypatch.context() as first:
-        first.setattr(module, "_create_coordinates", killed)
-        with pytest.raises(KeyboardInterrupt):
-            create_cube(folder, layout)
-    assert read_attributes(folder) is None
-    with monkeypatch.context() as second:
-        second.setattr(zarr, "create_group", killed)
-        with pytest.raises(KeyboardInterrupt):
-            create_cube(folder, layout)
-    assert list(folder.files()) == [f"{CUBE}/zarr.json"]
-    assert read_attributes(folder) is None
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, "write", killed)
+            with pytest.raises(KeyboardInterrupt):
+                create_cube(local, layout)
+        assert read_attributes(local) is None
+    create_cube(local, layout)
+    assert read_attributes(local) == layout.attributes
+    assert {name: local.read(f"{CUBE}/{name}") for name in local.sub(CUBE).files()} == metadata_files(layout)
+
+
+def test_metadata_that_are_missing_or_differ_are_restored(folder: Folder) -> None:
+    layout = small_layout((66, 132))
     create_cube(folder, layout)
-    assert read_attributes(folder) == layout.attributes
+    before = {name: folder.read(name) for name in folder.files()}
+    files = metadata_files(layout)
+    assert repair_metadata(folder, files) == []
+    folder.remove(f"{CUBE}/x/c/0")
+    folder.write(f"{CUBE}/scl/zarr.json", before[f"{CUBE}/scl/zarr.json"].replace(b"uint8", b"uint9"))
+    folder.write(f"{CUBE}/time/c/0", b"")
+    assert repair_metadata(folder, files) == ["scl/zarr.json", "time/c/0", "x/c/0"]
+    assert {name: folder.read(name) for name in folder.files()} == before
 
 
 def test_a_group_that_is_no_cube_is_refused(local: Folder) -> None:
@@ -311,13 +328,15 @@ def test_changed_attributes_leave_the_others_and_the_arrays_alone(folder: Folder
     layout = small_layout((66, 132), region="herault")
     create_cube(folder, layout)
     before = {name: folder.read(name) for name in folder.files()}
-    update_attributes(folder, {"complete": True, "statistics": {"mean": [0.1, 0.2]}})
+    written = update_attributes(folder, layout, {"complete": True, "statistics": {"mean": [0.1, 0.2]}})
+    assert folder.read(f"{CUBE}/zarr.json") == written
     expected = {**layout.attributes, "complete": True, "statistics": {"mean": [0.1, 0.2]}}
     assert read_attributes(folder) == expected
     assert open_cube(folder).attrs["proj:code"] == "EPSG:32631"
     after = {name: folder.read(name) for name in folder.files()}
     assert {name for name in after if after[name] != before[name]} == {f"{CUBE}/zarr.json"}
-    update_attributes(folder, {"complete": True})
+    folder.write(f"{CUBE}/zarr.json", b"{}")
+    update_attributes(folder, layout, {"complete": True, "statistics": {"mean": [0.1, 0.2]}})
     assert {name: folder.read(name) for name in folder.files()} == after
 
 
@@ -354,7 +373,7 @@ def test_xarray_opens_the_cube_with_the_meaning_of_its_values(local: Folder) -> 
     window = Window(row=0, column=0, height=66, width=132)
     blocks = random_blocks(layout, window, 0)
     write_cell(local, window, blocks.items())
-    update_attributes(local, {"complete": True})
+    update_attributes(local, layout, {"complete": True})
     with xr.open_zarr(local.path / CUBE) as cube:
         assert dict(cube.sizes) == {"time": 2, "band": 2, "y": 66, "x": 132}
         assert cube.time.values.astype("datetime64[D]").astype(str).tolist() == ["2018-01-03", "2018-01-08"]

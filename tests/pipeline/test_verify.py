@@ -40,8 +40,9 @@ def merge_with_hashes(folder: Folder, entries: list[JsonObject]) -> None:
     hashes: dict[str, list[int | str]] = {
         name: [len(folder.read(name)), hashlib.sha256(folder.read(name)).hexdigest()] for name in others
     }
-    lines = b"".join(encode_line(entry) for entry in entries)
-    Journal(folder).merge([*entries, files_line(hashes, lines)])
+    lines = [encode_line(entry) for entry in entries]
+    last = files_line(hashes, hashlib.sha256(b"".join(lines)).hexdigest())
+    Journal(folder).merge([*lines, encode_line(last)])
 
 
 def build(folder: Folder) -> None:
@@ -49,7 +50,7 @@ def build(folder: Folder) -> None:
     create_cube(folder, layout)
     entries: list[JsonObject] = [{"kind": "plan", "config_sha256": CONFIG, "cells": 4}]
     entries += [written_entry(folder, layout, window) for window in cells_of(SHAPE, 512)]
-    update_attributes(folder, {"complete": True})
+    update_attributes(folder, layout, {"complete": True})
     folder.write("parcels.parquet", b"PAR1 not really a table PAR1")
     folder.write("config.yaml", b"id: herault\n")
     merge_with_hashes(folder, entries)

@@ -10,7 +10,6 @@ from sits_pipeline.parcels.table import (
     content_sha256,
     parcels_table,
     select_near,
-    write_parcels,
 )
 
 __all__ = [
@@ -25,5 +24,4 @@ __all__ = [
     "read_area",
     "read_parcels",
     "select_near",
-    "write_parcels",
 ]

@@ -18,9 +18,9 @@ from sits_pipeline.parcels.files import Features, VectorFile, open_vector
 from sits_pipeline.parcels.keys import content_keys, repeated, source_keys
 from sits_pipeline.parcels.repair import polygons, reproject
 from sits_pipeline.parcels.table import NEAR_M, Dropped, Flag, ParcelTable
-from sits_pipeline.parcels.where import box_around, elsewhere, epsg_of
+from sits_pipeline.parcels.where import box_around, elsewhere
 from sits_pipeline.plan.lattice import project
-from sits_pipeline.values import Parcels
+from sits_pipeline.values import Parcels, epsg_of
 
 __all__ = ["read_parcels"]
 
@@ -46,19 +46,16 @@ def read_parcels(
     met = np.any([zone.near for zone in zones], axis=0)
     if not met.any():
         raise ValueError(elsewhere(file, extents))
-    number = _numbers(rows.key, met)
     crops = Taxonomy.from_codes(_all_codes(file, source)) if taxonomy is None else taxonomy
-    unknown = frozenset(crops.unknown_codes(rows.code[met]))
-    shared = {
-        "taxonomy": crops,
-        "unknown_codes": dict(sorted(Counter(code for code in rows.code[met] if code in unknown).items())),
-        "dropped": rows.dropped + tuple(lost for zone in zones for lost in zone.dropped),
-        "notes": _notes(file, source),
-    }
-    return tuple(
-        _table(rows, zone, number, project(area, zone.epsg), **shared)  # type: ignore[arg-type]  # the four above
-        for zone in zones
+    shared = _Shared(
+        rows=rows,
+        number=_numbers(rows.key, met),
+        taxonomy=crops,
+        unknown_codes=_unknown(crops, rows.code[met]),
+        dropped=rows.dropped + tuple(lost for zone in zones for lost in zone.dropped),
+        notes=_notes(file, source),
     )
+    return tuple(_table(shared, zone, project(area, zone.epsg)) for zone in zones)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +81,19 @@ class _Zone:
     repaired: NDArray[np.bool_]
     near: NDArray[np.bool_]
     dropped: tuple[Dropped, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """What the tables of all zones are made from."""
+
+    rows: _Rows
+    number: NDArray[np.uint32]
+    """`parcel_id` of each row; 0 where it is in no table."""
+    taxonomy: Taxonomy
+    unknown_codes: dict[str, int]
+    dropped: tuple[Dropped, ...]
+    notes: tuple[str, ...]
 
 
 def _check_columns(file: VectorFile, source: ParcelSource) -> None:
@@ -153,6 +163,12 @@ def _all_codes(file: VectorFile, source: ParcelSource) -> NDArray[np.object_]:
     return np.empty(0, object) if source.code is None else file.read_columns([source.code])[source.code]
 
 
+def _unknown(taxonomy: Taxonomy, code: NDArray[np.object_]) -> dict[str, int]:
+    """Codes that the taxonomy does not know, sorted, with the number of parcels."""
+    unknown = frozenset(taxonomy.unknown_codes(code))
+    return dict(sorted(Counter(text for text in code if text in unknown).items()))
+
+
 def _notes(file: VectorFile, source: ParcelSource) -> tuple[str, ...]:
     assert file.crs is not None
     if source.crs is None or CRS.from_user_input(source.crs) == file.crs:
@@ -163,24 +179,42 @@ def _notes(file: VectorFile, source: ParcelSource) -> tuple[str, ...]:
     )
 
 
-def _table(
-    rows: _Rows,
-    zone: _Zone,
-    number: NDArray[np.uint32],
-    area: shapely.Geometry,
-    *,
-    taxonomy: Taxonomy,
-    unknown_codes: dict[str, int],
-    dropped: tuple[Dropped, ...],
-    notes: tuple[str, ...],
-) -> ParcelTable:
+def _table(shared: _Shared, zone: _Zone, area: shapely.Geometry) -> ParcelTable:
     """The rows near one cube, by number; `area` is the region in the cube's CRS."""
+    rows, taxonomy = shared.rows, shared.taxonomy
     near = np.flatnonzero(zone.near)
-    index = near[np.argsort(number[near], kind="stable")]
-    geometry, code = zone.geometry[index], rows.code[index]
+    index = near[np.argsort(shared.number[near], kind="stable")]
+    code = rows.code[index]
     crop = np.array([taxonomy.classify(text) for text in code], dtype=np.uint16)
     classes = {item.index: item for item in taxonomy.classes}
     known = [classes.get(int(value)) for value in crop]
+    names = [
+        (item.name if item else None) if name is None else name
+        for name, item in zip(rows.name[index], known, strict=True)
+    ]
+    return ParcelTable(
+        parcels=Parcels(
+            epsg=zone.epsg,
+            parcel_id=shared.number[index],
+            source_row=rows.row[index],
+            crop_type=crop,
+            geometry=zone.geometry[index],
+        ),
+        source_key=rows.key[index],
+        source_code=code,
+        crop_name=np.array(names, dtype=object),
+        hcat_code=np.array([item.hcat if item else None for item in known], dtype=object),
+        flags=_flags(rows, zone, index, area),
+        taxonomy=taxonomy,
+        unknown_codes=shared.unknown_codes,
+        dropped=shared.dropped,
+        notes=shared.notes,
+    )
+
+
+def _flags(rows: _Rows, zone: _Zone, index: NDArray[np.intp], area: shapely.Geometry) -> NDArray[np.uint8]:
+    """Bits of `Flag` of the rows at `index`, which make one table."""
+    geometry = zone.geometry[index]
     shapely.prepare(area)
     flags = (
         Flag.INVALID_REPAIRED * (rows.repaired | zone.repaired)[index]
@@ -189,28 +223,7 @@ def _table(
         + Flag.OUTSIDE * ~shapely.intersects(area, geometry)
         + Flag.DUPLICATE * _repeating(rows.content[index])
     )
-    names = [
-        (item.name if item else None) if name is None else name
-        for name, item in zip(rows.name[index], known, strict=True)
-    ]
-    return ParcelTable(
-        parcels=Parcels(
-            epsg=zone.epsg,
-            parcel_id=number[index],
-            source_row=rows.row[index],
-            crop_type=crop,
-            geometry=geometry,
-        ),
-        source_key=rows.key[index],
-        source_code=code,
-        crop_name=np.array(names, dtype=object),
-        hcat_code=np.array([item.hcat if item else None for item in known], dtype=object),
-        flags=flags.astype(np.uint8),
-        taxonomy=taxonomy,
-        unknown_codes=unknown_codes,
-        dropped=dropped,
-        notes=notes,
-    )
+    return np.asarray(flags, np.uint8)
 
 
 def _overlapping(geometry: NDArray[np.object_]) -> NDArray[np.bool_]:

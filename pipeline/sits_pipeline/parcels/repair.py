@@ -9,11 +9,13 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
-__all__ = ["Repaired", "polygons", "reproject"]
+__all__ = ["METRES_A_DEGREE", "Repaired", "polygons", "reproject"]
+
+METRES_A_DEGREE = 111_320.0
+"""Length of a degree of longitude on the equator; a degree of latitude is within 0.7 % of it."""
 
 _EDGE_M = 50.0
 """Longest edge before a reprojection: the sagitta of a straight line then stays below a millimetre."""
-_METRES_A_DEGREE = 111_320.0
 _POLYGONAL = (3, 6)
 _COLLECTION = 7
 
@@ -115,7 +117,7 @@ def reproject(geometry: NDArray[np.object_], *, crs: CRS, epsg: int) -> Repaired
 def _longest_edge(crs: CRS) -> float:
     """50 m in the unit of `crs`; in degrees 50 m of latitude: a degree of longitude is never longer."""
     if crs.is_geographic:
-        return _EDGE_M / _METRES_A_DEGREE
+        return _EDGE_M / METRES_A_DEGREE
     return float(_EDGE_M / crs.axis_info[0].unit_conversion_factor)
 
 

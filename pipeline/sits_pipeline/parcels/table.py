@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import shapely
@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import Split
 from sits_catalog.taxonomy import Taxonomy
-from sits_pipeline.geoparquet import geo_table, write_geo_table
+from sits_pipeline.geoparquet import geo_table
 from sits_pipeline.values import Parcels
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "content_sha256",
     "parcels_table",
     "select_near",
-    "write_parcels",
 ]
 
 NEAR_M = 110.0
@@ -110,11 +109,6 @@ def parcels_table(table: ParcelTable, *, n_pixels: NDArray[np.int64], split: NDA
         "flags": pa.array([_words(bits) for bits in table.flags], pa.list_(pa.string())),
     }
     return geo_table(columns, geometry=parcels.geometry, epsg=parcels.epsg)
-
-
-def write_parcels(file: BinaryIO, table: ParcelTable, *, n_pixels: NDArray[np.int64], split: NDArray[np.uint8]) -> None:
-    """Write `parcels.parquet` into an open binary file: the same parcels give the same bytes."""
-    write_geo_table(file, parcels_table(table, n_pixels=n_pixels, split=split))
 
 
 def _words(bits: np.uint8) -> list[str]:

@@ -11,15 +11,9 @@ from pyproj import CRS, Transformer
 
 from sits_pipeline.parcels.files import Box, VectorFile
 from sits_pipeline.parcels.table import NEAR_M
+from sits_pipeline.values import epsg_of
 
-__all__ = ["box_around", "elsewhere", "epsg_of", "in_words", "lonlat"]
-
-
-def epsg_of(extent: GeoBox) -> int:
-    """EPSG code of a cube's grid."""
-    epsg = None if extent.crs is None else extent.crs.epsg
-    assert isinstance(epsg, int)
-    return epsg
+__all__ = ["box_around", "elsewhere", "in_words", "lonlat"]
 
 
 def box_around(file: VectorFile, extents: Sequence[GeoBox]) -> Box:

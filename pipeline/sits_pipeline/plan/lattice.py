@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from sits_catalog.cube import LATTICE_M, PIXEL_M, lattice_anchor_y
+from sits_catalog.cube import LATTICE_M, PIXEL_M, central_meridian, lattice_anchor_y
 
 __all__ = [
     "inside_strip",
+    "is_in_strip",
     "part_in_zone",
     "project",
     "snap",
     "strip_of",
     "to_lonlat",
-    "zone_central_meridian",
     "zones_of",
 ]
 
@@ -28,14 +28,9 @@ _EDGE_DEG = 0.005
 """Longest edge, in degrees, of an area before it is projected: its sagitta stays under a centimetre."""
 
 
-def zone_central_meridian(epsg: int) -> float:
-    """Longitude of the middle of a UTM zone, degrees."""
-    return float((epsg % 100) * 6 - 183)
-
-
 def strip_of(epsg: int) -> tuple[float, float]:
     """West and east border of a zone's 6 degree strip, degrees; the east border belongs to the next zone."""
-    middle = zone_central_meridian(epsg)
+    middle = central_meridian(epsg)
     return middle - 3, middle + 3
 
 
@@ -52,7 +47,8 @@ def zones_of(area: shapely.Geometry) -> tuple[int, ...]:
         for base, (low, high) in ((32600, (0.0, 90.0)), (32700, (-90.0, 0.0))):
             if (north <= low and base == 32600) or south >= high:
                 continue
-            strip = shapely.box(zone * 6 - 186, low, zone * 6 - 180, high)
+            strip_west, strip_east = strip_of(base + zone)
+            strip = shapely.box(strip_west, low, strip_east, high)
             if shapely.area(shapely.intersection(area, strip)) > 0:
                 codes.append(base + zone)
     return tuple(codes)
@@ -101,13 +97,18 @@ def snap(area: shapely.Geometry, epsg: int) -> GeoBox:
     return GeoBox(shape, Affine(PIXEL_M, 0, x0, 0, -PIXEL_M, y1), f"EPSG:{epsg}")
 
 
+def is_in_strip(geobox: GeoBox, epsg: int) -> bool:
+    """Whether all of a grid lies in the zone's strip."""
+    west, east = strip_of(epsg)
+    low, _, high, _ = shapely.bounds(to_lonlat(shapely.box(*geobox.boundingbox.bbox), epsg))
+    return bool(low >= west and high < east)
+
+
 def inside_strip(geobox: GeoBox, epsg: int) -> NDArray[np.bool_] | None:
     """Where pixel centres lie in the zone's strip, (y, x); None: everywhere, the common case."""
-    west, east = strip_of(epsg)
-    hull = to_lonlat(shapely.box(*geobox.boundingbox.bbox), epsg)
-    low, _, high, _ = shapely.bounds(hull)
-    if low >= west and high < east:
+    if is_in_strip(geobox, epsg):
         return None
+    west, east = strip_of(epsg)
     a = geobox.affine
     height, width = geobox.shape
     x, y = np.meshgrid(a.c + (np.arange(width) + 0.5) * a.a, a.f + (np.arange(height) + 0.5) * a.e)

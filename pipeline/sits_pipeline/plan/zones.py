@@ -14,7 +14,7 @@ from sits_catalog.cube import VERSION, shard_side
 from sits_catalog.region import Region
 from sits_catalog.sentinel2 import BANDS
 from sits_pipeline.plan.cells import cells_of
-from sits_pipeline.plan.lattice import part_in_zone, project, snap, to_lonlat, zones_of
+from sits_pipeline.plan.lattice import is_in_strip, part_in_zone, project, snap, to_lonlat, zones_of
 from sits_pipeline.splits import SplitPlan
 from sits_pipeline.values import Acquisition, JsonObject, Refusal, Window, epsg_of, shape_of
 
@@ -45,6 +45,14 @@ class Zone:
         return epsg_of(self.geobox)
 
     @property
+    def ground(self) -> shapely.Geometry:
+        """Where the cube may hold pixels, in the zone's CRS: its rectangle or, of that, the part in the strip."""
+        rectangle = shapely.box(*self.geobox.boundingbox.bbox)
+        if not self.clip_to_strip or is_in_strip(self.geobox, self.epsg):
+            return rectangle
+        return project(part_in_zone(to_lonlat(rectangle, self.epsg), self.epsg), self.epsg)
+
+    @property
     def extent(self) -> shapely.Geometry:
         """The cube's extent, 1 km wider, in lon/lat: where scenes are looked for."""
         return to_lonlat(shapely.box(*self.geobox.boundingbox.bbox).buffer(1000.0, join_style="mitre"), self.epsg)
@@ -66,10 +74,7 @@ def zones_of_region(region: Region, area: shapely.Geometry) -> tuple[Zone, ...]:
 
 
 def _forced(region: Region, area: shapely.Geometry) -> Zone:
-    text = str(region.place.crs).upper().removeprefix("EPSG:")
-    if not text.isdigit() or not (32601 <= int(text) <= 32660 or 32701 <= int(text) <= 32760):
-        raise ValueError(f"place.crs must be a WGS 84 / UTM zone such as EPSG:32631; got {region.place.crs!r}")
-    code = int(text)
+    code = int(str(region.place.crs).removeprefix("EPSG:"))
     projected = project(area, code)
     own = project(part_in_zone(area, code), code)
     if shapely.is_empty(own) or shapely.hausdorff_distance(projected, own) > 50_000:

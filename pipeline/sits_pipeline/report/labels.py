@@ -167,10 +167,9 @@ def parcel_notes(facts: ReportFacts) -> ParcelNotes | None:
     table = facts.table
     if table is None or facts.n_pixels is None:
         return None
-    # A parcel beside the cube cannot win a pixel of it.
+    # A parcel beside the cube, or in another zone's strip, cannot win a pixel of it.
     none = np.flatnonzero(facts.n_pixels == 0)
-    cube = shapely.box(*facts.plan.zone.geobox.boundingbox.bbox)
-    lost = none[shapely.intersects(table.parcels.geometry[none], cube)]
+    lost = none[shapely.intersects(table.parcels.geometry[none], facts.plan.zone.ground)]
     area = table.area_ha
     return ParcelNotes(
         total=len(table),

@@ -34,7 +34,8 @@ from sits_pipeline.simulate.stac_items import (
     product_uri,
     to_lonlat,
 )
-from sits_pipeline.simulate.tiles import bounds_of, canvas_of, epsg_of, scene_tiles
+from sits_pipeline.simulate.tiles import bounds_of, canvas_of, scene_tiles
+from sits_pipeline.values import epsg_of
 
 __all__ = ["VERSION", "Archive", "write_archive"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.shutil import copy
 
-from sits_catalog.sentinel2 import BANDS, BOA_OFFSET
+from sits_catalog.sentinel2 import BANDS, BOA_OFFSET, SATURATED
 from sits_pipeline.simulate.scenes import Pixels, data_area
 from sits_pipeline.simulate.schedule import Pass, Product
 from sits_pipeline.simulate.stac_items import (
@@ -26,7 +26,7 @@ from sits_pipeline.simulate.stac_items import (
     scl_shares,
     to_lonlat,
 )
-from sits_pipeline.simulate.tiles import epsg_of
+from sits_pipeline.values import epsg_of
 
 __all__ = ["write_safe"]
 
@@ -126,7 +126,7 @@ def _product_metadata(
 
 def _image_characteristics(general: Element, product: Product) -> None:
     image = SubElement(general, "Product_Image_Characteristics")
-    for text, index in (("NODATA", 0), ("SATURATED", 65535)):
+    for text, index in (("NODATA", 0), ("SATURATED", SATURATED)):
         special = SubElement(image, "Special_Values")
         SubElement(special, "SPECIAL_VALUE_TEXT").text = text
         SubElement(special, "SPECIAL_VALUE_INDEX").text = str(index)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from sits_catalog.sentinel2 import BANDS, BOA_OFFSET, Scl
+from sits_catalog.sentinel2 import BANDS, BOA_OFFSET, SATURATED, Scl
 from sits_pipeline.simulate.atmosphere import Ground, Sky, classify
 from sits_pipeline.simulate.fields import generator
 from sits_pipeline.simulate.schedule import Pass, Product
@@ -19,7 +19,6 @@ from sits_pipeline.simulate.tiles import bounds_of, point_at
 
 __all__ = ["Pixels", "data_area", "make_pixels", "taken_out", "to_dn"]
 
-_SATURATED = 65535
 _HUGE = 1e8
 
 
@@ -51,7 +50,7 @@ def make_pixels(
         resolution = BANDS[band].resolution_m
         values = to_dn(image[product.tile.slices(resolution)] * gain, has_offset=product.has_offset)
         if band in ("B02", "B03", "B04", "B08", "B8A"):
-            values[_at(glints, resolution)] = _SATURATED
+            values[_at(glints, resolution)] = SATURATED
         values[~_at(observed, resolution)] = 0
         dn[band] = values
     return Pixels(dn=dn, scl=scl)
@@ -66,7 +65,7 @@ def to_dn(scaled: NDArray[np.float32], *, has_offset: bool) -> NDArray[np.uint16
     [988, 1000, 1812]
     """
     shifted = np.rint(scaled) - (BOA_OFFSET if has_offset else 0)
-    dn: NDArray[np.uint16] = np.clip(shifted, 1 if has_offset else 0, _SATURATED - 1).astype(np.uint16)
+    dn: NDArray[np.uint16] = np.clip(shifted, 1 if has_offset else 0, SATURATED - 1).astype(np.uint16)
     return dn
 
 
@@ -77,7 +76,7 @@ def taken_out(dn: NDArray[np.uint16]) -> NDArray[np.uint16]:
     [0, 0, 812, 65535]
     """
     lower: NDArray[np.uint16] = np.clip(dn.astype(np.int32) + BOA_OFFSET, 0, None).astype(np.uint16)
-    lower[dn == _SATURATED] = _SATURATED
+    lower[dn == SATURATED] = SATURATED
     return lower
 
 

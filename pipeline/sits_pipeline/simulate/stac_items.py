@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS, Scl
 from sits_pipeline.simulate.schedule import Pass, Product
-from sits_pipeline.simulate.tiles import epsg_of
+from sits_pipeline.values import epsg_of
 
 __all__ = [
     "ASSETS",

@@ -10,8 +10,9 @@ from odc.geo.geobox import GeoBox
 from rasterio.warp import transform
 
 from sits_catalog.cube import LATTICE_M, lattice_anchor_y
+from sits_pipeline.values import epsg_of
 
-__all__ = ["MARGIN_PX", "SceneTile", "bounds_of", "canvas_of", "epsg_of", "point_at", "scene_tiles"]
+__all__ = ["MARGIN_PX", "SceneTile", "bounds_of", "canvas_of", "point_at", "scene_tiles"]
 
 MARGIN_PX = 24
 """Pixels of 10 m that scenes reach beyond the region on every side; a multiple of 6."""
@@ -47,9 +48,8 @@ class SceneTile:
 
 def canvas_of(extent: GeoBox) -> GeoBox:
     """The extent with its margin. Raises ValueError for an extent that is no 10 m grid on the tiles' lattice."""
-    epsg = None if extent.crs is None else extent.crs.epsg
-    a = extent.affine
-    if epsg is None or (a.a, a.b, a.d, a.e) != (10, 0, 0, -10):
+    epsg, a = epsg_of(extent), extent.affine
+    if (a.a, a.b, a.d, a.e) != (10, 0, 0, -10):
         raise ValueError(f"an archive's extent is a 10 m grid in a UTM zone; got {extent.crs} and {tuple(a)[:6]}")
     anchor = lattice_anchor_y(epsg)
     height, width = extent.shape
@@ -60,13 +60,6 @@ def canvas_of(extent: GeoBox) -> GeoBox:
         )
     shape = (height + 2 * MARGIN_PX, width + 2 * MARGIN_PX)
     return GeoBox(shape, Affine(10, 0, a.c - 10 * MARGIN_PX, 0, -10, a.f + 10 * MARGIN_PX), extent.crs)
-
-
-def epsg_of(canvas: GeoBox) -> int:
-    """Code of the canvas' CRS, which has one."""
-    assert canvas.crs is not None
-    assert canvas.crs.epsg is not None
-    return canvas.crs.epsg
 
 
 def bounds_of(canvas: GeoBox) -> tuple[float, float, float, float]:

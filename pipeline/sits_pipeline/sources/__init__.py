@@ -65,12 +65,13 @@ def open_source(
     if imagery.source == "safe":
         return SafeSource(Path(path)), region
     if imagery.source == "stac":
-        return StacSource(path, config.cache or _temporary_cache(), int(config.cache_gb * 1e9)), region
+        cache = _temporary_cache() if config.cache is None else config.cache.absolute()
+        return StacSource(path, cache, int(config.cache_gb * 1e9)), region
     raise ValueError(f"imagery source {imagery.source!r} cannot be read yet; use simulated, stac or safe")
 
 
 def _temporary_cache() -> Path:
-    """A folder for remote bytes that goes away with this process."""
+    """Name of a folder for remote bytes in each host's folder for temporary files; here it goes with this process."""
     folder = Path(tempfile.mkdtemp(prefix="sits-cache-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return Path(folder.name)

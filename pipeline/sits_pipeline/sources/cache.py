@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -104,8 +105,11 @@ def _cache(folder: Path, max_bytes: int) -> RangeCache:
 
 
 def open_cached(url: str, *, folder: Path, max_bytes: int) -> CachedFile:
-    """A remote file through the cache in `folder`; raises OSError where the server has no such file."""
-    return CachedFile(url, _cache(folder, max_bytes))
+    """A remote file through the cache in `folder`; raises OSError where the server has no such file.
+
+    The folder is made where it is missing; a relative one lies in this host's own folder for temporary files.
+    """
+    return CachedFile(url, _cache(Path(tempfile.gettempdir(), folder), max_bytes))
 
 
 class CachedFile(io.RawIOBase):
@@ -150,6 +154,12 @@ class CachedFile(io.RawIOBase):
         needed = sorted({block for offset, size in zip(offsets, sizes, strict=True) for block in _blocks(offset, size)})
         blocks = self._blocks(needed)
         return [self._cut(blocks, offset, size) for offset, size in zip(offsets, sizes, strict=True)]
+
+    def forget(self) -> None:
+        """Drop the version and the blocks that were kept, so that whoever opens the file next asks the server anew."""
+        self._last = (-1, b"")
+        for path in (self._place / "version.json", *self._place.glob("*.block")):
+            path.unlink(missing_ok=True)
 
     def _cut(self, blocks: dict[int, bytes], offset: int, size: int) -> bytes:
         content = b"".join(blocks[block] for block in _blocks(offset, size))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+from sits_catalog.addresses import without_secrets
 from sits_pipeline.sources.base import SourceError
 from sits_pipeline.sources.web import fetch, is_web
 from sits_pipeline.values import JsonObject
@@ -71,8 +72,8 @@ class Spot:
 
 
 def _short(href: str) -> str:
-    """An address for a message: without its query, which may hold a signature."""
-    return href.partition("?")[0][:200]
+    """An address for a message: without anything that may be a secret, also where it is relative."""
+    return without_secrets(href).partition("?")[0][:200]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -19,9 +19,11 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window, from_bounds
 
+from sits_catalog.addresses import published_text
 from sits_catalog.sentinel2 import Scl
 from sits_pipeline.sources.remote import Opener, WatchedOpener
-from sits_pipeline.values import AuditSample, BandWindow, Raster, ReadFailure, Scene
+from sits_pipeline.steps.audit import MIN_PIXELS
+from sits_pipeline.values import AuditSample, BandWindow, Raster, ReadFailure, Scene, epsg_of
 
 __all__ = ["GDAL_OPTIONS", "Nesting", "nest", "read_scene", "sample_scene"]
 
@@ -44,8 +46,6 @@ _SAMPLE_SIDE = 400
 _SAMPLE_BLOCK = 256
 _WHOLE_SIDE = 1024
 """Files without overviews are read whole up to this side."""
-_MIN_VEGETATION = 500
-"""As in `steps.audit`: with fewer, the audit looks at water, in other bands."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _read_band(scene: Scene, name: str, geobox: GeoBox, *, pad: int, opener: Ope
     if name not in scene.assets:
         raise ValueError(f"the item has no asset for {name}")
     with _open(scene.assets[name], opener) as dataset:
-        _check_file(dataset, _epsg_of(geobox))
+        _check_file(dataset, epsg_of(geobox))
         nesting = nest(dataset.transform, geobox)
         rows = _span(nesting.row, geobox.shape.y, nesting.factor, pad)
         columns = _span(nesting.column, geobox.shape.x, nesting.factor, pad)
@@ -106,13 +106,6 @@ def _read_band(scene: Scene, name: str, geobox: GeoBox, *, pad: int, opener: Ope
         row=nesting.row - rows.start * nesting.factor,
         column=nesting.column - columns.start * nesting.factor,
     )
-
-
-def _epsg_of(geobox: GeoBox) -> int:
-    epsg = None if geobox.crs is None else geobox.crs.epsg
-    if epsg is None:
-        raise ValueError("a geobox with an EPSG code was expected")
-    return epsg
 
 
 def _span(first: int, length: int, factor: int, pad: int) -> range:
@@ -144,7 +137,10 @@ def _as_scl(dn: NDArray[Any]) -> NDArray[np.uint8]:
 
 @contextmanager
 def _open(path: str, opener: Opener | None) -> Iterator[Any]:
-    """One file, by the driver that its name asks for: a file is never taken for a VRT that points elsewhere."""
+    """One file, by the driver that its name asks for: a file is never taken for a VRT that points elsewhere.
+
+    Of a remote file that cannot be read nothing is kept, so that the next read asks the server anew.
+    """
     remote = path.startswith(("http://", "https://"))
     driver = "JP2OpenJPEG" if _file_name(path).lower().endswith((".jp2", ".j2k")) else "GTiff"
     watched = WatchedOpener(path, opener) if remote and opener is not None else None
@@ -152,10 +148,13 @@ def _open(path: str, opener: Opener | None) -> Iterator[Any]:
     try:
         with rasterio.open(target, driver=driver, opener=watched) as dataset:
             yield dataset
-    except RasterioError as error:
-        raise OSError(_describe(error if watched is None else watched.error or error, path)) from error
-    if watched is not None and watched.error is not None:
-        raise OSError(_describe(watched.error, path)) from watched.error
+        if watched is not None and watched.error is not None:
+            raise watched.error
+    except (OSError, ValueError, RasterioError) as error:
+        if watched is not None:
+            watched.forget()
+        first = error if watched is None or watched.error is None else watched.error
+        raise OSError(_describe(first, path)) from error
 
 
 def _check_file(dataset: Any, epsg: int) -> None:
@@ -187,10 +186,20 @@ def _describe(error: BaseException, path: str | None) -> str:
         error = error.__cause__  # "Read failed. See previous exception for details."
     text = str(getattr(error, "errmsg", None) or error) or type(error).__name__
     name = "" if path is None else _file_name(path)
-    if path is not None:
-        text = text.replace(path, name)
-    text = " ".join(re.sub(r"/vsi\w+/", "", text).split())[:300]
+    for said in () if path is None else _spellings(path):
+        text = text.replace(said, name)
+    text = " ".join(published_text(re.sub(r"/vsi\w+/", "", text)).split())[:300]
     return text if name in text else f"{name}: {text}"
+
+
+def _spellings(path: str) -> tuple[str, ...]:
+    """How a message may name a file: whole, or as GDAL does by what follows the last slash, query included."""
+    if "://" not in path:
+        return (path,)
+    parts = urlsplit(path)
+    query = f"?{parts.query}" if parts.query else ""
+    name = f"{PurePosixPath(parts.path).name}{query}"
+    return tuple(said for said in (path, name, path.rpartition("/")[2], query) if said)
 
 
 @dataclass(frozen=True)
@@ -211,7 +220,7 @@ def sample_scene(scene: Scene, *, opener: Opener | None) -> AuditSample:
         with rasterio.Env(**GDAL_OPTIONS):
             sample = _sample(scene, ("B02", "B04"), opener)
             vegetation = 0 if sample.scl is None else np.count_nonzero(sample.scl == Scl.VEGETATION)
-            if sample.scl is None or vegetation >= _MIN_VEGETATION or not {"B8A", "B11"} <= scene.assets.keys():
+            if sample.scl is None or vegetation >= MIN_PIXELS or not {"B8A", "B11"} <= scene.assets.keys():
                 return sample
             return _sample(scene, ("B02", "B04", "B8A", "B11"), opener)
     except (OSError, ValueError, RasterioError) as error:
@@ -223,12 +232,13 @@ def _sample(scene: Scene, bands: Sequence[str], opener: Opener | None) -> AuditS
     if not set(bands) <= scene.assets.keys():
         # An archive of other bands: nothing to audit on, so that the provider's rule decides.
         return AuditSample(dn={name: np.empty(0, np.uint16) for name in bands}, scl=np.empty(0, np.uint8))
-    with ExitStack() as stack:
-        datasets = {name: stack.enter_context(_open(scene.assets[name], opener)) for name in names}
-        for dataset in datasets.values():
-            _check_file(dataset, scene.epsg)
-        thinning = _thin(tuple(datasets.values()))
-        values = {name: _read_thinned(dataset, thinning) for name, dataset in datasets.items()}
+    grids = [_grid(scene.assets[name], scene.epsg, opener) for name in names]
+    thinning = _thin(grids)
+    values = {}
+    for name in names:
+        # One file at a time, so that an error is that file's own.
+        with _open(scene.assets[name], opener) as dataset:
+            values[name] = _read_thinned(dataset, thinning)
     scl = values.pop("SCL", None)
     return AuditSample(
         dn={name: dn.astype(np.uint16, copy=False) for name, dn in values.items()},
@@ -236,22 +246,43 @@ def _sample(scene: Scene, bands: Sequence[str], opener: Opener | None) -> AuditS
     )
 
 
-def _thin(datasets: tuple[Any, ...]) -> _Thinning:
+@dataclass(frozen=True)
+class _Grid:
+    """What a file's head says of its pixels."""
+
+    bounds: tuple[float, float, float, float]
+    """West, south, east and north in the file's CRS."""
+    resolution: float
+    block_shape: tuple[int, int]
+    is_cheap_whole: bool
+    """Whether it has overviews, or is small enough to do without."""
+
+
+def _grid(path: str, epsg: int, opener: Opener | None) -> _Grid:
+    with _open(path, opener) as dataset:
+        _check_file(dataset, epsg)
+        return _Grid(
+            bounds=tuple(dataset.bounds),
+            resolution=dataset.transform.a,
+            block_shape=dataset.block_shapes[0],
+            is_cheap_whole=bool(dataset.overviews(1)) or max(dataset.shape) <= _WHOLE_SIDE,
+        )
+
+
+def _thin(grids: Sequence[_Grid]) -> _Thinning:
     """The whole common extent where overviews make that cheap, else nine blocks spread over it."""
-    west = max(dataset.bounds.left for dataset in datasets)
-    south = max(dataset.bounds.bottom for dataset in datasets)
-    east = min(dataset.bounds.right for dataset in datasets)
-    north = min(dataset.bounds.top for dataset in datasets)
-    coarsest = max(dataset.transform.a for dataset in datasets)
+    west, south = (max(grid.bounds[side] for grid in grids) for side in (0, 1))
+    east, north = (min(grid.bounds[side] for grid in grids) for side in (2, 3))
+    coarsest = max(grid.resolution for grid in grids)
     height, width = int((north - south) / coarsest), int((east - west) / coarsest)
     if height < 1 or width < 1:
         raise ValueError("its files have no ground in common")
-    if all(dataset.overviews(1) or max(dataset.shape) <= _WHOLE_SIDE for dataset in datasets):
+    if all(grid.is_cheap_whole for grid in grids):
         rows, columns = min(height, _SAMPLE_SIDE), min(width, _SAMPLE_SIDE)
         return _Thinning(((west, south, east, north),), rows, columns)
-    finest = min(datasets, key=lambda dataset: dataset.transform.a)
-    side = min(_SAMPLE_BLOCK * finest.transform.a, east - west, north - south)
-    step_y, step_x = (size * finest.transform.a for size in finest.block_shapes[0])
+    finest = min(grids, key=lambda grid: grid.resolution)
+    side = min(_SAMPLE_BLOCK * finest.resolution, east - west, north - south)
+    step_y, step_x = (size * finest.resolution for size in finest.block_shape)
     tops = [_block_start(north - south, share, step_y, side) for share in (1, 3, 5)]
     lefts = [_block_start(east - west, share, step_x, side) for share in (1, 3, 5)]
     boxes = tuple((west + x, north - y - side, west + x + side, north - y) for y in tops for x in lefts)

@@ -34,6 +34,10 @@ class RemoteFile(Protocol):
         """Let go of it."""
         ...
 
+    def forget(self) -> None:
+        """Keep nothing of it, so that whoever opens it next asks the server anew."""
+        ...
+
 
 Opener = Callable[[str], RemoteFile]
 """Opens an http(s) URL; raises OSError."""
@@ -51,6 +55,12 @@ class WatchedOpener(MultiByteRangeResourceContainer):  # type: ignore[misc]  # r
         """The first thing that went wrong."""
         self._url = url
         self._opener = opener
+        self._file: RemoteFile | None = None
+
+    def forget(self) -> None:
+        """Keep nothing of the file for the next read."""
+        if self._file is not None:
+            self._file.forget()
 
     def note(self, error: OSError) -> None:
         """Remember what went wrong first."""
@@ -59,10 +69,11 @@ class WatchedOpener(MultiByteRangeResourceContainer):  # type: ignore[misc]  # r
     def open(self, _path: str, _mode: str = "r", **_options: Any) -> _WatchedFile:
         """The file; GDAL adds a prefix of its own to the path."""
         try:
-            return _WatchedFile(self, self._opener(self._url))
+            self._file = self._opener(self._url)
         except OSError as error:
             self.note(error)
             raise
+        return _WatchedFile(self, self._file)
 
     def size(self, path: str) -> int:
         """Bytes of the file."""

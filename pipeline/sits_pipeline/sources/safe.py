@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -52,13 +51,15 @@ class SafeSource:
         """Products that meet `area` (lon/lat) in `season` or within a day of it; raises SourceError."""
         scenes: list[Scene] = []
         unusable: list[UnusableItem] = []
-        for product in _products(self.folder):
+        products = _products(self.folder)
+        bands = _bands(products)
+        for product in products:
             name = product.name.removesuffix(".SAFE")
             try:
                 identity = _identity(name)
                 if not in_season(identity.sensing, season):
                     continue
-                scene = _scene(product, identity)
+                scene = _scene(product, identity, bands)
             except ValueError as error:
                 unusable.append(UnusableItem(id=name, reason=str(error), item={}))
                 continue
@@ -98,20 +99,36 @@ def _identity(name: str) -> ProductId:
     return identity
 
 
-def _scene(product: Path, identity: ProductId) -> Scene:
-    """The scene of a product; raises ValueError with one sentence where its metadata have a hole."""
-    xml = _read_xml(product / "MTD_MSIL2A.xml")
+def _bands(products: Sequence[Path]) -> tuple[str, ...]:
+    """Bands, and SCL, of which a product here has a file at its native resolution.
+
+    All of them where no product has an image at all: then nothing is known about what was kept.
+    """
+    names = {path.stem for product in products for path in product.glob("GRANULE/*/IMG_DATA/R*m/*.jp2")}
+    found = tuple(band for band, m in _NATIVE_M.items() if any(name.endswith(f"_{band}_{m}m") for name in names))
+    return found or tuple(_NATIVE_M)
+
+
+def _scene(product: Path, identity: ProductId, bands: Sequence[str]) -> Scene:
+    """The scene of a product; what its metadata do not tell comes from its name and its images.
+
+    Raises ValueError with one sentence where those do not tell it either, or where the metadata tell of pixels that
+    cannot be used.
+    """
     granule = _granule(product)
-    tile = _read_xml(granule / "MTD_TL.xml") if (granule / "MTD_TL.xml").is_file() else {}
-    assets = _assets(granule, identity)
-    baseline = "{:02d}.{:02d}".format(*baseline_key(_need(xml, "PROCESSING_BASELINE")))
+    xml, gaps = _metadata(product / "MTD_MSIL2A.xml", ("PRODUCT_START_TIME", "PROCESSING_BASELINE"))
+    # A tile's own metadata are often left out and hold nothing that must be there.
+    tile, broken = _metadata(granule / "MTD_TL.xml", ()) if (granule / "MTD_TL.xml").exists() else ({}, [])
+    gaps += broken
+    assets = _assets(granule, identity, bands)
+    baseline = "{:02d}.{:02d}".format(*baseline_key(_text(xml, "PROCESSING_BASELINE") or identity.baseline))
     offset, firm = _declared_offset(xml, baseline)
     cloud_cover = _text(xml, "Cloud_Coverage_Assessment")
     scene = Scene(
         id=product.name.removesuffix(".SAFE"),
         provider="safe",
         collection="sentinel-2-l2a",
-        sensed=_time(_text(tile, "SENSING_TIME") or _need(xml, "PRODUCT_START_TIME")),
+        sensed=parse_time(_text(tile, "SENSING_TIME") or _text(xml, "PRODUCT_START_TIME")) or identity.sensing,
         platform=(_text(xml, "SPACECRAFT_NAME") or f"sentinel-2{identity.platform[-1]}").lower(),
         orbit=identity.orbit,
         mgrs_tile=identity.mgrs_tile,
@@ -120,15 +137,14 @@ def _scene(product: Path, identity: ProductId) -> Scene:
         cloud_cover=None if cloud_cover is None else float(cloud_cover),
         footprint=_footprint(xml, assets),
         datatake=_attribute(xml, "Datatake", "datatakeIdentifier"),
-        datastrip=_attribute(xml, "Granule", "datastripIdentifier")
-        or _attribute(xml, "Granules", "datastripIdentifier"),
-        generated=_time(_need(xml, "GENERATION_TIME")),
+        datastrip=_datastrip(xml, tile, granule),
+        generated=parse_time(_text(xml, "GENERATION_TIME")),
         assets={band: str(path) for band, path in assets.items()},
         declared_offset=offset,
         offset_is_firm=firm,
         item={},
     )
-    return replace(scene, item=_item(scene, product.parent))
+    return replace(scene, item=_item(scene, product.parent, gaps))
 
 
 def _granule(product: Path) -> Path:
@@ -138,11 +154,26 @@ def _granule(product: Path) -> Path:
     return granules[0]
 
 
-def _assets(granule: Path, identity: ProductId) -> dict[str, Path]:
-    """Band to file, whether it exists or not: a missing file is a failed read, not an unknown band."""
+def _assets(granule: Path, identity: ProductId, bands: Sequence[str]) -> dict[str, Path]:
+    """Band to file, whether it exists here or not: a file that this product lacks is a failed read."""
     stems = {match["stem"] for path in granule.glob("IMG_DATA/R*m/*.jp2") if (match := _IMAGE.fullmatch(path.name))}
     stem = min(stems, default=f"T{identity.mgrs_tile}_{identity.sensing:%Y%m%dT%H%M%S}")
-    return {band: granule / "IMG_DATA" / f"R{m}m" / f"{stem}_{band}_{m}m.jp2" for band, m in _NATIVE_M.items()}
+    images = granule / "IMG_DATA"
+    return {band: images / f"R{m}m" / f"{stem}_{band}_{m}m.jp2" for band in bands for m in (_NATIVE_M[band],)}
+
+
+def _datastrip(xml: _Xml, tile: _Xml, granule: Path) -> str | None:
+    """The datastrip's id, else the granule's name with the start of the datastrip marked as there.
+
+    That start is what tells the halves of a split granule apart, and copies of one granule from others.
+    """
+    stated = (
+        _attribute(xml, "Granule", "datastripIdentifier")
+        or _attribute(xml, "Granules", "datastripIdentifier")
+        or _text(tile, "DATASTRIP_ID")
+    )
+    named = re.fullmatch(r"(\w+)_(\d{8}T\d{6})", granule.name)
+    return stated or (f"{named[1]}_S{named[2]}" if named else None)
 
 
 def _declared_offset(xml: _Xml, baseline: str) -> tuple[int, bool]:
@@ -183,7 +214,7 @@ def _footprint(xml: _Xml, assets: Mapping[str, Path]) -> shapely.Geometry:
         return shape
     with _first_image(assets) as dataset:
         if dataset is None or dataset.crs is None:
-            raise ValueError("no footprint: neither in its metadata nor from a readable image")
+            raise ValueError("where it lies is unknown: its metadata do not tell, and none of its images can be read")
         around: shapely.Geometry = shapely.box(
             *transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds, densify_pts=21)
         )
@@ -217,11 +248,20 @@ def _read_xml(path: Path) -> _Xml:
     try:
         root = fromstring(path.read_bytes(), forbid_dtd=True)
     except (OSError, ParseError, DefusedXmlException) as error:
-        raise ValueError(f"its {path.name} cannot be read: {error}") from None
+        raise ValueError(f"its {path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     elements: _Xml = {}
     for element in root.iter():
         elements.setdefault(element.tag.rpartition("}")[2], []).append(element)
     return elements
+
+
+def _metadata(path: Path, needed: Sequence[str]) -> tuple[_Xml, list[str]]:
+    """The elements of a file, none where it cannot be read, and what is missing, a sentence each."""
+    try:
+        xml = _read_xml(path)
+    except ValueError as error:
+        return {}, [str(error)]
+    return xml, [f"its metadata hold no {name}" for name in needed if _text(xml, name) is None]
 
 
 def _text(xml: _Xml, *names: str) -> str | None:
@@ -229,26 +269,17 @@ def _text(xml: _Xml, *names: str) -> str | None:
     return next((text.strip() for text in texts if text and text.strip()), None)
 
 
-def _need(xml: _Xml, name: str) -> str:
-    text = _text(xml, name)
-    if text is None:
-        raise ValueError(f"its metadata hold no {name}")
-    return text
-
-
 def _attribute(xml: _Xml, name: str, attribute: str) -> str | None:
     return next((value for element in xml.get(name, ()) if (value := element.get(attribute))), None)
 
 
-def _time(text: str) -> datetime:
-    time = parse_time(text)
-    assert time is not None
-    return time
+def _item(scene: Scene, folder: Path, gaps: Sequence[str]) -> JsonObject:
+    """The STAC item that stands for a product; hrefs are relative to the folder of products.
 
-
-def _item(scene: Scene, folder: Path) -> JsonObject:
-    """The STAC item that stands for a product; hrefs are relative to the folder of products."""
+    `gaps` say what its metadata do not tell.
+    """
     properties: JsonObject = {
+        "description": f"{'; '.join(gaps)}; its name and its images stand for that" if gaps else None,
         "datetime": scene.sensed.isoformat().replace("+00:00", "Z"),
         "platform": scene.platform,
         "constellation": "sentinel-2",

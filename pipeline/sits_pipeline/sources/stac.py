@@ -11,6 +11,7 @@ from pathlib import Path
 import shapely
 from odc.geo.geobox import GeoBox
 
+from sits_catalog.addresses import published_text
 from sits_catalog.region import Season
 from sits_pipeline.sources.base import SearchResult, UnusableItem
 from sits_pipeline.sources.cache import open_cached
@@ -29,7 +30,8 @@ class StacSource:
 
     location: str
     cache: Path | None = None
-    """Folder for the bytes of remote files, shared by all workers of a host; None: each read fetches anew."""
+    """Folder for the bytes of remote files, shared by all workers of a host and made there where it is missing; a
+    relative one lies in each host's own folder for temporary files. None: each read fetches anew."""
     cache_bytes: int = 20_000_000_000
 
     def search(self, area: shapely.Geometry, season: Season) -> SearchResult:
@@ -42,7 +44,9 @@ class StacSource:
                 scene = _scene(found)
             except ValueError as error:
                 if _may_matter(found.item, area, season):
-                    unusable.append(UnusableItem(id=_id(found.item), reason=str(error), item=found.item))
+                    unusable.append(
+                        UnusableItem(id=_id(found.item), reason=published_text(str(error)), item=found.item)
+                    )
                 continue
             if not (in_season(scene.sensed, season) and shapely.intersects(area, scene.footprint)):
                 continue

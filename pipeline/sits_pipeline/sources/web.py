@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import time
 import urllib.error
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from email.message import Message
 from functools import cache
 from typing import IO
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from sits_catalog.addresses import without_secrets
 
 __all__ = ["Answer", "fetch", "is_web"]
 
@@ -46,7 +49,7 @@ class _StayOnTheWeb(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
         if not is_web(newurl):
-            raise OSError(f"{_name(req.full_url)} redirects to something that is not http(s)")
+            raise OSError(f"{without_secrets(req.full_url)} redirects to something that is not http(s)")
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]  # stub wants HTTPMessage
 
 
@@ -69,35 +72,40 @@ def _opener() -> urllib.request.OpenerDirector:
 def fetch(url: str, *, max_bytes: int, headers: Mapping[str, str] | None = None) -> Answer:
     """The response to a GET; raises OSError where there is none, or its body is short or passes `max_bytes`."""
     if not is_web(url):
-        raise OSError(f"an http(s) URL was expected, got {_name(url)!r}")
+        raise OSError(f"an http(s) URL was expected, got {without_secrets(url)!r}")
     for attempt in range(TRIES):
         try:
             return _fetch_once(url, max_bytes, headers or {})
         except urllib.error.HTTPError as error:
             error.close()
             if error.code not in _AGAIN or attempt + 1 == TRIES:
-                raise OSError(f"{_name(url)}: HTTP {error.code} {error.reason}") from None
+                raise OSError(f"{without_secrets(url)}: HTTP {error.code} {error.reason}") from None
         except (TimeoutError, ConnectionError, urllib.error.URLError, http.client.HTTPException) as error:
             if attempt + 1 == TRIES:
                 reason = getattr(error, "reason", None) or error
-                raise OSError(f"{_name(url)}: no answer after {TRIES} tries: {reason}") from error
+                raise OSError(f"{without_secrets(url)}: no answer after {TRIES} tries: {reason}") from error
         time.sleep(BACKOFF_S * 2**attempt)
     raise AssertionError("the last try returns or raises")
 
 
+def _split_user(url: str) -> tuple[str, str]:
+    """A URL without its user and password, and these two as `user:password`; "" where there are none."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=host)), unquote(user)
+
+
 def _fetch_once(url: str, max_bytes: int, headers: Mapping[str, str]) -> Answer:
-    request = urllib.request.Request(url, headers={"User-Agent": "sits-cubes", **headers})  # noqa: S310  # is_web said so
+    bare, user = _split_user(url)
+    request = urllib.request.Request(bare, headers={"User-Agent": "sits-cubes", **headers})  # noqa: S310  # is_web said so
+    if user:
+        # Not for the host of a redirect.
+        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(user.encode()).decode()}")
     with _opener().open(request, timeout=TIMEOUT_S) as response:
         body: bytes = response.read(max_bytes + 1)
         announced = response.headers.get("Content-Length")
         if len(body) > max_bytes:
-            raise OSError(f"{_name(url)}: larger than the {max_bytes} bytes that are read at most")
+            raise OSError(f"{without_secrets(url)}: larger than the {max_bytes} bytes that are read at most")
         if announced is not None and announced.isdigit() and int(announced) != len(body):
             raise ConnectionError(f"the answer broke off after {len(body)} of {announced} bytes")
         return Answer(response.status, response.headers, body)
-
-
-def _name(url: str) -> str:
-    """A URL without its query, which may hold a signature, and without a user's name and password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import PIXEL_M, Split
-from sits_pipeline.values import JsonObject, Parcels, Window
+from sits_pipeline.values import Parcels, Window, epsg_of
 
 __all__ = ["BlockGrid", "SplitPlan"]
 
@@ -84,55 +84,15 @@ class SplitPlan:
             buffer_m=self.buffer_m,
         )
 
-    def to_json(self) -> JsonObject:
-        """The plan as plain JSON: a digit a block, and a digit a parcel in the order of its id ("-": no such id)."""
-        digits = np.full(int(self.parcel_id[-1]) if len(self.parcel_id) else 0, "-")
-        digits[self.parcel_id.astype(np.int64) - 1] = self.parcel_split.astype(str)
-        return {
-            "buffer_m": self.buffer_m,
-            "grids": [
-                {
-                    "epsg": grid.epsg,
-                    "left": grid.left,
-                    "top": grid.top,
-                    "block_m": grid.block_m,
-                    "split": ["".join(row) for row in grid.split.astype(str).tolist()],
-                }
-                for grid in self.grids
-            ],
-            "parcels": "".join(digits.tolist()),
-            "notes": list(self.notes),
-        }
-
-    @classmethod
-    def from_json(cls, value: JsonObject) -> SplitPlan:
-        """The plan that `to_json` wrote."""
-        digits = np.frombuffer(value["parcels"].encode(), dtype=np.uint8)
-        present = np.flatnonzero(digits != ord("-"))
-        return cls(
-            grids=tuple(
-                BlockGrid(
-                    epsg=grid["epsg"],
-                    left=grid["left"],
-                    top=grid["top"],
-                    block_m=grid["block_m"],
-                    split=np.array([[int(digit) for digit in row] for row in grid["split"]], dtype=np.uint8),
-                )
-                for grid in value["grids"]
-            ),
-            parcel_id=(present + 1).astype(np.uint32),
-            parcel_split=digits[present] - np.uint8(ord("0")),
-            buffer_m=value["buffer_m"],
-            notes=tuple(value["notes"]),
-        )
-
 
 def empty_grid(geobox: GeoBox, block_m: int) -> BlockGrid:
     """The blocks of a cube, none of them in a split yet."""
     west, south, east, north = geobox.boundingbox.bbox
     shape = (-(-round(north - south) // block_m), -(-round(east - west) // block_m))
-    epsg = None if geobox.crs is None else geobox.crs.epsg
-    assert isinstance(epsg, int)
     return BlockGrid(
-        epsg=epsg, left=round(west), top=round(north), block_m=block_m, split=np.zeros(shape, dtype=np.uint8)
+        epsg=epsg_of(geobox),
+        left=round(west),
+        top=round(north),
+        block_m=block_m,
+        split=np.zeros(shape, dtype=np.uint8),
     )

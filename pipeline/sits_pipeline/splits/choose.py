@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,12 +23,19 @@ _MM2 = 1e4
 """Areas are compared at 1 cm2, so that ties are ties on every machine."""
 
 
-def plan_splits(parcels: Sequence[Parcels], geoboxes: Sequence[GeoBox], rule: SplitRule) -> SplitPlan:
+def plan_splits(
+    parcels: Sequence[Parcels],
+    geoboxes: Sequence[GeoBox],
+    rule: SplitRule,
+    *,
+    names: Mapping[int, str] | None = None,
+) -> SplitPlan:
     """The split of each block and parcel of a region; `parcels` and `geoboxes` have one entry a zone.
 
     A parcel belongs to the block with most of its area (of a tie, the first block). Blocks with labelled parcels
     are shared out by the area of their parcels, class by class; the others by their ground, so that all unlabelled
-    pixels are of use too. What cannot be had is said in the plan's notes.
+    pixels are of use too. What cannot be had is said in the plan's notes, which call a class by its name in `names`
+    where it has one there.
     """
     grids = [empty_grid(geobox, rule.block_m) for geobox in geoboxes]
     ground = np.concatenate([_ground(grid, geobox) for grid, geobox in zip(grids, geoboxes, strict=True)])
@@ -37,7 +44,7 @@ def plan_splits(parcels: Sequence[Parcels], geoboxes: Sequence[GeoBox], rule: Sp
     if not area.any():
         area, classes = ground[:, None], np.zeros(0, dtype=np.uint16)
     labelled = np.flatnonzero(area.any(axis=1))
-    splits, shares, notes = _targets(rule, len(labelled))
+    splits, shares, missing = _targets(rule, len(labelled))
     chosen = np.full(len(ground), -1, dtype=np.intp)
     chosen[labelled] = assign(area[labelled], shares, seed=rule.seed)
     _share_ground(chosen, ground, shares, seed=rule.seed)
@@ -47,7 +54,7 @@ def plan_splits(parcels: Sequence[Parcels], geoboxes: Sequence[GeoBox], rule: Sp
         parcel_id=homes.parcel_id,
         parcel_split=np.where(homes.block >= 0, codes[homes.block], Split.NONE).astype(np.uint8),
         buffer_m=rule.buffer_m,
-        notes=notes + _lacking(area, classes, codes, splits),
+        notes=missing + _lacking(area, classes, codes, splits, names or {}),
     )
 
 
@@ -172,15 +179,19 @@ def _filled(grids: Sequence[BlockGrid], codes: NDArray[np.uint8]) -> tuple[Block
 
 
 def _lacking(
-    area: NDArray[np.float64], classes: NDArray[np.uint16], codes: NDArray[np.uint8], splits: NDArray[np.uint8]
+    area: NDArray[np.float64],
+    classes: NDArray[np.uint16],
+    codes: NDArray[np.uint8],
+    splits: NDArray[np.uint8],
+    names: Mapping[int, str],
 ) -> tuple[str, ...]:
     """A sentence for each class that is not in every split."""
     notes = []
-    for column, crop in enumerate(classes):
+    for column, crop in enumerate(classes.tolist()):
         blocks = area[:, column] > 0
         lacking = [Split(int(code)).name.lower() for code in splits if not (blocks & (codes == code)).any()]
         if lacking and crop != IGNORE:
-            notes.append(
-                f"class {crop} lies in {np.count_nonzero(blocks)} blocks and is not in {' and '.join(lacking)}"
-            )
+            held = np.count_nonzero(blocks)
+            where = "1 block" if held == 1 else f"{held} blocks"
+            notes.append(f"class {names.get(crop, crop)} lies in {where} and is not in {' and '.join(lacking)}")
     return tuple(notes)

@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import PIXEL_M, Split
 from sits_pipeline.splits.blocks import BlockGrid, SplitPlan
-from sits_pipeline.values import Parcels
+from sits_pipeline.values import Parcels, epsg_of
 
 __all__ = ["block_raster", "split_raster"]
 
@@ -65,12 +65,10 @@ class _Cell:
 
     @classmethod
     def of(cls, geobox: GeoBox) -> _Cell:
-        epsg = None if geobox.crs is None else geobox.crs.epsg
-        assert isinstance(epsg, int)
         west, _, _, north = geobox.boundingbox.bbox
         rows, columns = geobox.shape
         return cls(
-            epsg=epsg,
+            epsg=epsg_of(geobox),
             row=round(-north) // PIXEL_M,
             column=round(west) // PIXEL_M,
             rows=int(rows),

@@ -9,7 +9,7 @@ import numpy as np
 from sits_catalog.sentinel2 import BOA_OFFSET, Scl, has_boa_offset
 from sits_pipeline.values import AuditSample, Scene, Verdict
 
-__all__ = ["audit_offset"]
+__all__ = ["MIN_PIXELS", "audit_offset"]
 
 MIN_PIXELS = 500
 """Fewer pixels of a kind decide nothing."""

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import CHIP, IGNORE, PIXEL_M, Split
 from sits_pipeline.geoparquet import geo_table
-from sits_pipeline.values import JsonObject, Parcels, Window
+from sits_pipeline.values import JsonObject, Parcels, Window, epsg_of
 
 __all__ = ["ChipCount", "ChipFrame", "chips_table", "count_chips", "merge_chips", "place_chips", "select_chips"]
 
@@ -323,7 +323,8 @@ def chips_table(rows: Sequence[Sequence[Any]], geobox: GeoBox) -> Any:
     words = {int(code): code.name.lower() for code in Split}
     area = np.array([row[4] * row[5] for row in rows])
     labelled = [row[7] for row in rows]
-    counts = [None if row[7] is None else {int(crop): pixels for crop, pixels in row[9].items()} for row in rows]
+    # In the order of classes, whatever the order in which the journal gives them back.
+    counts = [None if row[7] is None else dict(sorted((int(c), n) for c, n in row[9].items())) for row in rows]
     columns = {
         "chip_id": pa.array([row[0] for row in rows], pa.string()),
         "kind": pa.array([row[1] for row in rows], pa.string()),
@@ -340,9 +341,7 @@ def chips_table(rows: Sequence[Sequence[Any]], geobox: GeoBox) -> Any:
         "clear_dates": pa.array([row[10] for row in rows], pa.uint16()),
         "clear_share": pa.array([_clear_share(row) for row in rows], pa.float64()),
     }
-    epsg = None if geobox.crs is None else geobox.crs.epsg
-    assert isinstance(epsg, int)
-    return geo_table(columns, geometry=_squares(rows, geobox), epsg=epsg)
+    return geo_table(columns, geometry=_squares(rows, geobox), epsg=epsg_of(geobox))
 
 
 _PLACE = ("row", "col", "height", "width")

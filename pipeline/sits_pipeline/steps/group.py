@@ -13,7 +13,7 @@ from typing import Literal
 
 import shapely
 
-from sits_catalog.cube import MAX_ITEMS_A_DATE
+from sits_catalog.cube import MAX_ITEMS_A_DATE, central_meridian
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import baseline_key
 from sits_pipeline.values import Acquisition, Refusal, Scene, Verdict
@@ -91,8 +91,7 @@ def solar_day(sensed: datetime, epsg: int) -> date:
     >>> solar_day(datetime(2024, 5, 31, 23, 50, tzinfo=UTC), 32660)
     datetime.date(2024, 6, 1)
     """
-    longitude = (epsg % 100) * 6 - 183
-    return (sensed + timedelta(hours=longitude / 15)).astimezone(UTC).date()
+    return (sensed + timedelta(hours=central_meridian(epsg) / 15)).astimezone(UTC).date()
 
 
 def _check(scenes: Sequence[Scene]) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SATURATED", "harmonize"]
+from sits_catalog.sentinel2 import SATURATED
 
-SATURATED = 65535
-"""DN that ESA reserves for saturated pixels; it carries no offset."""
+__all__ = ["harmonize"]
 
 
 def harmonize(dn: NDArray[np.uint16], offset: int) -> NDArray[np.uint16]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sits_catalog.cube import NO_SOURCE, Quality
+from sits_catalog.cube import Quality
 from sits_pipeline.values import Frame
 
-__all__ = ["Layer", "empty_frame", "mosaic"]
+__all__ = ["Layer", "mosaic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +28,6 @@ class Layer:
     observed: NDArray[np.bool_]
     unread: NDArray[np.bool_] | None
     """Where the scene covers a pixel but could not be read; None: nowhere."""
-
-
-def empty_frame(n_bands: int, shape: tuple[int, int]) -> Frame:
-    """A frame without an observation."""
-    return Frame(
-        reflectance=np.zeros((n_bands, *shape), np.uint16),
-        scl=np.zeros(shape, np.uint8),
-        quality=np.zeros(shape, np.uint8),
-        source_index=np.full(shape, NO_SOURCE, np.uint8),
-    )
 
 
 def mosaic(layers: Iterable[Layer], frame: Frame, inside: NDArray[np.bool_] | None) -> tuple[int, ...]:

@@ -7,11 +7,10 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sits_catalog.sentinel2 import SATURATED
 from sits_pipeline.values import BandWindow
 
 __all__ = ["bilinear", "repeat"]
-
-_SATURATED = 65535
 
 
 def repeat[T: np.generic](window: BandWindow, dn: NDArray[T], out: NDArray[T]) -> None:
@@ -41,10 +40,10 @@ def bilinear(window: BandWindow, shape: tuple[int, int]) -> NDArray[np.uint16]:
     dn = cast(NDArray[np.uint16], window.dn)
     nearest = np.empty(shape, np.uint16)
     repeat(window, dn, nearest)
-    usable = ((dn != 0) & (dn != _SATURATED)).astype(np.float32)
+    usable = ((dn != 0) & (dn != SATURATED)).astype(np.float32)
     value = _interpolate(_interpolate(dn * usable, window, shape, 0), window, shape, 1)
     weight = _interpolate(_interpolate(usable, window, shape, 0), window, shape, 1)
-    keep = (weight <= 0.5) | (nearest == 0) | (nearest == _SATURATED)
+    keep = (weight <= 0.5) | (nearest == 0) | (nearest == SATURATED)
     smooth = np.rint(value / np.where(keep, np.float32(1), weight)).astype(np.uint16)
     return np.where(keep, nearest, smooth)
 

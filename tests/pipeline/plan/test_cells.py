@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sits_catalog.cube import shard_side
-from sits_pipeline.plan.cells import cell_bytes, cell_side, cells_of
+from sits_pipeline.plan.cells import CellMemory, cell_memory, cell_side, cells_of
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([128, 256, 512]))
@@ -73,6 +73,50 @@ def test_a_side_that_is_no_multiple_of_the_shard_is_refused(wanted: int) -> None
         cell_side(24, 10, wanted)
 
 
-def test_memory_of_a_cell_is_more_than_its_arrays_and_grows_with_them() -> None:
-    assert cell_bytes(24, 10, 1024) > 24 * 23 * 1024**2
-    assert cell_bytes(24, 10, 1024) > cell_bytes(24, 10, 512)
+def memory(n_dates: int, n_bands: int, side: int, *, finer: tuple[int, ...] | None) -> CellMemory:
+    """Memory of a square cell; `finer` None: without labels."""
+    return cell_memory(n_dates, n_bands, side * side, labels=finer is not None, finer=finer or ())
+
+
+@pytest.mark.parametrize(
+    ("n_dates", "n_bands", "side", "finer", "threads", "measured"),
+    [
+        # Resident memory of a process that built such a cell of noise, with parcels of 80 m, in bytes.
+        (1, 1, 1020, None, 1, 150e6),
+        (2, 2, 252, (2, 4), 2, 238e6),
+        (2, 2, 510, (2, 4), 2, 329e6),
+        (2, 2, 1020, (), 1, 267e6),
+        (2, 2, 1020, (2,), 2, 379e6),
+        (2, 2, 1020, (2, 4), 1, 557e6),
+        (6, 4, 2040, None, 2, 614e6),
+        (6, 4, 2040, (), 2, 1105e6),
+        (16, 10, 1020, (), 8, 1046e6),
+        (24, 10, 1020, None, 1, 920e6),
+        (24, 10, 1020, (2, 4), 2, 1219e6),
+        (73, 10, 510, None, 2, 727e6),
+        (73, 10, 510, (2, 4), 2, 911e6),
+        (120, 10, 252, (), 2, 428e6),
+    ],
+)
+def test_memory_of_a_cell_bounds_what_was_measured_and_not_by_far(
+    n_dates: int, n_bands: int, side: int, finer: tuple[int, ...] | None, threads: int, measured: float
+) -> None:
+    needed = memory(n_dates, n_bands, side, finer=finer)
+    assert measured <= needed.first + (threads - 1) * needed.further <= 1.5 * measured
+
+
+@given(st.integers(1, 100), st.integers(1, 12), st.sampled_from([128, 256, 512, 1024]))
+def test_memory_grows_with_the_arrays_of_a_cell(n_dates: int, n_bands: int, side: int) -> None:
+    one = memory(n_dates, n_bands, side, finer=None)
+    assert one.first > n_dates * (2 * n_bands + 3) * side**2 + one.further
+    for other in (
+        memory(n_dates + 1, n_bands, side, finer=None),
+        memory(n_dates, n_bands + 1, side, finer=None),
+        memory(n_dates, n_bands, side + 64, finer=None),
+        memory(n_dates, n_bands, side, finer=()),
+    ):
+        assert other.first > one.first
+        assert other.further >= one.further
+    labels = [memory(n_dates, n_bands, side, finer=finer).first for finer in ((), (2,), (4,), (2, 4))]
+    assert labels == sorted(labels)
+    assert len(set(labels)) == 4

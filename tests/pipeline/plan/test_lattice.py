@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from sits_catalog.cube import lattice_anchor_y
+from sits_catalog.cube import central_meridian, lattice_anchor_y
 from sits_pipeline.plan.lattice import (
     inside_strip,
     part_in_zone,
@@ -19,14 +19,13 @@ from sits_pipeline.plan.lattice import (
     snap,
     strip_of,
     to_lonlat,
-    zone_central_meridian,
     zones_of,
 )
 from sits_pipeline.values import epsg_of
 
 
 def test_strips_are_six_degrees_around_the_central_meridian() -> None:
-    assert zone_central_meridian(32631) == 3
+    assert central_meridian(32631) == 3
     assert strip_of(32631) == (0, 6)
     assert strip_of(32701) == (-180, -174)
     assert strip_of(32660) == (174, 180)

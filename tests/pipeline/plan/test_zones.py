@@ -12,6 +12,7 @@ import shapely
 from sits_catalog.parcel_source import ParcelSource
 from sits_catalog.region import Imagery, LabelRule, Place, Region, Season, SplitRule
 from sits_pipeline.plan import ZonePlan, config_sha256, zones_of_region
+from sits_pipeline.plan.lattice import to_lonlat
 from sits_pipeline.plan.zones import Zone
 from sits_pipeline.values import Acquisition, Scene, Verdict
 
@@ -69,6 +70,17 @@ def test_a_region_across_a_zone_border_is_one_dataset_a_zone_cut_at_the_strip() 
     assert [zone.name for zone in zones] == ["herault-32631", "herault-32632"]
     # Each grid holds its own half, some 4 km wide and leaning by 400 m, and not the other.
     assert all(4000 < zone.geobox.shape[1] * 10 < 4600 for zone in zones)
+
+
+def test_the_ground_of_a_cube_ends_at_the_border_of_its_strip() -> None:
+    place = shapely.box(5.95, 43.6, 6.05, 43.7)
+    for zone in zones_of_region(REGION, place):
+        rectangle = shapely.box(*zone.geobox.boundingbox.bbox)
+        assert 0.9 < zone.ground.area / rectangle.area < 0.96
+        west, _, east, _ = to_lonlat(zone.ground, zone.epsg).bounds
+        assert (east if zone.epsg == 32631 else west) == pytest.approx(6, abs=1e-7)
+    (forced,) = zones_of_region(REGION.replace(place=Place(bbox=place.bounds, crs="EPSG:32631")), place)
+    assert forced.ground.equals(shapely.box(*forced.geobox.boundingbox.bbox))
 
 
 def test_a_region_across_the_equator_is_one_dataset_a_hemisphere() -> None:

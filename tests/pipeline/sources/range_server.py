@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class RangeServer:
-    def __init__(self, folder: Path, *, ranges: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, ranges: bool = True, tags: bool = True, user: str = "", token: str = ""
+    ) -> None:
         self.folder = folder
+        self.user = user
+        """`user:password` without which nothing is sent, where the address names no token either."""
+        self.token = token
+        """`sig` in the query that opens every file."""
         self.ranges = ranges
+        self.tags = tags
         self.requests: list[tuple[str, str | None]] = []
         self.bytes_sent = 0
         self.redirect_to: str | None = None
@@ -51,6 +59,8 @@ class RangeServer:
         self.requests.append((path, wanted))
         if self.redirect_to is not None:
             return self._plain(handler, 302, {"Location": self.redirect_to})
+        if not self._admits(handler):
+            return self._plain(handler, 401, {})
         if self.fail_next > 0:
             self.fail_next -= 1
             return self._plain(handler, 503, {})
@@ -58,7 +68,9 @@ class RangeServer:
         if not file.is_file():
             return self._plain(handler, 404, {})
         data = file.read_bytes()
-        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()[:16]}"', "Content-Type": "application/octet-stream"}
+        headers = {"Content-Type": "application/octet-stream"}
+        if self.tags:
+            headers["ETag"] = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
         status, part = 200, data
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")
         if match and self.ranges:
@@ -79,6 +91,11 @@ class RangeServer:
             self.bytes_sent += len(part)
             handler.wfile.write(part)
         return None
+
+    def _admits(self, handler: BaseHTTPRequestHandler) -> bool:
+        signed = parse_qs(urlsplit(handler.path).query).get("sig") == [self.token]
+        basic = f"Basic {base64.b64encode(self.user.encode()).decode()}"
+        return not (self.token or self.user) or signed or handler.headers.get("Authorization") == basic
 
     def _plain(self, handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
         handler.send_response(status)

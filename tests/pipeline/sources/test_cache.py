@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from tests.pipeline.sources.range_server import RangeServer
 from tests.pipeline.sources.scene_source_contract import assert_one_failure
 from tests.pipeline.sources.test_stac import AREA, SEASON
-from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, write_archive, write_file
+from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, pixels, write_archive, write_file
 
 from sits_catalog.region import Season
 from sits_pipeline.sources import cache as cache_module
@@ -265,6 +265,58 @@ def test_trouble_on_the_way_is_a_failure_and_never_pixels(
     server.truncate = server.shift_ranges = False
     if trouble != "gone":
         np.testing.assert_array_equal(source.read(scene, far, ["B02"], pad=0).bands["B02"].dn, noise[660:960, 660:960])
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_file_that_was_repaired_on_the_server_is_read_at_once(
+    web: Path, store: Path, serve: Callable[..., RangeServer], dated: bool
+) -> None:
+    write_archive(web)
+    path = web / "s2/one/B02.tif"
+    whole = path.read_bytes()
+    # Cut off, or of the same size and no tag that tells one from the other.
+    path.write_bytes(whole[: len(whole) // 2] + (b"" if dated else bytes(len(whole) - len(whole) // 2)))
+    server = serve(web, tags=dated)
+    source = StacSource(f"{server.url}/catalog.json", store)
+    scene = source.search(AREA, SEASON).scenes[0]
+    geobox = GeoBox((360, 360), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
+    assert_one_failure(source.read(scene, geobox, ["B02", "B05"], pad=0), scene.id, "B02")
+    kept = len(list(store.glob("*/*/version.json")))
+    assert kept == 2  # B05 and SCL, which are whole
+    path.write_bytes(whole)
+    raster = source.read(scene, geobox, ["B02"], pad=0)
+    assert raster.failures == ()
+    np.testing.assert_array_equal(raster.bands["B02"].dn, pixels("B02", 10))
+
+
+def test_a_sample_of_a_broken_file_names_it_and_forgets_no_other(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    write_archive(web)
+    path = web / "s2/one/B02.tif"
+    path.write_bytes(path.read_bytes()[:3000])
+    server = serve(web)
+    source = StacSource(f"{server.url}/catalog.json", store)
+    scene = source.search(AREA, SEASON).scenes[0]
+    source.read(scene, GeoBox((60, 60), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}"), ["B04"], pad=0)
+    before = len(list(store.glob("*/*/version.json")))
+    with pytest.raises(OSError, match=r"no sample for the audit: B02\.tif"):
+        source.sample(scene)
+    assert len(list(store.glob("*/*/version.json"))) == before
+
+
+def test_a_folder_without_a_place_lies_among_this_hosts_temporary_files(
+    web: Path, tmp_path: Path, serve: Callable[..., RangeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = remote(web, 12 * BLOCK)
+    url = f"{serve(web).url}/file.bin"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))  # nothing made it here yet
+    with open_cached(url, folder=Path("sits-cache-x"), max_bytes=6 * BLOCK) as file:
+        for block in range(12):
+            file.seek(block * BLOCK)
+            assert file.read(BLOCK) == content[block * BLOCK : (block + 1) * BLOCK]
+    blocks = list((tmp_path / "tmp" / "sits-cache-x").glob("*/*/*.block"))
+    assert 0 < sum(path.stat().st_size for path in blocks) <= 6 * BLOCK
 
 
 def test_an_area_elsewhere_needs_no_pixels(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:

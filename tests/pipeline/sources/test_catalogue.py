@@ -14,6 +14,7 @@ from sits_pipeline.sources import catalogue as catalogue_module
 from sits_pipeline.sources.base import SourceError
 from sits_pipeline.sources.catalogue import Spot, read_items
 from sits_pipeline.sources.stac import StacSource
+from sits_pipeline.sources.web import fetch
 
 
 def ids(location: Path | str) -> list[str]:
@@ -225,3 +226,16 @@ def test_a_message_does_not_repeat_a_signature() -> None:
     with pytest.raises(ValueError, match="object stores") as caught:
         Spot("/data/catalog.json", Path("/data")).resolve("s3://bucket/key?sig=SECRET")
     assert "SECRET" not in str(caught.value)
+
+
+def test_user_and_password_open_their_own_host_alone(tmp_path: Path, serve: Callable[..., RangeServer]) -> None:
+    write_json(tmp_path / "catalog.json", {})
+    server, other = serve(tmp_path, user="me:p@ss"), serve(tmp_path, user="me:p@ss")
+    address = f"{server.url}/catalog.json".replace("//", "//me:p%40ss@")
+    assert fetch(address, max_bytes=100).body == b"{}"
+    with pytest.raises(OSError, match="HTTP 401"):
+        fetch(f"{server.url}/catalog.json", max_bytes=100)
+    server.redirect_to = f"{other.url}/catalog.json"
+    with pytest.raises(OSError, match="HTTP 401") as caught:
+        fetch(address, max_bytes=100)
+    assert "p%40ss" not in str(caught.value)

@@ -78,11 +78,30 @@ def test_a_classification_of_16_bits_comes_as_8(sits_data: Path) -> None:
     assert source.read(scene, GEOBOX, ["B02"], pad=0).bands["SCL"].dn.dtype == np.uint8
 
 
-def test_bands_that_the_folder_lacks_fail_with_the_name_of_the_file(sits_data: Path) -> None:
+def test_a_band_of_which_no_product_has_a_file_is_none_of_the_sources(sits_data: Path) -> None:
     source = SafeSource(sits_data / "t31tej")
-    raster = source.read(source.search(AREA, SEASON).scenes[0], GEOBOX, ["B01"], pad=0)
+    scenes = source.search(AREA, SEASON).scenes
+    assert not any(
+        {"B01", "B09"} & scene.assets.keys() or {"B01", "B09"} & scene.item["assets"].keys() for scene in scenes
+    )
+    raster = source.read(scenes[0], GEOBOX, ["B01"], pad=0)
     assert_one_failure(raster, OLD, "B01")
-    assert raster.failures[0].error == "L2A_T31TEJ_20180128T104311_B01_60m.jp2: No such file or directory"
+    assert raster.failures[0].error == "the item has no asset for B01"
+
+
+def test_a_band_that_other_products_have_fails_with_the_name_of_the_missing_file(
+    sits_data: Path, tmp_path: Path
+) -> None:
+    for name in (OLD, "S2A_MSIL2A_20180418T104021_N0207_R008_T31TEJ_20180418T125356"):
+        shutil.copytree(sits_data / "t31tej" / f"{name}.SAFE", tmp_path / f"{name}.SAFE", copy_function=shutil.copyfile)
+    granule = next(tmp_path.glob(f"{OLD}.SAFE/GRANULE/*"))
+    for path in granule.rglob("*"):
+        path.chmod(0o755)
+    next(granule.rglob("*_B05_20m.jp2")).unlink()
+    source = SafeSource(tmp_path)
+    raster = source.read(source.search(AREA, SEASON).scenes[0], GEOBOX, ["B05"], pad=0)
+    assert_one_failure(raster, OLD, "B05")
+    assert raster.failures[0].error == "L2A_T31TEJ_20180128T104311_B05_20m.jp2: No such file or directory"
 
 
 def test_the_item_written_for_a_product_is_valid_and_says_the_same(sits_data: Path) -> None:
@@ -205,16 +224,60 @@ def test_a_truncated_image_is_a_failure_and_never_zeros(product: Path, share: fl
     assert set(raster.bands) == {"B05", "SCL"}
 
 
-def test_xml_that_would_expand_entities_is_refused(product: Path) -> None:
+def test_xml_that_would_expand_entities_is_not_read(product: Path) -> None:
     (product / "MTD_MSIL2A.xml").write_text('<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>')
-    assert why_unusable(product).startswith("its MTD_MSIL2A.xml cannot be read")
+    assert only(product).item["properties"]["description"].startswith("its MTD_MSIL2A.xml cannot be read: ")
 
 
-def test_missing_and_broken_metadata_are_sentences(product: Path) -> None:
-    edit(product, "PROCESSING_BASELINE", "NO_BASELINE")
-    assert why_unusable(product) == "its metadata hold no PROCESSING_BASELINE"
+@pytest.mark.parametrize("trouble", ["missing", "cut", "empty"])
+def test_without_its_metadata_a_product_is_known_by_its_name_and_its_images(product: Path, trouble: str) -> None:
+    told = only(product)
+    path = product / "MTD_MSIL2A.xml"
+    if trouble == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: 1000 if trouble == "cut" else 0])
+    scene = only(product)
+    same = ("id", "platform", "orbit", "mgrs_tile", "epsg", "baseline", "declared_offset", "offset_is_firm", "assets")
+    assert [getattr(scene, name) for name in same] == [getattr(told, name) for name in same]
+    assert scene.sensed == datetime(2018, 1, 28, 10, 43, 11, tzinfo=UTC)
+    assert (scene.cloud_cover, scene.generated, scene.datatake) == (None, None, None)
+    assert shapely.intersects(scene.footprint, AREA)
+    assert shapely.area(scene.footprint) < 0.04**2
+    said = "is missing" if trouble == "missing" else "cannot be read: "
+    description = scene.item["properties"]["description"]
+    assert description.startswith(f"its MTD_MSIL2A.xml {said}")
+    assert description.endswith("; its name and its images stand for that")
+    assert "/" not in description
+    pystac.Item.from_dict(scene.item, migrate=False)
+    # What tells copies and halves of a granule apart is the same, too.
+    assert "_S20180128T104602" in str(told.datastrip)
+    assert str(scene.datastrip).endswith("_S20180128T104602")
+
+
+def test_the_offset_of_a_product_without_metadata_follows_the_baseline_in_its_name(product: Path) -> None:
     (product / "MTD_MSIL2A.xml").unlink()
-    assert why_unusable(product) == "its MTD_MSIL2A.xml is missing"
+    newer = product.with_name(product.name.replace("N0206", "N0400"))
+    product.rename(newer)
+    assert (only(newer).declared_offset, only(newer).offset_is_firm) == (-1000, True)
+
+
+def test_a_hole_in_the_metadata_is_filled_and_said(product: Path) -> None:
+    edit(product, "PROCESSING_BASELINE", "NO_BASELINE")
+    scene = only(product)
+    assert (scene.baseline, scene.cloud_cover) == ("02.06", 2.491)
+    assert scene.item["properties"]["description"] == (
+        "its metadata hold no PROCESSING_BASELINE; its name and its images stand for that"
+    )
+
+
+def test_a_product_without_metadata_and_images_lies_nowhere(product: Path) -> None:
+    (product / "MTD_MSIL2A.xml").unlink()
+    for path in product.rglob("*.jp2"):
+        path.unlink()
+    assert why_unusable(product) == (
+        "where it lies is unknown: its metadata do not tell, and none of its images can be read"
+    )
 
 
 @pytest.mark.parametrize(

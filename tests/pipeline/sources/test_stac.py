@@ -14,7 +14,9 @@ from tests.pipeline.sources.range_server import RangeServer
 from tests.pipeline.sources.scene_source_contract import SceneSourceTests, assert_one_failure, on_cube
 from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, item, pixels, write_archive, write_file, write_json
 
-from sits_catalog.region import Season
+from sits_catalog.region import Imagery, Place, Region, Season
+from sits_pipeline.config import BuildConfig
+from sits_pipeline.sources import open_source
 from sits_pipeline.sources.base import SceneSource
 from sits_pipeline.sources.stac import StacSource
 from sits_pipeline.values import Scene
@@ -278,3 +280,20 @@ def test_a_missing_remote_file_is_a_failure_that_hides_its_signature(
     assert_one_failure(raster, scene.id, "B02")
     assert "SECRET" not in raster.failures[0].error
     assert "gone.tif" in raster.failures[0].error
+
+
+def test_without_a_cache_a_temporary_one_is_named_and_a_given_one_has_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imagery = Imagery(source="stac", path=str(write_archive(tmp_path)))
+    region = Region(id="tiny", season=SEASON, place=Place(bbox=AREA.bounds), imagery=imagery)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("atexit.register", lambda *_arguments, **_options: None)
+    source, _ = open_source(region, (), tmp_path, BuildConfig())
+    assert isinstance(source, StacSource)
+    assert source.cache is not None
+    assert (tmp_path / source.cache).is_dir()
+    assert len(source.cache.parts) == 1
+    monkeypatch.chdir(tmp_path)
+    source, _ = open_source(region, (), tmp_path, BuildConfig(cache=Path("kept"), cache_gb=1.5))
+    assert source == StacSource(str(tmp_path / "catalog.json"), tmp_path / "kept", 1_500_000_000)

@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import IGNORE, Split
 from sits_pipeline.geoparquet import write_geo_table
+from sits_pipeline.journal import encode_line
 from sits_pipeline.steps.chips import ChipFrame, chips_table, count_chips, merge_chips, place_chips, select_chips
 from sits_pipeline.values import Parcels, Window
 
@@ -180,6 +181,15 @@ def test_the_table_has_the_contracts_columns_and_the_same_bytes_twice() -> None:
     assert first.clear_share == cell["clear"][:, :, :64].mean()
     assert back.geometry.iloc[1].equals(shapely.box(LEFT + 640, TOP - 640, LEFT + 1000, TOP))
     assert back.crs.to_epsg() == 32631
+
+
+def test_classes_come_in_their_order_whether_or_not_the_row_went_through_the_journal() -> None:
+    crop = np.repeat(np.arange(16, dtype=np.uint16), 4)[:, None].repeat(64, axis=1)
+    window = Window(row=0, column=0, height=64, width=64)
+    counted = count_chips(window, (), np.ones((1, 64, 64), bool), crop, crop.astype(np.uint32), None)
+    tables = [chips_table(merge_chips([cell]), geobox(64, 64)) for cell in (counted, json.loads(encode_line(counted)))]
+    assert tables[0].to_pylist() == tables[1].to_pylist()
+    assert [crop for crop, _ in tables[1].to_pylist()[0]["crop_counts"]] == list(range(16))
 
 
 def test_without_labels_the_label_columns_are_null() -> None:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sits_pipeline.steps.harmonize import SATURATED, harmonize
+from sits_catalog.sentinel2 import SATURATED
+from sits_pipeline.steps.harmonize import harmonize
 
 
 def dn(*values: int) -> np.ndarray:

@@ -7,9 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sits_pipeline.steps.mosaic import Layer, empty_frame, mosaic
+from sits_pipeline.steps.mosaic import Layer, mosaic
+from sits_pipeline.values import Frame
 
 N_BANDS = 3
+
+
+def empty_frame(n_bands: int, shape: tuple[int, int]) -> Frame:
+    """A frame without an observation."""
+    return Frame(
+        reflectance=np.zeros((n_bands, *shape), np.uint16),
+        scl=np.zeros(shape, np.uint8),
+        quality=np.zeros(shape, np.uint8),
+        source_index=np.full(shape, 255, np.uint8),
+    )
 
 
 def layer(index: int, observed: list[int], *, scl: int = 4, bits: int = 0) -> Layer:
@@ -36,15 +47,6 @@ def unread_layer(index: int, unread: list[int]) -> Layer:
         observed=np.zeros(shape, bool),
         unread=np.array([unread], bool),
     )
-
-
-def test_an_empty_frame_has_the_fill_values_of_the_contract() -> None:
-    frame = empty_frame(2, (3, 4))
-    assert frame.reflectance.shape == (2, 3, 4)
-    assert not frame.reflectance.any()
-    assert not frame.scl.any()
-    assert not frame.quality.any()
-    assert (frame.source_index == 255).all()
 
 
 def test_the_first_scene_that_observes_a_pixel_gives_all_its_bands() -> None:

@@ -164,6 +164,14 @@ def test_exactly_half_a_pixel_free_is_background(widths):
     assert more.crop_type[0, 0] == IGNORE
 
 
+@pytest.mark.parametrize("rule", [AREA, CENTER, TOUCHED])
+def test_a_mostly_covered_pixel_is_never_background(rule):
+    # The centre (5, 25) lies in the gap between two parcels that cover 80 %; the lower pixel is free to 60 %.
+    labels = draw(box(0, 20, 4, 30), box(6, 20, 10, 30), box(0, 10, 4, 20), rule=rule)
+    assert labels.crop_type[0, 0] == {"area": IGNORE, "center": IGNORE, "all_touched": 4}[rule.rule]
+    assert labels.crop_type[1, 0] == {"area": 0, "center": 0, "all_touched": 5}[rule.rule]
+
+
 def test_conflict_tells_same_class_different_classes_and_twice_covered_apart():
     left, right = box(0, 20, 4, 30), box(6, 20, 9, 30)
     assert draw(left, right, crop=(5, 5)).conflict[0, 0] == 1
@@ -171,6 +179,13 @@ def test_conflict_tells_same_class_different_classes_and_twice_covered_apart():
     assert draw(left, right, box(4, 20, 6, 30), crop=(5, 6, 5)).conflict[0, 0] == 1 | 2
     assert draw(ALL, box(0, 20, 10, 30), crop=(5, 6)).conflict[0].tolist() == [2 | 4, 0, 0]
     assert draw(left, MultiPolygon([box(5, 20, 6, 30), box(8, 20, 9, 30)]), crop=(5, 5)).conflict[0, 0] == 1
+
+
+def test_parcels_without_a_class_are_not_known_to_be_of_one_class():
+    left, right = box(0, 20, 4, 30), box(6, 20, 9, 30)
+    assert draw(left, right, crop=(IGNORE, IGNORE)).conflict[0, 0] == 2
+    assert draw(left, right, crop=(IGNORE, 5)).conflict[0, 0] == 2
+    assert draw(left, right, box(4, 20, 6, 30), crop=(IGNORE, 5, 5)).conflict[0, 0] == 1 | 2
 
 
 def test_parts_of_one_parcel_are_not_in_conflict():

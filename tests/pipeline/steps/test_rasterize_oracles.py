@@ -165,6 +165,8 @@ def check_against_shapely(labels: Labels, geometry, grid: GeoBox, known: shapely
     whole, nearly = shares > 1 - 5e-7, (shares > 1 - 2e-6) & (shares <= 1 - 5e-7)
     for row, column in np.argwhere(~(noise | nearly).any(axis=0)):
         classes = parcels.crop_type[present[:, row, column]].tolist()
+        # No two parcels without a class are known to be of one.
+        classes = [(IGNORE, number) if crop == IGNORE else crop for number, crop in enumerate(classes)]
         bits = (len(set(classes)) < len(classes)) | (len(set(classes)) > 1) << 1
         bits |= (np.count_nonzero(whole[:, row, column]) > 1) << 2
         assert labels.conflict[row, column] == bits

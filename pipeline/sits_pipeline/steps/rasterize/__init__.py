@@ -24,7 +24,7 @@ from sits_pipeline.steps.rasterize.free import half_free
 from sits_pipeline.steps.rasterize.known import centres_inside
 from sits_pipeline.steps.rasterize.lattice import Lattice, lattice_of
 from sits_pipeline.steps.rasterize.winners import Best, best_parcels
-from sits_pipeline.values import Labels, Parcels
+from sits_pipeline.values import Labels, Parcels, epsg_of
 
 __all__ = ["FinerLabels", "rasterize", "rasterize_finer"]
 
@@ -55,8 +55,9 @@ def rasterize(parcels: Parcels, geobox: GeoBox, *, rule: LabelRule, known: shape
     """The labels of a north-up grid in the parcels' CRS.
 
     `parcels` must hold all that come within 110 m of the grid, unclipped; any others change nothing. `known` is the
-    labelled area inside the region, in the same CRS: only there is a pixel without a parcel background (0). None:
-    nothing is known between the parcels, so that nothing is background.
+    labelled area inside the region, in the same CRS: only there, and only where at least half of it is free of
+    parcels, is a pixel that no parcel wins background (0). None: nothing is known between the parcels, so that
+    nothing is background.
 
     Raises ValueError where the grid is rotated or in another CRS and where a parcel is no valid polygon.
     """
@@ -103,12 +104,12 @@ def _draw(parcels: Parcels, lattice: Lattice, rule: LabelRule, known: shapely.Ge
     best = best_parcels(shares, lattice)
     if rule.rule == "area":
         winner = best.winner(rule.min_coverage)
-        free = half_free(shares, parcels.geometry, lattice, centres_inside(known, lattice) & (winner < 0))
     else:
         order = np.argsort(parcels.source_row, kind="stable")
         last = burn(parcels.geometry[order], lattice, all_touched=rule.rule == "all_touched")
         winner = np.append(order, -1)[last]
-        free = centres_inside(known, lattice) & (winner < 0)
+    # Under every rule: a pixel whose centre no parcel holds may still be covered for the most part.
+    free = half_free(shares, parcels.geometry, lattice, centres_inside(known, lattice) & (winner < 0))
     # Position -1, no winner, takes the last entry of each table.
     crop_type = np.append(parcels.crop_type, np.uint16(IGNORE))[winner]
     crop_type[free] = BACKGROUND
@@ -117,7 +118,7 @@ def _draw(parcels: Parcels, lattice: Lattice, rule: LabelRule, known: shapely.Ge
 
 
 def _check(parcels: Parcels, geobox: GeoBox) -> None:
-    if geobox.crs is not None and geobox.crs.epsg != parcels.epsg:
+    if epsg_of(geobox) != parcels.epsg:
         raise ValueError(
             f"the parcels are in EPSG:{parcels.epsg} and the grid is in {geobox.crs}; "
             "reproject the parcels' vertices first"

@@ -1,0 +1,49 @@
+"""Addresses as they may be published: without user, password, query and fragment, any of which may be a secret."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+__all__ = ["published", "published_text", "without_secrets"]
+
+_STARTS_AS_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+
+
+def without_secrets(address: str) -> str:
+    """An address without user, password, query and fragment; a local path as it is.
+
+    >>> without_secrets("https://me:word@example.org/a/B02.tif?sig=abc#part")
+    'https://example.org/a/B02.tif'
+    """
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return address
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def published_text(text: str) -> str:
+    """A text whose addresses hold no secrets.
+
+    >>> published_text("see ftp://me:word@example.org/a, and more")
+    'see ftp://example.org/a, and more'
+    """
+    if _STARTS_AS_URL.match(text):
+        return without_secrets(text)
+    return _URL.sub(lambda found: without_secrets(found[0]), text)
+
+
+def published(document: Any) -> Any:
+    """A JSON value with every address in it cleaned; an `href` loses its query even where it is relative."""
+    if isinstance(document, dict):
+        return {
+            key: re.split(r"[?#]", without_secrets(value), maxsplit=1)[0]
+            if key == "href" and isinstance(value, str)
+            else published(value)
+            for key, value in document.items()
+        }
+    if isinstance(document, list | tuple):
+        return [published(value) for value in document]
+    return published_text(document) if isinstance(document, str) else document

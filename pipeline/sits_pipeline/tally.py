@@ -1,0 +1,83 @@
+"""What the finish step takes from the journal, gathered one cell after another in a memory that grows little a cell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from sits_pipeline.geoparquet import concat_geo_tables
+from sits_pipeline.steps.chips import chips_table, merge_chips
+from sits_pipeline.steps.statistics import BandSums, merge
+from sits_pipeline.values import JsonObject
+
+__all__ = ["Tally", "tally_cells"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """All cells of a dataset, added up."""
+
+    cells: tuple[JsonObject, ...]
+    """One a cell, in order: what a report needs of its entry, {cell, observed, clear, used, failures, classes, splits};
+    `observed` and `clear` are arrays."""
+    bands: list[BandSums]
+    """Empty for no cells."""
+    chips: Any
+    """`chips.parquet` as a pyarrow Table."""
+    parcel_pixels: NDArray[np.int64]
+    """(parcel_id + 1,): pixels that each parcel has won."""
+
+
+def tally_cells(lines: Iterable[bytes], geobox: GeoBox, *, last_parcel: int) -> Tally:
+    """Add up the journal's lines, one a cell in the order of cells; parcels are numbered up to `last_parcel`."""
+    cells: list[JsonObject] = []
+    bands: list[BandSums] = []
+    tables: list[Any] = []
+    pixels = np.zeros(last_parcel + 1, np.int64)
+    whole: list[Any] = []
+    pieces: list[Any] = []
+    sets: dict[tuple[int, ...], tuple[int, ...]] = {}
+    # All chips of the grid that begin in a row of cells come before those of the next row: a table a row of cells.
+    for _, row in groupby(_entries(lines), key=lambda entry: entry["cell"][0]):
+        grid: list[JsonObject] = []
+        for entry in row:
+            cells.append(_slim(entry, sets))
+            bands = _add(bands, entry["bands"])
+            _count(pixels, entry["parcels"])
+            grid.append({"chips": [chip for chip in entry["chips"] if chip[1] == "grid"], "chip_pieces": []})
+            whole += [chip for chip in entry["chips"] if chip[1] != "grid"]
+            pieces += entry["chip_pieces"]
+        tables.append(chips_table(merge_chips(grid), geobox))
+    tables.append(chips_table(merge_chips([{"chips": whole, "chip_pieces": pieces}]), geobox))
+    return Tally(cells=tuple(cells), bands=bands, chips=concat_geo_tables(tables), parcel_pixels=pixels)
+
+
+def _entries(lines: Iterable[bytes]) -> Iterator[JsonObject]:
+    return map(json.loads, lines)
+
+
+def _slim(entry: JsonObject, sets: dict[tuple[int, ...], tuple[int, ...]]) -> JsonObject:
+    """The part of an entry that reports look at; of equal sets of items, of which there are few, one is kept."""
+    used = tuple(sets.setdefault(tuple(items), tuple(items)) for items in entry["used"])
+    return {
+        **{name: entry[name] for name in ("cell", "failures", "classes", "splits")},
+        **{name: np.array(entry[name], np.int32) for name in ("observed", "clear")},
+        "used": used,
+    }
+
+
+def _add(bands: list[BandSums], cell: list[JsonObject]) -> list[BandSums]:
+    more = merge([cell])
+    return [a + b for a, b in zip(bands, more, strict=True)] if bands else more
+
+
+def _count(pixels: NDArray[np.int64], parcels: dict[str, int]) -> None:
+    if parcels:
+        pixels[np.array(list(parcels), np.int64)] += np.array(list(parcels.values()), np.int64)

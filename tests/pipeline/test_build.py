@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from sits_pipeline.build import _computed
+from sits_pipeline.cluster import Cluster
+from sits_pipeline.console import FAILED, WRONG_USE, guarded
+
+
+class Broken:
+    """A cluster whose second cell raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def run(self, function: object, tasks: object, *, retries: int) -> Iterator[dict[str, Any]]:
+        yield {"kind": "cell"}
+        raise self.error
+
+
+def code_of(error: Exception, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code and sentence of a build whose worker raises."""
+
+    def work() -> int:
+        return len(list(_computed(cast(Cluster, Broken(error)), iter(()), 0)))
+
+    with pytest.raises(SystemExit) as left:
+        guarded(work, debug=False)
+    return int(left.value.code or 0), capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ValueError("operands could not be broadcast"), "ValueError: operands could not be broadcast; this is a fault"),
+        (FileNotFoundError("no such file: x"), "a cell could not be built: no such file: x; run the same command"),
+        (PermissionError("read-only"), "a cell could not be built: read-only"),
+        (MemoryError("choose smaller cells"), "error: choose smaller cells"),
+        (KeyError("B04"), "KeyError: 'B04'; this is a fault of the program"),
+    ],
+)
+def test_what_goes_wrong_in_a_worker_is_a_failure_and_no_wrong_use(
+    error: Exception, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = code_of(error, capsys)
+    assert (code, FAILED) == (1, 1)
+    assert code != WRONG_USE
+    assert says in text

@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Self
 
-import shapely
-
 from sits_catalog.cube import VERSION
 from sits_catalog.region import Region
-from sits_pipeline.cell import CellTask, Day, Visit, build_cell
+from sits_pipeline.cell import CellTask, build_cell
 from sits_pipeline.cluster import Cluster, open_cluster
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.finish import KNOWN_FILES, Dataset, Outcome, finish, is_finished
 from sits_pipeline.folder import Folder
 from sits_pipeline.journal import CellLines, Journal, has_cells, read_journal, segments
-from sits_pipeline.parcels import select_near
 from sits_pipeline.plan import CellMemory, ZonePlan, cell_memory
-from sits_pipeline.plan.lattice import project
 from sits_pipeline.prepare import Listener, Prepared, Zoned
-from sits_pipeline.steps.chips import ChipFrame, place_chips, select_chips
 from sits_pipeline.store import (
     CUBE,
     ROOT,
@@ -39,12 +34,10 @@ from sits_pipeline.store import (
     repair_metadata,
     update_attributes,
 )
-from sits_pipeline.values import JsonObject, Scene, Verdict, shape_of
+from sits_pipeline.tasks import cell_tasks
+from sits_pipeline.values import JsonObject, Scene, shape_of
 
 __all__ = ["build"]
-
-_FOOTPRINT_MARGIN_M = 1000.0
-"""Footprints are drawn loosely; a scene is asked for its pixels this far outside of its own."""
 
 
 def build(prepared: Prepared, config: BuildConfig, listener: Listener) -> tuple[Outcome, ...]:
@@ -85,7 +78,7 @@ def _build_zone(
         if cluster is not None:
             listener.stage(f"building {missing} of {plan.n_cells} cells of {plan.zone.name}")
             listener.progress(plan.n_cells - missing, plan.n_cells)
-            tasks = _tasks(prepared, zoned, config, folder, frozenset(cells.done), cluster.threads_a_cell)
+            tasks = cell_tasks(prepared, zoned, config, folder, frozenset(cells.done), cluster.threads_a_cell)
             for entry in _computed(cluster, tasks, config.retries):
                 journal.append(entry)
                 built += 1
@@ -325,78 +318,3 @@ def _now() -> datetime:
         raise ValueError(
             f"SOURCE_DATE_EPOCH must be seconds since 1970-01-01 as a whole number; got {epoch!r}"
         ) from None
-
-
-# Tasks
-
-
-def _tasks(
-    prepared: Prepared,
-    zoned: Zoned,
-    config: BuildConfig,
-    folder: Folder,
-    done: Set[tuple[int, ...]],
-    threads: int,
-) -> Iterator[CellTask]:
-    """The cells that are still to be computed, each with its own scenes, parcels and chips."""
-    plan, region, table = zoned.plan, prepared.region, zoned.table
-    tree = None if table is None else shapely.STRtree(table.parcels.geometry)
-    chips = _parcel_chips(zoned) if config.chips == "parcel" else ()
-    visits = _Visits(plan)
-    for window in plan.cells():
-        if (window.row, window.column, window.height, window.width) in done:
-            continue
-        geobox = plan.zone.geobox[window.rows, window.columns]
-        near = None if table is None or tree is None else select_near(table.parcels, tree, geobox)
-        yield CellTask(
-            folder=folder,
-            window=window,
-            geobox=geobox,
-            clip_to_strip=plan.zone.clip_to_strip,
-            source=prepared.source,
-            days=visits.of(geobox.boundingbox.bbox),
-            bands=plan.bands,
-            resampling=region.imagery.resampling,
-            parcels=near,
-            known=zoned.known,
-            rule=region.labels,
-            splits=None if plan.splits is None or near is None else plan.splits.only(near),
-            chips=select_chips(chips, window),
-            threads=threads,
-        )
-
-
-def _parcel_chips(zoned: Zoned) -> tuple[ChipFrame, ...]:
-    assert zoned.table is not None
-    zone, splits = zoned.plan.zone, zoned.plan.splits
-    split_of = None if splits is None else splits.grid(zone.epsg).split_of
-    # A parcel in another zone's strip has its chip there.
-    own = zoned.table.parcels.take(shapely.intersects(zone.ground, zoned.table.parcels.geometry))
-    return place_chips(own, zone.geobox, split_of=split_of)
-
-
-def _visit(position: int, scene: Scene, verdict: Verdict) -> Visit:
-    """What a cell needs to know of a scene; its item stays here."""
-    return Visit(source_index=position, scene=replace(scene, item={}), offset=verdict.applied, reason=verdict.reason)
-
-
-class _Visits:
-    """Finds the scenes near a cell, day by day."""
-
-    def __init__(self, plan: ZonePlan) -> None:
-        self._all = [
-            (index, _visit(position, scene, verdict))
-            for index, acquisition in enumerate(plan.acquisitions)
-            for position, (scene, verdict) in enumerate(zip(acquisition.scenes, acquisition.verdicts, strict=True))
-        ]
-        footprints = [project(visit.scene.footprint, plan.zone.epsg) for _, visit in self._all]
-        self._tree = shapely.STRtree(shapely.buffer(footprints, _FOOTPRINT_MARGIN_M))
-        self._days = [acquisition.day for acquisition in plan.acquisitions]
-
-    def of(self, bounds: tuple[float, float, float, float]) -> tuple[Day, ...]:
-        """All days, each with the scenes that may cover `bounds`, in their order."""
-        visits: Mapping[int, list[Visit]] = {index: [] for index in range(len(self._days))}
-        for number in sorted(self._tree.query(shapely.box(*bounds), predicate="intersects")):
-            index, visit = self._all[number]
-            visits[index].append(visit)
-        return tuple(Day(day=day, visits=tuple(visits[index])) for index, day in enumerate(self._days))

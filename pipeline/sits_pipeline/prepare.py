@@ -26,7 +26,7 @@ from sits_pipeline.parcels import ParcelTable, content_sha256, known_area, read_
 from sits_pipeline.plan import Zone, ZonePlan, cell_side, config_sha256, zones_of_region
 from sits_pipeline.sources import open_source
 from sits_pipeline.sources.base import SceneSource, SearchResult
-from sits_pipeline.splits import plan_splits
+from sits_pipeline.splits import SplitPlan, plan_splits
 from sits_pipeline.steps.audit import audit_offset
 from sits_pipeline.steps.group import Grouping, group_scenes
 from sits_pipeline.store import read_attributes
@@ -89,28 +89,44 @@ def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared
     names = {} if taxonomy is None else {item.index: item.name for item in taxonomy.classes}
     grids = [geobox for _, geobox in labelled]
     splits = plan_splits([parcels for parcels, _ in labelled], grids, region.splits, names=names) if labelled else None
-    zoned = []
-    for zone, table in zip(zones, tables, strict=True):
-        found, grouping = _acquisitions(region, zone, source, listener)
-        known = _known(region, zone, table)
-        plan = ZonePlan(
-            zone=zone,
-            bands=region.imagery.bands,
-            acquisitions=grouping.acquisitions,
-            refusals=grouping.refusals,
-            splits=splits,
-            cell_px=_cell_px(config, zone, len(grouping.acquisitions), len(region.imagery.bands)),
-            config_sha256=config_sha256(
-                region,
-                zone,
-                grouping.acquisitions,
-                parcels_sha256=None if table is None else content_sha256([table]),
-                taxonomy_sha256=None if taxonomy is None else _digest(taxonomy),
-                known=known,
-            ),
-        )
-        zoned.append(Zoned(plan=plan, table=table, known=known, found=found))
-    return Prepared(region=region, source=source, taxonomy=taxonomy, zones=tuple(zoned))
+    zoned = tuple(
+        _zoned(region, zone, table, source, config, listener, splits=splits, taxonomy=taxonomy)
+        for zone, table in zip(zones, tables, strict=True)
+    )
+    return Prepared(region=region, source=source, taxonomy=taxonomy, zones=zoned)
+
+
+def _zoned(
+    region: Region,
+    zone: Zone,
+    table: ParcelTable | None,
+    source: SceneSource,
+    config: BuildConfig,
+    listener: Listener,
+    *,
+    splits: SplitPlan | None,
+    taxonomy: Taxonomy | None,
+) -> Zoned:
+    """The plan of one zone."""
+    found, grouping = _acquisitions(region, zone, source, listener)
+    known = _known(region, zone, table)
+    plan = ZonePlan(
+        zone=zone,
+        bands=region.imagery.bands,
+        acquisitions=grouping.acquisitions,
+        refusals=grouping.refusals,
+        splits=splits,
+        cell_px=_cell_px(config, zone, len(grouping.acquisitions), len(region.imagery.bands)),
+        config_sha256=config_sha256(
+            region,
+            zone,
+            grouping.acquisitions,
+            parcels_sha256=None if table is None else content_sha256([table]),
+            taxonomy_sha256=None if taxonomy is None else _digest(taxonomy),
+            known=known,
+        ),
+    )
+    return Zoned(plan=plan, table=table, known=known, found=found)
 
 
 def _check_place(folder: Folder) -> None:

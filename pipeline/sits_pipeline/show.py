@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 
 import shapely
 
@@ -103,10 +104,11 @@ def outcome_as_json(outcome: Outcome) -> JsonObject:
 def outcome_in_words(outcome: Outcome) -> str:
     """Where the dataset is and what is missing."""
     state = "complete" if outcome.complete else "INCOMPLETE"
+    where = _from_here(outcome.location)
     lines = [
         f"{outcome.name}: {state}, {outcome.cells} cells, {outcome.built} of them computed now",
-        f"  cube    {outcome.location}/cube.zarr",
-        f"  report  {outcome.location}/report.html",
+        f"  cube    {where}/cube.zarr",
+        f"  report  {where}/report.html",
     ]
     if outcome.unknown_codes:
         lines.append(
@@ -174,3 +176,9 @@ def _classes(facts: JsonObject) -> str:
         return "none"
     finer = "".join(f", and at {10 / factor:g} m" for factor in facts["finer"])
     return f"{len(facts['classes'])} classes{finer}"
+
+
+def _from_here(location: str) -> str:
+    """A local folder below the working folder as a relative path; others as they are."""
+    here = Path.cwd()
+    return str(Path(location).relative_to(here)) if Path(location).is_relative_to(here) else location

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -393,7 +394,8 @@ def test_the_installed_command_says_one_sentence(archive: SmallArchive, tmp_path
 
 def test_the_command_without_arguments_shows_its_help() -> None:
     ended = run_here("sits-build")
-    assert "Usage: sits-build" in ended.stdout + ended.stderr
+    # The runner of the tests may put its own name in front.
+    assert re.search(r"Usage: .*sits-build", ended.stdout + ended.stderr)
     assert "--region" in ended.stdout + ended.stderr
     assert run_here("sits-cube").code == ended.code
 

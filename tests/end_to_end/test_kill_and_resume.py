@@ -133,7 +133,8 @@ def test_a_build_killed_ten_times_ends_as_one_never_killed(
         wait_for(lambda come=come, process=process: come() or process.poll() is not None)
         # A little later, where nothing that could be seen has just been done.
         time.sleep(rng.uniform(0.0, 0.3) if number < 6 else rng.uniform(0.0, 0.02))
-        assert kill(process), f"the build had ended before its kill number {number}"
+        # The kill before the last may come after the journal is merged: then there is nothing left to be killed at.
+        assert kill(process) or number == len(instants) - 1, f"the build had ended before its kill number {number}"
         now = stamps(dataset)
         assert {name: now.get(name) for name in finished} == finished, "a finished cell was written again"
         finished = shards_in_journal(dataset) if dataset.exists() else {}

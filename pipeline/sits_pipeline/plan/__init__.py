@@ -1,12 +1,11 @@
 """The plan of a build: what will be read and written, decided before anything is; pure, printable and hashable."""
 
 from sits_pipeline.plan.cells import CellMemory, cell_memory, cell_side, cells_of
-from sits_pipeline.plan.zones import Estimate, Plan, Zone, ZonePlan, config_sha256, zones_of_region
+from sits_pipeline.plan.zones import Estimate, Zone, ZonePlan, config_sha256, zones_of_region
 
 __all__ = [
     "CellMemory",
     "Estimate",
-    "Plan",
     "Zone",
     "ZonePlan",
     "cell_memory",

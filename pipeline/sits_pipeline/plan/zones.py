@@ -18,7 +18,7 @@ from sits_pipeline.plan.lattice import is_in_strip, part_in_zone, project, snap,
 from sits_pipeline.splits import SplitPlan
 from sits_pipeline.values import Acquisition, JsonObject, Refusal, Window, epsg_of, shape_of
 
-__all__ = ["Estimate", "Plan", "Zone", "ZonePlan", "config_sha256", "zones_of_region"]
+__all__ = ["Estimate", "Zone", "ZonePlan", "config_sha256", "zones_of_region"]
 
 _COMPRESSED = 0.6
 """Stored bytes over raw bytes of reflectance, as measured on real and simulated scenes."""
@@ -151,14 +151,6 @@ class ZonePlan:
             processing_units=pixels / 512**2 * (len(self.bands) + 1) / 3 * dates,
             hours=raw / _BYTES_A_SECOND / 3600,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The plan of a region: one part a zone."""
-
-    region: Region
-    zones: tuple[ZonePlan, ...]
 
 
 def config_sha256(

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,15 +47,19 @@ class Folder:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file whole: locally to a partial file that is synced and renamed, elsewhere in one PUT."""
+        self.write_parts(name, (data,))
+
+    def write_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        """The same for a file that comes in parts; a local one is never held in memory as a whole."""
         if not self.is_local:
-            self._fs.pipe_file(self._url(name), data)
+            self._fs.pipe_file(self._url(name), b"".join(parts))
             return
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
         try:
             with partial.open("wb") as file:
-                file.write(data)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
@@ -155,30 +154,11 @@ class Journal:
     def merge(self, lines: Iterable[bytes]) -> None:
         """Replace all segments by one merged file of `lines`, which may come out of the files that it replaces."""
         self.flush()
-        if self.folder.is_local:
-            self._merge_local(lines)
-        else:
-            self.folder.write(MERGED, b"".join(lines))
+        self.folder.write_parts(MERGED, lines)
         for name in segments(self.folder):
             self.folder.remove(name)
         if self.folder.is_local and (self.folder.path / _SEGMENTS).is_dir():
             (self.folder.path / _SEGMENTS).rmdir()
-
-    def _merge_local(self, lines: Iterable[bytes]) -> None:
-        """Line by line, to a partial file that is synced and renamed."""
-        target = self.folder.path / MERGED
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{MERGED}.{uuid.uuid4().hex}.partial")
-        try:
-            with partial.open("wb") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
 
     @property
     def _name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -116,6 +116,9 @@ class _Images:
         )
 
 
+LabelBlocks = dict[str, NDArray[Any]]
+
+
 @dataclass
 class _DayNotes:
     """What one date of a cell gave."""
@@ -131,24 +134,30 @@ def build_cell(task: CellTask) -> JsonObject:
     started = time.monotonic()
     inside = inside_strip(task.geobox, epsg_of(task.geobox)) if task.clip_to_strip else None
     with ThreadPoolExecutor(task.threads) as pool:
-        labels = pool.submit(_labels_of, task, inside) if task.parcels is not None else None
+        labels = pool.submit(_labels_of, task, inside)
         images, notes = _read_images(task, inside, pool)
-        overview = list(pool.map(overview_of, images.reflectance, images.quality))
-        label_blocks = {} if labels is None else labels.result()
-        entry = _counts_of(task, images, notes, label_blocks, pool)
-    blocks: dict[str, NDArray[Any]] = {
-        "reflectance": images.reflectance,
-        "scl": images.scl,
-        "quality": images.quality,
-        "source_index": images.source_index,
-        "overview/reflectance": np.stack([means for means, _ in overview]),
-        "overview/quality": np.stack([bits for _, bits in overview]),
-        **label_blocks,
-    }
-    written = write_cell(task.folder, task.window, blocks.items())
+        overview = pool.map(overview_of, images.reflectance, images.quality)
+        counts = pool.submit(_counts_of, task, images, notes, labels)
+        # The store compresses the first and largest block while overview and counts are still on their way.
+        written = write_cell(task.folder, task.window, _blocks(images, overview, labels))
+        entry = counts.result()
     entry["shards"] = {key: [shard.size, shard.sha256] for key, shard in written.items()}
     entry["seconds"] = round(time.monotonic() - started, 3)
     return entry
+
+
+def _blocks(
+    images: _Images, overview: Iterator[tuple[NDArray[np.uint16], NDArray[np.uint8]]], labels: Future[LabelBlocks]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """All blocks of a cell by array path, each when it is there."""
+    yield "reflectance", images.reflectance
+    yield "scl", images.scl
+    yield "quality", images.quality
+    yield "source_index", images.source_index
+    yield from labels.result().items()
+    means, bits = zip(*overview, strict=True)
+    yield "overview/reflectance", np.stack(means)
+    yield "overview/quality", np.stack(bits)
 
 
 # Imagery
@@ -278,14 +287,15 @@ def _covered(raster: Raster, scene: Scene, geobox: GeoBox, scl: NDArray[np.uint8
 # Labels
 
 
-def _labels_of(task: CellTask, inside: NDArray[np.bool_] | None) -> dict[str, NDArray[Any]]:
-    """Label blocks by array path; outside of the strip nothing is labelled.
+def _labels_of(task: CellTask, inside: NDArray[np.bool_] | None) -> LabelBlocks:
+    """Label blocks by array path, none for a cube without parcels; outside of the strip nothing is labelled.
 
     Coverage, conflict and the distance to boundaries stay as drawn there: they describe the ground, whichever zone
     it belongs to, so that a build with `place.crs` agrees with this one. The distance is negative, as for any pixel
     without a parcel.
     """
-    assert task.parcels is not None
+    if task.parcels is None:
+        return {}
     labels: Labels = rasterize(task.parcels, task.geobox, rule=task.rule, known=task.known)
     blocks: dict[str, NDArray[Any]] = {name: getattr(labels, name) for name in Labels.__dataclass_fields__}
     if task.splits is not None:
@@ -318,13 +328,13 @@ def _counts_of(
     task: CellTask,
     images: _Images,
     notes: list[_DayNotes],
-    labels: dict[str, NDArray[Any]],
-    pool: ThreadPoolExecutor,
+    drawn: Future[LabelBlocks],
 ) -> JsonObject:
     """The journal entry: everything that finish needs to know of this cell."""
+    labels = drawn.result()
     clear = clear_of(images.quality)
     train = labels["split"] == 1 if "split" in labels else None
-    sums = accumulate(images.reflectance, clear, train, pool)
+    sums = accumulate(images.reflectance, clear, train)
     chips = count_chips(
         task.window, task.chips, clear, labels.get("crop_type"), labels.get("parcel_id"), labels.get("split")
     )

@@ -48,7 +48,7 @@ test-slow: $(VENV)/.dev ## the slow tests: whole builds, killed and resumed
 	$(PYTEST) -n $(JOBS) --dist worksteal -m slow
 
 soak: $(VENV)/.dev ## minutes to hours, by hand
-	$(PYTEST) -m soak
+	$(PYTEST) -m soak || { [ $$? -eq 5 ] && echo "there is no soak test yet"; }
 
 check: $(VENV)/.dev ## format, lint, types, who imports whom
 	$(BIN)/ruff format --check .

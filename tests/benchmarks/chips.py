@@ -13,9 +13,9 @@ import numpy as np
 import zarr
 from tests.benchmarks.measure import run_fresh
 from tests.benchmarks.table import Table
-from zarr.codecs import BloscCodec
 
 from sits_catalog.cube import CHIP
+from sits_pipeline.store import COMPRESSOR
 
 __all__ = ["bench", "run"]
 
@@ -72,7 +72,7 @@ def _date_major(stored: Any, copy: str) -> Any:
         chunks=(1, bands, min(_DATE_CHUNK, height), min(_DATE_CHUNK, width)),
         dtype=stored.dtype,
         fill_value=0,
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+        compressors=COMPRESSOR,
     )
     array[...] = stored[...]
     return array

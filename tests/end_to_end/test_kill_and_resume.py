@@ -115,6 +115,7 @@ def test_a_build_killed_ten_times_ends_as_one_never_killed(
     arguments = command("sits-build", *build_arguments(archive, tmp_path / "out"))
     finishing = rng.sample(["chips.parquet", "parcels.parquet", "sources.parquet", "config.yaml"], 2)
     instants: list[Callable[[], Callable[[], bool]]] = [
+        lambda: after_seconds(rng.uniform(0.0, 1.0)),
         lambda: after_seconds(rng.uniform(0.0, 4.0)),
         lambda: after_written(dataset / "cube.zarr" / "zarr.json"),
         lambda: after_more_cells(dataset, 1),
@@ -127,17 +128,19 @@ def test_a_build_killed_ten_times_ends_as_one_never_killed(
         lambda: after_written(dataset / "journal.jsonl"),
     ]
     finished: Stamps = {}
+    landed = 0
     for number, instant in enumerate(instants):
         come = instant()
         process = start(arguments)
         wait_for(lambda come=come, process=process: come() or process.poll() is not None)
         # A little later, where nothing that could be seen has just been done.
-        time.sleep(rng.uniform(0.0, 0.3) if number < 6 else rng.uniform(0.0, 0.02))
-        # The kill before the last may come after the journal is merged: then there is nothing left to be killed at.
-        assert kill(process) or number == len(instants) - 1, f"the build had ended before its kill number {number}"
+        time.sleep(rng.uniform(0.0, 0.3) if number < 7 else rng.uniform(0.0, 0.02))
+        # One instant more than kills are asked for: at the last, the merged journal, the build may be over already.
+        landed += kill(process)
         now = stamps(dataset)
         assert {name: now.get(name) for name in finished} == finished, "a finished cell was written again"
         finished = shards_in_journal(dataset) if dataset.exists() else {}
+    assert landed >= 10, f"only {landed} kills met a running build"
     ended = run("sits-build", *build_arguments(archive, tmp_path / "out"))
     assert ended.returncode == 0, ended.stderr
     now = stamps(dataset)

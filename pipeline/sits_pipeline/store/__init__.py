@@ -15,11 +15,12 @@ from sits_pipeline.store.group import (
 )
 from sits_pipeline.store.layout import COMPRESSOR, ROOT, CubeLayout, array_paths, metadata_files
 from sits_pipeline.store.read import read_layout, read_overview, read_shards, read_window
-from sits_pipeline.store.write import Written, write_cell
+from sits_pipeline.store.write import FUSED_PIPELINE, Written, write_cell
 
 __all__ = [
     "COMPRESSOR",
     "CUBE",
+    "FUSED_PIPELINE",
     "ROOT",
     "CubeLayout",
     "Written",

@@ -20,7 +20,7 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.store.group import store_of
 from sits_pipeline.values import Window
 
-__all__ = ["Written", "write_cell"]
+__all__ = ["FUSED_PIPELINE", "Written", "write_cell"]
 
 
 class _FusedPipeline:
@@ -50,7 +50,7 @@ class _FusedPipeline:
 
 
 _SETTING = "codec_pipeline.path"
-_FUSED = _FusedPipeline()
+FUSED_PIPELINE = _FusedPipeline()
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def write_cell(folder: Folder, window: Window, blocks: Iterable[tuple[str, NDArr
     there before is removed. Raises ValueError where a block does not cover whole shards.
     """
     store = _HashingStore(store_of(folder, read_only=False))
-    with _FUSED:
+    with FUSED_PIPELINE:
         group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         for path, block in blocks:
             array = group[path]

@@ -1,4 +1,4 @@
-"""The Zarr arrays that the floor and the peers write: chunks, shards and codec of a cube, and nothing else of it."""
+"""The Zarr arrays that the floor and the peers write: a cube's chunks, shards, codec and codec pipeline."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
 
 from sits_catalog.cube import CHIP, shard_side
+from sits_pipeline.store import COMPRESSOR, FUSED_PIPELINE
 
 __all__ = ["write_arrays"]
 
@@ -25,7 +25,7 @@ def write_arrays(out: Path, reflectance: NDArray[np.uint16], scl: NDArray[np.uin
 
 
 def _write(path: Path, values: NDArray[Any], leading: tuple[int, ...], side: int) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), FUSED_PIPELINE:
         warnings.simplefilter("ignore")
         array = zarr.create_array(
             str(path),
@@ -34,6 +34,6 @@ def _write(path: Path, values: NDArray[Any], leading: tuple[int, ...], side: int
             shards=(*leading, side, side),
             dtype=values.dtype,
             fill_value=0,
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+            compressors=COMPRESSOR,
         )
         array[...] = values

@@ -74,7 +74,8 @@ lock: | $(BIN)/python ## resolve the versions anew
 	echo "pandas<3" > .cache/constraints.txt
 	$(COMPILE) pyproject.toml --extra http --output-file requirements.lock
 	$(COMPILE) --group test --group check --group docs --constraint requirements.lock --output-file requirements-dev.lock
-	$(COMPILE) pyproject.toml --extra models --constraint requirements.lock --output-file requirements-models.lock
+	$(COMPILE) pyproject.toml --extra models --constraint requirements.lock --constraint requirements-dev.lock \
+		--output-file requirements-models.lock
 
 clean: ## remove what builds and tests left; keeps the environment
 	rm -rf out site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

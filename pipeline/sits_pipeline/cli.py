@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from sits_pipeline.config import BuildConfig
-from sits_pipeline.console import DONE, FAILED, INCOMPLETE, Narrator, guarded
+from sits_catalog.console import DONE, FAILED, INCOMPLETE, Narrator, guarded
 
 __all__ = ["build_main", "cube_main"]
 

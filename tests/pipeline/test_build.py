@@ -7,7 +7,7 @@ import pytest
 
 from sits_pipeline.build import _computed
 from sits_pipeline.cluster import Cluster
-from sits_pipeline.console import FAILED, WRONG_USE, guarded
+from sits_catalog.console import FAILED, WRONG_USE, guarded
 
 
 class Broken:

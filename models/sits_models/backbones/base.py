@@ -1,0 +1,109 @@
+"""What every backbone answers, so that no objective asks which one it has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sits_models.recipe import Variant
+
+__all__ = ["Backbone", "HeadKind", "Needs", "TimeChannel", "with_time_channels"]
+
+HeadKind = Literal["linear", "conv3", "double_conv", "none"]
+TimeChannel = Literal["day_of_year", "year"]
+YEAR_DAYS = 365.0001
+"""The published codes divide the day of the year by this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a backbone asks of the shape (B, T, C, H, W) of its input."""
+
+    dates: int | None
+    """T it was built for, where no other number works; shorter series are padded."""
+    size_multiple: int
+    """H and W are multiples of this."""
+    min_size: int = 1
+
+
+class Backbone(nn.Module, ABC):
+    """A satellite image time series in, one embedding a pixel out.
+
+    Constructors of all backbones take (bands, *, dates, width, variant, time_channels, outputs): the bands of the
+    image; the T of training; a factor on the published channel counts; `paper` or `fixed`; the extra input channels
+    (None: the published ones); and the channels of the embedding (None: the published number times width).
+    """
+
+    channels: int
+    """C of the embedding map."""
+    needs: Needs
+    stride: int = 1
+    """Input pixels per pixel of the embedding map."""
+    tile_size: int | None = None
+    """Side at which to apply it, where an operation sees the whole chip; None: any size gives the same values."""
+    reach: int | None = None
+    """Pixels on each side that an output pixel depends on; None: the whole chip."""
+    head: HeadKind = "linear"
+    """The published segmentation head."""
+    ignores_padding: bool = False
+    """Whether padded dates, any number of them, leave the output as it is."""
+    ignores_order: bool = False
+    """Whether the order in which the dates stand leaves the output as it is."""
+
+    @abstractmethod
+    def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
+        """The embedding map, (B, channels, H / stride, W / stride).
+
+        `image` (B, T, C, H, W) is normalised float32 and 0 where nothing was observed, `valid` (B, T) is False for
+        padded dates, `day` (B, T) counts days since 1970-01-01.
+        """
+
+    def check(self, image: Tensor) -> None:
+        """Raises ValueError where the image has a shape the backbone cannot take."""
+        _, dates, _, height, width = image.shape
+        needs, name = self.needs, type(self).__name__
+        if needs.dates is not None and dates != needs.dates:
+            raise ValueError(f"this {name} was built for {needs.dates} dates; got {dates}: pad or sample the series")
+        if height % needs.size_multiple or width % needs.size_multiple or min(height, width) < needs.min_size:
+            raise ValueError(
+                f"{name} takes chips of at least {needs.min_size} px whose sides are multiples of "
+                f"{needs.size_multiple}; got {height} x {width}"
+            )
+
+    def forward(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
+        """`check`, then `embed`."""
+        self.check(image)
+        return self.embed(image, valid, day)
+
+
+def with_time_channels(image: Tensor, valid: Tensor, day: Tensor, channels: tuple[TimeChannel, ...]) -> Tensor:
+    """The image with its dates as further channels, (B, T, C + len(channels), H, W); all 0 in padded dates.
+
+    day_of_year is the day, 1 to 366, over 365.0001, and year counts from 2016, as in the published codes.
+    """
+    b, t, _, h, w = image.shape
+    year, day_of_year = calendar_of(day)
+    planes = {"day_of_year": day_of_year.to(image.dtype) / YEAR_DAYS, "year": (year - 2016).to(image.dtype)}
+    extra = [planes[name][:, :, None, None, None].expand(b, t, 1, h, w) for name in channels]
+    return torch.cat([image, *extra], dim=2) * valid[:, :, None, None, None].to(image.dtype)
+
+
+def calendar_of(day: Tensor) -> tuple[Tensor, Tensor]:
+    """Year and day of the year (1 to 366) of days since 1970-01-01, by the Gregorian calendar.
+
+    >>> [int(x) for x in calendar_of(torch.tensor(18322))]  # 2020-03-01
+    [2020, 61]
+    """
+    # Days from civil, H. Hinnant, "chrono-Compatible Low-Level Date Algorithms": eras of 400 years from 0000-03-01.
+    shifted = day.to(torch.int64) + 719468
+    era = torch.div(shifted, 146097, rounding_mode="floor")
+    of_era = shifted - era * 146097
+    year_of_era = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
+    from_march = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)  # 0 is 1 March
+    year = year_of_era + era * 400 + (from_march >= 306).to(torch.int64)
+    leap = ((year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))).to(torch.int64)
+    return year, torch.where(from_march >= 306, from_march - 305, from_march + 60 + leap)

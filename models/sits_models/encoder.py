@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,10 @@ class Encoder(nn.Module):
     ) -> None:
         """`mean` and `std` are of stored reflectance (x 10000), a value a band; `magnification` is 1, 2 or 4."""
         super().__init__()
+        if not len(mean) == len(std) == len(bands) or min(std) <= 0:
+            raise ValueError(
+                f"{len(bands)} bands need as many means and deviations above 0; got {list(mean)} and {list(std)}"
+            )
         self.bands = bands
         self.backbone = backbone
         self.magnify = Magnify(backbone.channels, magnification)
@@ -42,14 +47,24 @@ class Encoder(nn.Module):
         """C of the embedding map."""
         return self.backbone.channels
 
+    @property
+    def magnification(self) -> int:
+        """Pixels of the embedding map along a side of an input pixel."""
+        return self.magnify.magnification
+
+    @property
+    def reach(self) -> int | None:
+        """Input pixels on each side that a pixel of the embedding map depends on; None: the whole chip."""
+        return None if self.backbone.reach is None else self.backbone.reach + self.magnify.reach * self.backbone.stride
+
     def normalize(self, image: Tensor) -> Tensor:
-        """(B, T, C, H, W) as stored, integer or float, to float32 of mean 0 and deviation 1; 0 where nothing was observed."""
+        """(B, T, C, H, W) as stored, integer or float, to float32 of mean 0, deviation 1, and 0 where not observed."""
         values = image.to(torch.float32)
-        return torch.where(values > 0, (values - self.mean) / self.std, 0.0)
+        return ((values - self.mean) / self.std).masked_fill_(values == 0, 0.0)
 
     def forward(self, sample: Sample) -> Tensor:
         """The embedding map at the resolution of the labels, (B, channels, mH, mW)."""
         if sample.bands != self.bands:
             raise ValueError(f"this model takes the bands {', '.join(self.bands)}; got {', '.join(sample.bands)}")
-        embedded: Tensor = self.backbone(self.normalize(sample.image), sample.valid, sample.day)
-        return self.magnify(embedded)  # type: ignore[no-any-return]  # modules are callables that return Any
+        embedded = self.backbone(self.normalize(sample.image), sample.valid, sample.day)
+        return cast(Tensor, self.magnify(embedded))

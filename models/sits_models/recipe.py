@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
@@ -19,6 +20,7 @@ __all__ = [
     "ContrastRecipe",
     "DataRecipe",
     "DateRule",
+    "HeadKind",
     "Recipe",
     "SegmentationRecipe",
     "TrainingRecipe",
@@ -26,10 +28,15 @@ __all__ = [
     "dump_recipe",
     "list_recipes",
     "load_recipe",
+    "recipe_from_plain",
+    "recipe_to_plain",
 ]
 
 Variant = Literal["paper", "fixed"]
 """An architecture as published, faults included, or with its known faults mended (docs/reference/backbones.md)."""
+
+HeadKind = Literal["linear", "conv3", "double_conv", "none"]
+"""The last layers of a segmentation (heads.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,13 @@ class DataRecipe:
     cache_mb: int = 512
     """Decoded pixels that all readers together may keep."""
 
+    def __post_init__(self) -> None:
+        _check_at_least(1, "data", size=self.size, batch=self.batch, chips=self.chips, readers=self.readers)
+        _check_at_least(0, "data", cache_mb=self.cache_mb)
+        for key, names in (("bands", self.bands), ("classes", self.classes)):
+            if names is not None and (not names or len(set(names)) < len(names)):
+                raise ValueError(f"data.{key} names at least one, and none twice; got {', '.join(names) or 'none'}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -94,6 +108,11 @@ class Augmentation:
     noise: float = 0.0
     """Deviation of noise a value, in reflectance [0, 1]."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_dates < 1:
+            raise ValueError(f"augmentation.drop_dates is a probability below 1; got {self.drop_dates}")
+        _check_at_least(0, "augmentation", gain=self.gain, noise=self.noise)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneRecipe:
@@ -105,6 +124,10 @@ class BackboneRecipe:
     variant: Variant = "paper"
     time_channels: tuple[Literal["day_of_year", "year"], ...] | None = None
     """Extra input channels of the backbones that know time no other way; None: what the published one takes."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width <= 16:
+            raise ValueError(f"backbone.width is a factor above 0, at most 16; got {self.width}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +153,13 @@ class ContrastRecipe:
     mean: Literal["all", "kept"] = "all"
     """Divide by all pairs, masked ones too, as published; or by the pairs that are kept."""
 
+    def __post_init__(self) -> None:
+        _check_at_least(1, "contrast", stride=self.stride, dilation=self.dilation, groups=self.groups)
+        _check_at_least(1, "contrast", channels=self.channels)
+        _check_at_least(0, "contrast", positive_weight=self.positive_weight)
+        if self.window < 3 or self.window % 2 == 0:
+            raise ValueError(f"contrast.window is odd and at least 3; got {self.window}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationRecipe:
@@ -140,6 +170,9 @@ class SegmentationRecipe:
     """Exponent of the focal loss."""
     weights: Literal["none", "inverse_frequency"] = "none"
     """Weight of a class in the loss."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(0, "segmentation", gamma=self.gamma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +198,25 @@ class TrainingRecipe:
     validate_every: int = 1
     """Epochs between validations."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts = {"epochs": self.epochs, "decay_every": self.decay_every, "validate_every": self.validate_every}
+        _check_at_least(1, "training", **counts, restart_every=self.restart_every, patience=self.patience)
+        _check_at_least(0, "training", weight_decay=self.weight_decay, warmup_epochs=self.warmup_epochs)
+        _check_at_least(0, "training", seed=self.seed, final_learning_rate=self.final_learning_rate)
+        _check_above_zero("training", learning_rate=self.learning_rate, decay=self.decay, clip_norm=self.clip_norm)
+
+
+def _check_at_least(least: int, section: str, **values: float | None) -> None:
+    for key, value in values.items():
+        if value is not None and value < least:
+            raise ValueError(f"{section}.{key} is at least {least}; got {value}")
+
+
+def _check_above_zero(section: str, **values: float | None) -> None:
+    for key, value in values.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{section}.{key} is above 0; got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,9 +249,8 @@ class Recipe:
 
 def list_recipes() -> tuple[str, ...]:
     """Names of the shipped recipes, sorted."""
-    return tuple(
-        sorted(entry.name.removesuffix(".yaml") for entry in _shipped().iterdir() if entry.name.endswith(".yaml"))
-    )
+    names = (entry.name for entry in _shipped().iterdir())
+    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
 
 
 def load_recipe(text: str, *, changes: Sequence[str] = ()) -> Recipe:
@@ -207,12 +258,25 @@ def load_recipe(text: str, *, changes: Sequence[str] = ()) -> Recipe:
 
     Raises ValueError or FileNotFoundError with one sentence: what is wrong, the line it stands on, what there is.
     """
-    return build(Recipe, _changed(_document(text), changes))
+    document = _document(text)
+    for change in changes:
+        document = _changed(document, change)
+    return _built(document)
+
+
+def recipe_from_plain(data: Mapping[str, object], *, name: str) -> Recipe:
+    """The recipe that `recipe_to_plain` gave; `name` is what an error calls it. Raises ValueError."""
+    return _built(Document(name, data, {}))
+
+
+def recipe_to_plain(recipe: Recipe) -> dict[str, object]:
+    """The recipe as plain values for YAML or JSON, every value spelt out."""
+    return {key: _plain(value) for key, value in dataclasses.asdict(recipe).items() if value is not None}
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, every value spelt out; `load_recipe` reads it back."""
-    return yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(recipe_to_plain(recipe), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _shipped() -> Any:
@@ -226,35 +290,57 @@ def _document(text: str) -> Document:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise FileNotFoundError(f"no recipe file {path}; give a YAML file or one of {', '.join(list_recipes())}")
-        return parse_document(path.read_text("utf-8"), str(path))
-    raise ValueError(
-        f"no recipe named {text!r}{did_you_mean(text, list_recipes())}; there is: {', '.join(list_recipes())}, or a YAML file"
-    )
+        return parse_document(_text_of(path), str(path))
+    known = ", ".join(list_recipes())
+    raise ValueError(f"no recipe named {text!r}{did_you_mean(text, list_recipes())}; there is: {known}, or a YAML file")
 
 
-def _changed(document: Document, changes: Sequence[str]) -> Document:
-    for change in changes:
-        key, equals, value = change.partition("=")
-        parts = key.strip().split(".")
-        if not equals or not all(parts):
-            raise ValueError(f"--set takes key=value, such as training.epochs=3; got {change!r}")
-        document = _with_value(document, parts, yaml.safe_load(value), f"--set {change}")
-    return document
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8; a recipe is a YAML file") from error
 
 
-def _with_value(document: Document, parts: list[str], value: object, origin: str) -> Document:
-    if len(parts) == 1:
-        places = {**document.places, (parts[0],): origin}
-        return dataclasses.replace(document, data={**document.data, parts[0]: value}, places=places)
-    nested: object = value
-    section = document.data.get(parts[0])
-    inner = section if isinstance(section, dict) else {}
-    for depth in range(len(parts) - 1, 1, -1):
-        held: Any = inner
-        for part in parts[1:depth]:
-            held = held.get(part, {}) if isinstance(held, dict) else {}
-        nested = {**(held if isinstance(held, dict) else {}), parts[depth]: nested}
-    return document.with_values(parts[0], {parts[1]: nested}, origin)
+def _built(document: Document) -> Recipe:
+    return build(Recipe, dataclasses.replace(document, data=_with_numbers(Recipe, document.data)))
+
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def _with_numbers(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with 1e-4 as a number wherever a number is asked for: YAML 1.1, which PyYAML reads, has it as text."""
+    changed = dict(data)
+    for name, hint in get_type_hints(cls).items():
+        value, kinds = data.get(name), (hint, *get_args(hint))
+        section = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+        if isinstance(section, type) and isinstance(value, Mapping):
+            changed[name] = _with_numbers(section, value)
+        elif float in kinds and isinstance(value, str) and _EXPONENT.fullmatch(value):
+            changed[name] = float(value)
+    return changed
+
+
+def _changed(document: Document, change: str) -> Document:
+    key, equals, value = change.partition("=")
+    parts = tuple(key.strip().split("."))
+    if not equals or not all(parts):
+        raise ValueError(f"--set takes key=value, such as training.epochs=3; got {change!r}")
+    origin = f"--set {change}"
+    parsed = parse_document(f"value: {value}", origin).data["value"]
+    places = {parts[:depth]: origin for depth in range(1, len(parts))} | dict(document.places) | {parts: origin}
+    return dataclasses.replace(document, data=_with_value(document.data, parts, parsed, origin), places=places)
+
+
+def _with_value(data: Mapping[str, Any], parts: tuple[str, ...], value: object, origin: str) -> dict[str, Any]:
+    key, *rest = parts
+    if not rest:
+        return {**data, key: value}
+    inner = data.get(key) or {}
+    if not isinstance(inner, Mapping):
+        raise ValueError(f"{origin}: {key!r} holds a value, not keys; it has no {'.'.join(rest)!r}")  # noqa: TRY004
+    return {**data, key: _with_value(inner, tuple(rest), value, origin)}
 
 
 def _plain(value: object) -> object:

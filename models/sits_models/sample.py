@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -66,7 +66,8 @@ class Sample:
 
     def replace(self, **changes: Tensor) -> Self:
         """A copy with other tensors."""
-        return dataclasses.replace(self, **changes)
+        values: dict[str, Any] = dict(changes)
+        return dataclasses.replace(self, **values)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """A copy on a device."""

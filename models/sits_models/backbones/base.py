@@ -9,11 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sits_models.recipe import Variant
+from sits_models.recipe import HeadKind, Variant
 
-__all__ = ["Backbone", "HeadKind", "Needs", "TimeChannel", "with_time_channels"]
+__all__ = ["Backbone", "HeadKind", "Needs", "TimeChannel", "scaled", "with_time_channels"]
 
-HeadKind = Literal["linear", "conv3", "double_conv", "none"]
 TimeChannel = Literal["day_of_year", "year"]
 YEAR_DAYS = 365.0001
 """The published codes divide the day of the year by this."""
@@ -48,7 +47,8 @@ class Backbone(nn.Module, ABC):
     reach: int | None = None
     """Pixels on each side that an output pixel depends on; None: the whole chip."""
     head: HeadKind = "linear"
-    """The published segmentation head."""
+    """The published segmentation head; "none" where the embedding itself holds the logits."""
+    variant: Variant = "paper"
     ignores_padding: bool = False
     """Whether padded dates, any number of them, leave the output as it is."""
     ignores_order: bool = False
@@ -78,6 +78,17 @@ class Backbone(nn.Module, ABC):
         """`check`, then `embed`."""
         self.check(image)
         return self.embed(image, valid, day)
+
+
+def scaled(channels: int, width: float) -> int:
+    """A published channel count times `width`, rounded to an even number, at least 2.
+
+    >>> scaled(64, 0.25)
+    16
+    """
+    if width <= 0:
+        raise ValueError(f"width is a factor above 0, 1 as published; got {width}")
+    return max(2, 2 * round(channels * width / 2))
 
 
 def with_time_channels(image: Tensor, valid: Tensor, day: Tensor, channels: tuple[TimeChannel, ...]) -> Tensor:

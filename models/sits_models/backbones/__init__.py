@@ -1,0 +1,47 @@
+"""Backbones: a satellite image time series in, one embedding a pixel out."""
+
+from __future__ import annotations
+
+from sits_catalog.documents import did_you_mean
+from sits_models.backbones.base import Backbone
+from sits_models.backbones.unet2d_clstm import UNet2DCLSTM
+from sits_models.backbones.unet3d import UNet3D, UNet3Df
+from sits_models.backbones.utae import UTAE
+from sits_models.recipe import BackboneRecipe
+
+__all__ = ["Backbone", "backbone_class", "build_backbone", "list_backbones"]
+
+_BACKBONES: dict[str, type[Backbone]] = {
+    "unet2d_clstm": UNet2DCLSTM,
+    "unet3d": UNet3D,
+    "unet3df": UNet3Df,
+    "utae": UTAE,
+}
+
+
+def list_backbones() -> tuple[str, ...]:
+    """Names of all backbones, sorted."""
+    return tuple(sorted(_BACKBONES))
+
+
+def backbone_class(name: str) -> type[Backbone]:
+    """The class of that name; ValueError names those there are."""
+    if name not in _BACKBONES:
+        known = list_backbones()
+        raise ValueError(f"no backbone named {name!r}{did_you_mean(name, known)}; there is: {', '.join(known)}")
+    return _BACKBONES[name]
+
+
+def build_backbone(recipe: BackboneRecipe, *, bands: int, dates: int, outputs: int | None = None) -> Backbone:
+    """The backbone of a recipe, its weights drawn anew.
+
+    `dates` is the T of training; `outputs` the channels of the embedding (None: the published number times width).
+    """
+    return backbone_class(recipe.name)(
+        bands,
+        dates=dates,
+        width=recipe.width,
+        variant=recipe.variant,
+        time_channels=recipe.time_channels,
+        outputs=outputs,
+    )

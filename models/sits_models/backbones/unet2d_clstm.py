@@ -1,0 +1,248 @@
+"""UNet2D-CLSTM: a U-Net on every date, a convolutional LSTM over the dates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sits_models.backbones.base import Backbone, Needs, TimeChannel, scaled, with_time_channels
+from sits_models.recipe import Variant
+
+__all__ = ["UNet2DCLSTM", "from_reference", "unused_in_reference"]
+
+GROUP_CHANNELS = 16
+"""Channels of a group of the group norms, as published: 4, 8 and 16 groups of 64, 128 and 256 channels."""
+
+
+class UNet2DCLSTM(Backbone):
+    """The FCN-CLSTM of Rustowicz et al. 2019, "Semantic Segmentation of Crop Type in Africa", as trained for CSCL.
+
+    After Tarasiou et al. 2022, "Context-Self Contrastive Pretraining for Crop Type Semantic Segmentation", and its
+    code, michaeltrs/DeepSatModels. The embedding is the mean of the hidden states of all dates.
+
+    `paper` processes padded dates as if they were black images, and moves the running statistics of the recurrent
+    batch norm twice a step, for the original evaluates its LSTM twice. `fixed` leaves padded dates out, wherever they
+    stand, of the U-Net, of the statistics, of the LSTM and of the mean, and moves the statistics once.
+    """
+
+    head = "conv3"
+
+    def __init__(
+        self,
+        bands: int,
+        *,
+        dates: int,
+        width: float = 1.0,
+        variant: Variant = "paper",
+        time_channels: tuple[TimeChannel, ...] | None = None,
+        outputs: int | None = None,
+    ) -> None:
+        """`dates` is the number of steps that have running statistics of their own."""
+        super().__init__()
+        self.time_channels: tuple[TimeChannel, ...] = ("day_of_year",) if time_channels is None else time_channels
+        self.variant: Variant = variant
+        self.channels = scaled(128, width) if outputs is None else outputs
+        self.needs = Needs(dates=None, size_multiple=4, min_size=4)
+        # Group norms see the whole chip: the side of the published chips of France.
+        self.tile_size = 48
+        self.ignores_padding = variant == "fixed"
+        features = scaled(128, width)
+        self.unet = UNet2D(bands + len(self.time_channels), features, width)
+        self.lstm = ConvLSTMCell(features, self.channels, steps=dates, updates=2 if variant == "paper" else 1)
+
+    def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
+        """The mean hidden state, (B, channels, H, W); 0 for a series without a valid date in the variant `fixed`."""
+        series = with_time_channels(image, valid, day, self.time_channels)
+        return self.embed_series(series, valid if self.variant == "fixed" else None)
+
+    def embed_series(self, series: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The mean hidden state, (B, channels, H, W), of bands and time channels (B, T, C, H, W).
+
+        Dates where `valid` (B, T) is False are left out; None keeps all of them.
+        """
+        b, t, _, h, w = series.shape
+        if valid is None:
+            valid = torch.ones(b, t, dtype=torch.bool, device=series.device)
+        order, counts = _pack(valid)
+        frames = series.flatten(0, 1)  # (B*T, C, H, W)
+        total = series.new_zeros(b, self.channels, h, w)
+        if not counts:
+            return total
+        # Step by step: the first dates of all series that have one, then the second ones, and so on.
+        features = self.unet(frames[order])  # (sum of counts, F, H, W)
+        inputs = functional.conv2d(features, self.lstm.input_conv.weight, self.lstm.input_conv.bias, padding=1)
+        hidden = cell = torch.zeros_like(total)
+        for step, gates in enumerate(torch.split(inputs, counts)):
+            n = len(gates)
+            hidden, cell = self.lstm(gates, hidden[:n], cell[:n], step)
+            total = total + functional.pad(hidden.to(total.dtype), (0, 0, 0, 0, 0, 0, 0, b - n))
+        lengths = valid.sum(1)
+        rows = torch.argsort(lengths, descending=True, stable=True)
+        mean = total / lengths[rows].clamp(min=1)[:, None, None, None]
+        return mean[torch.argsort(rows)]
+
+
+def _pack(valid: Tensor) -> tuple[Tensor, list[int]]:
+    """Where the dates of each step stand in the flattened (B*T,) series, and how many series have such a step.
+
+    The series are taken from the longest to the shortest, so those that still have a date are always the first ones.
+
+    >>> order, counts = _pack(torch.tensor([[True, False, False], [True, False, True]]))
+    >>> order.tolist(), counts  # the first dates of series 1 and 0, then the second date of series 1
+    ([3, 0, 5], [2, 1])
+    """
+    t = valid.shape[1]
+    lengths = valid.sum(1)
+    rows = torch.argsort(lengths, descending=True, stable=True)
+    # Valid dates first, in their order.
+    dates = torch.argsort((~valid).to(torch.int8), dim=1, stable=True)[rows]  # (B, T)
+    kept = torch.arange(t, device=valid.device) < lengths[rows, None]  # (B, T)
+    places = rows[:, None] * t + dates
+    counts = [n for n in kept.sum(0).tolist() if n]
+    return places.T[kept.T], counts
+
+
+class UNet2D(nn.Module):
+    """A U-Net of three scales, (N, C, H, W) to (N, features, H, W)."""
+
+    def __init__(self, inputs: int, features: int, width: float) -> None:
+        super().__init__()
+        c1, c2, c4, last = scaled(64, width), scaled(128, width), scaled(256, width), scaled(32, width)
+        self.encode1 = nn.Sequential(*_conv(inputs, c1, _group_norm(c1)), *_conv(c1, c1, _group_norm(c1)))
+        self.encode2 = nn.Sequential(*_conv(c1, c2, _group_norm(c2)), *_conv(c2, c2, _group_norm(c2)))
+        self.pool = nn.MaxPool2d(2)
+        self.centre = nn.Sequential(
+            *_conv(c2, c4, _group_norm(c4)), *_conv(c4, c4, _group_norm(c4)), nn.ConvTranspose2d(c4, c2, 2, stride=2)
+        )
+        self.decode2 = nn.Sequential(
+            *_conv(2 * c2, c2, nn.BatchNorm2d(c2)),
+            *_conv(c2, c2, nn.BatchNorm2d(c2)),
+            nn.ConvTranspose2d(c2, c1, 2, stride=2),
+        )
+        self.decode1 = nn.Sequential(
+            *_conv(2 * c1, c1, nn.BatchNorm2d(c1)),
+            *_conv(c1, last, nn.BatchNorm2d(last)),
+            nn.Conv2d(last, features, 3, padding=1),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        fine = self.encode1(frames)
+        middle = self.encode2(self.pool(fine))
+        up = self.centre(self.pool(middle))
+        up = self.decode2(torch.cat([up, middle], dim=1))
+        return cast(Tensor, self.decode1(torch.cat([up, fine], dim=1)))
+
+
+class ConvLSTMCell(nn.Module):
+    """A convolutional LSTM cell with recurrent batch norm (Cooijmans et al. 2017), one set of statistics a step."""
+
+    def __init__(self, inputs: int, hidden: int, *, steps: int, updates: int) -> None:
+        super().__init__()
+        self.hidden_conv = nn.Conv2d(hidden, 4 * hidden, 3, padding=1)
+        self.input_conv = nn.Conv2d(inputs, 4 * hidden, 3, padding=1)
+        self.hidden_norm = StepBatchNorm(4 * hidden, steps=steps, updates=updates)
+        self.input_norm = StepBatchNorm(4 * hidden, steps=steps, updates=updates)
+        self.cell_norm = StepBatchNorm(hidden, steps=steps, updates=updates)
+
+    def forward(self, inputs: Tensor, hidden: Tensor, cell: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Next hidden and cell state, (N, hidden, H, W); `inputs` is `input_conv` of the features."""
+        gates = self.hidden_norm(self.hidden_conv(hidden), step) + self.input_norm(inputs, step)
+        enter, forget, leave, new = gates.chunk(4, dim=1)
+        cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(new)
+        return torch.sigmoid(leave) * self.cell_norm(torch.tanh(cell), step), cell
+
+
+class StepBatchNorm(nn.Module):
+    """Batch norm with one scale for all steps, no offset, and running statistics of each step."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, *, steps: int, updates: int) -> None:
+        """Statistics of `steps` steps; later ones share those of the last. `updates`: how often a step moves them."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), 0.1))
+        self.register_buffer("running_mean", torch.zeros(steps, channels))
+        self.register_buffer("running_var", torch.ones(steps, channels))
+        # Twice m <- (1 - a) m + a x with the same x is once with 1 - (1 - a)^2: what the original pays two passes for.
+        self.momentum = 1 - (1 - 0.1) ** updates
+
+    def forward(self, values: Tensor, step: int) -> Tensor:
+        """(N, channels, H, W) to the same, normalised as of `step`, which counts from 0."""
+        row = min(step, len(self.running_mean) - 1)
+        return functional.batch_norm(
+            values, self.running_mean[row], self.running_var[row], self.weight, None, self.training, self.momentum, 1e-5
+        )
+
+
+REFERENCE_NAMES = (
+    (r"fcn\.unet_encode\.enc3\.encode\.", "encoder.backbone.unet.encode1."),
+    (r"fcn\.unet_encode\.enc4\.encode\.", "encoder.backbone.unet.encode2."),
+    (r"fcn\.unet_encode\.center\.", "encoder.backbone.unet.centre."),
+    (r"fcn\.unet_decode\.center_decode\.(\d+)\.", "encoder.backbone.unet.centre.{+3}."),
+    (r"fcn\.unet_decode\.dec4\.decode\.", "encoder.backbone.unet.decode2."),
+    (r"fcn\.unet_decode\.final\.", "encoder.backbone.unet.decode1."),
+    (r"crnn_main\.clstm\.cell_list\.0\.h_conv\.", "encoder.backbone.lstm.hidden_conv."),
+    (r"crnn_main\.clstm\.cell_list\.0\.input_conv\.", "encoder.backbone.lstm.input_conv."),
+    (r"crnn_main\.clstm\.cell_list\.0\.h_norm\.", "encoder.backbone.lstm.hidden_norm."),
+    (r"crnn_main\.clstm\.cell_list\.0\.input_norm\.", "encoder.backbone.lstm.input_norm."),
+    (r"crnn_main\.clstm\.cell_list\.0\.cell_norm\.", "encoder.backbone.lstm.cell_norm."),
+    (r"main_finalconv\.", "head."),
+    (r"attn_sim\.", "similarity."),
+)
+
+
+def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the original (UNET2D-CLSTM of michaeltrs/DeepSatModels) by the names of our objective.
+
+    Raises ValueError for an entry it does not know. Entries named by `unused_in_reference` are left out.
+    """
+    unused = set(unused_in_reference(state))
+    ours: dict[str, Tensor] = {}
+    steps: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in state.items():
+        if name in unused:
+            continue
+        renamed = rename(name.removeprefix("module."))  # of a model on several GPUs
+        if statistic := re.fullmatch(r"(.*\.running_(?:mean|var))_(\d+)", renamed):
+            steps.setdefault(statistic[1], {})[int(statistic[2])] = tensor
+        else:
+            ours[renamed] = tensor
+    return ours | {name: torch.stack([rows[step] for step in sorted(rows)]) for name, rows in steps.items()}
+
+
+def unused_in_reference(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Entries of the original that shape no output: the class convolution of a model for contrastive pretraining."""
+    pretraining = any("attn_sim." in name for name in state)
+    return tuple(name for name in state if pretraining and "main_finalconv." in name)
+
+
+def rename(name: str) -> str:
+    """Our name of an entry of the original; statistics keep the number of their step.
+
+    >>> rename("fcn.unet_decode.center_decode.1.bias")
+    'encoder.backbone.unet.centre.4.bias'
+    """
+    for pattern, replacement in REFERENCE_NAMES:
+        if found := re.match(pattern, name):
+            # The decoding half of the centre follows the three modules of the encoding half.
+            start = replacement.replace("{+3}", str(int(found[1]) + 3)) if found.groups() else replacement
+            return start + name[found.end() :]
+    raise ValueError(f"a UNET2D-CLSTM of DeepSatModels has no entry {name!r}; give the state dict of one")
+
+
+def _conv(inputs: int, outputs: int, norm: nn.Module) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(inputs, outputs, 3, padding=1), norm, nn.LeakyReLU()
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    most = max(1, channels // GROUP_CHANNELS)
+    return nn.GroupNorm(max(n for n in range(1, most + 1) if channels % n == 0), channels)

@@ -1,0 +1,43 @@
+"""What a backbone is trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sits_models.backbones import backbone_class, build_backbone
+from sits_models.encoder import Encoder
+from sits_models.objectives.base import Loss, Objective
+from sits_models.objectives.cscl import ContextContrast
+from sits_models.objectives.segmentation import Segmentation
+from sits_models.recipe import Recipe
+
+__all__ = ["ContextContrast", "Loss", "Objective", "Segmentation", "build_objective"]
+
+
+def build_objective(
+    recipe: Recipe,
+    *,
+    bands: tuple[str, ...],
+    dates: int,
+    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_weights: Sequence[float] | None = None,
+) -> Objective:
+    """The whole model of a recipe, its weights drawn anew.
+
+    `dates` is the T of training, `classes` the number of classes, `mean` and `std` are of stored reflectance, a value a
+    band; `class_weights` go into the loss of a segmentation.
+    """
+    magnification = recipe.data.labels
+    # Where the published backbone ends in logits, it can only do so at the resolution of its input.
+    gives_logits = (
+        recipe.segmentation is not None and magnification == 1 and backbone_class(recipe.backbone.name).head == "none"
+    )
+    backbone = build_backbone(recipe.backbone, bands=len(bands), dates=dates, outputs=classes if gives_logits else None)
+    encoder = Encoder(backbone, bands=bands, mean=mean, std=std, magnification=magnification)
+    if recipe.contrast is not None:
+        return ContextContrast(encoder, recipe=recipe.contrast, background=recipe.data.background)
+    if recipe.segmentation is None:
+        raise ValueError("a recipe has one of the sections contrast (to pretrain) and segmentation (to finetune)")
+    return Segmentation(encoder, classes=classes, recipe=recipe.segmentation, class_weights=class_weights)

@@ -1,0 +1,74 @@
+"""Supervised segmentation: a class for every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from sits_models.encoder import Encoder
+from sits_models.heads import build_head, head_reach
+from sits_models.losses import cross_entropy, focal_loss
+from sits_models.objectives.base import Loss, Objective
+from sits_models.recipe import SegmentationRecipe
+from sits_models.sample import IGNORE_INDEX, Sample
+
+__all__ = ["Segmentation"]
+
+
+class Segmentation(Objective):
+    """An encoder with the published head of its backbone, trained by the crop class of each pixel."""
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        classes: int,
+        recipe: SegmentationRecipe,
+        class_weights: Sequence[float] | None,
+    ) -> None:
+        """`class_weights` holds a factor a class; None: all classes alike."""
+        super().__init__()
+        if class_weights is not None and len(class_weights) != classes:
+            raise ValueError(f"{classes} classes need as many weights; got {len(class_weights)}")
+        self.encoder = encoder
+        self.recipe = recipe
+        self.classes = classes
+        backbone = encoder.backbone
+        self.head = build_head(backbone.head, channels=encoder.channels, classes=classes, variant=backbone.variant)
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)  # of the training, not of the model
+
+    @property
+    def reach(self) -> int | None:
+        """Input pixels on each side that a logit depends on; None: the whole chip."""
+        if self.encoder.reach is None:
+            return None
+        # The head works on the magnified map; a part of an input pixel is a pixel.
+        return self.encoder.reach - (-head_reach(self.encoder.backbone.head) // self.encoder.magnification)
+
+    def forward(self, sample: Sample) -> Tensor:
+        """Logits at the resolution of the labels, (B, K, mH, mW)."""
+        return cast(Tensor, self.head(self.encoder(sample)))
+
+    def loss(self, sample: Sample) -> Loss:
+        """Cross entropy or focal loss, the mean over the pixels with a class; watched: the share that is right.
+
+        With class weights the mean is weighted by them.
+        """
+        logits = self(sample)
+        with torch.no_grad():
+            kept = sample.crop != IGNORE_INDEX
+            right = (logits.argmax(dim=1) == sample.crop) & kept
+            accuracy = right.sum() / kept.sum().clamp(min=1)
+        return Loss(self.loss_of(logits, sample.crop), {"accuracy": accuracy})
+
+    def loss_of(self, logits: Tensor, crop: Tensor) -> Tensor:
+        """The loss of logits (B, K, H, W) for the classes `crop` (B, H, W), a scalar."""
+        if self.recipe.loss == "focal":
+            return focal_loss(logits, crop, gamma=self.recipe.gamma, weights=self.class_weights)
+        return cross_entropy(logits, crop, weights=self.class_weights)

@@ -11,7 +11,7 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .cache/uv/bin/uv)
 PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
-.PHONY: help demo setup test test-slow soak check format bench docs lock clean
+.PHONY: help demo setup test test-slow soak check format bench experiment docs lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
@@ -62,6 +62,11 @@ format: $(VENV)/.dev ## put the code into shape
 
 bench: $(VENV)/.dev ## speed against the floor and the peers, memory against size; prints the table of docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
+
+experiment: $(VENV)/.dev $(VENV)/.models ## CSCL against random initialisation in two simulated regions; writes the tables of docs/results.md
+	$(BIN)/sits-build --region demo --out out
+	$(BIN)/sits-build --region demo-south --out out
+	$(BIN)/python -m tests.experiments --write
 
 docs: $(VENV)/.dev ## the documentation as pages in site/
 	$(BIN)/mkdocs build --strict

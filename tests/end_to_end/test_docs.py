@@ -13,11 +13,12 @@ import typer
 from tests.end_to_end.building import SMALL, Dataset, build_region, simulated_land
 
 from sits_catalog.loading import load_region
+from sits_models import cli as models_cli
 from sits_pipeline import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS = {"sits-build": cli._build_app, "sits-cube": cli._cube_app}
+COMMANDS = {"sits-build": cli._build_app, "sits-cube": cli._cube_app, "sits-model": models_cli._app}
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:

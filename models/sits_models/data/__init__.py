@@ -1,0 +1,10 @@
+"""Chips straight from cubes: opened, joined by class and band, drawn, read and changed."""
+
+from __future__ import annotations
+
+from sits_models.data.chips import ChipReader
+from sits_models.data.classes import ClassTable, join_classes
+from sits_models.data.cubes import CropEntry, Cube, CubeFacts, open_cube
+from sits_models.data.loader import TrainingData
+
+__all__ = ["ChipReader", "ClassTable", "CropEntry", "Cube", "CubeFacts", "TrainingData", "join_classes", "open_cube"]

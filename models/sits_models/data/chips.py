@@ -1,0 +1,229 @@
+"""Chips cut from decoded blocks straight into the arrays of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sits_catalog.cube import BOUNDARY_UNKNOWN, CHIP, Split
+from sits_models.data.blocks import BlockCache, Blocks, BlocksRead, Rectangle, read_blocks
+from sits_models.data.classes import ClassTable
+from sits_models.data.cubes import Cube
+from sits_models.recipe import DateRule
+from sits_models.sample import IGNORE_INDEX, Sample
+
+__all__ = ["ChipReader", "pick_bands", "pick_dates"]
+
+
+def pick_dates(rule: DateRule, available: int, *, seed: int | None) -> NDArray[np.intp]:
+    """Positions of the dates of a chip in a series of so many dates, ascending; all where the rule asks for more.
+
+    `random` without a seed is `even`: the first, the last and those between at equal steps.
+    """
+    if rule.n is None or rule.n >= available:
+        return np.arange(available)
+    if rule.pick == "first":
+        return np.arange(rule.n)
+    if rule.pick == "random" and seed is not None:
+        return np.sort(np.random.default_rng(seed).choice(available, rule.n, replace=False))
+    return np.floor(np.linspace(0, available - 1, rule.n) + 0.5).astype(np.intp)
+
+
+def pick_bands(cube: Cube, bands: Sequence[str]) -> tuple[int, ...]:
+    """Positions of the bands in the cube; ValueError names those it does not have."""
+    missing = [band for band in bands if band not in cube.facts.bands]
+    if missing:
+        raise ValueError(f"{cube.facts.path} has no band {', '.join(missing)}; it has {', '.join(cube.facts.bands)}")
+    return tuple(cube.facts.bands.index(band) for band in bands)
+
+
+@dataclass
+class _Arrays:
+    """A batch while it is filled: what is left as it is was not observed, has no label, is padding."""
+
+    image: NDArray[np.uint16]
+    valid: NDArray[np.bool_]
+    day: NDArray[np.int32]
+    clear: NDArray[np.bool_]
+    crop: NDArray[np.int64]
+    parcel: NDArray[np.int64]
+    boundary: NDArray[np.int16]
+
+    @classmethod
+    def empty(cls, batch: int, dates: int, bands: int, size: int, m: int) -> _Arrays:
+        return cls(
+            image=np.zeros((batch, dates, bands, size, size), np.uint16),
+            valid=np.zeros((batch, dates), np.bool_),
+            day=np.zeros((batch, dates), np.int32),
+            clear=np.zeros((batch, dates, size, size), np.bool_),
+            crop=np.full((batch, m * size, m * size), IGNORE_INDEX, np.int64),
+            parcel=np.zeros((batch, m * size, m * size), np.int64),
+            boundary=np.full((batch, size, size), BOUNDARY_UNKNOWN, np.int16),
+        )
+
+
+class ChipReader:
+    """Reads windows of cubes as samples, through a cache of decoded blocks; several threads may share it."""
+
+    def __init__(
+        self,
+        cubes: Sequence[Cube],
+        *,
+        table: ClassTable | None,
+        bands: Sequence[str],
+        dates: DateRule,
+        labels: int,
+        cache_mb: float,
+    ) -> None:
+        """Without a `table`, and in cubes without labels, every pixel is IGNORE_INDEX and of no parcel.
+
+        `labels` is 1, 2 or 4: at 10 m, from labels_x2 or from labels_x4. ValueError where a cube lacks a band, or a
+        labelled cube the finer labels.
+        """
+        self.bands = tuple(bands)
+        self.cache = BlockCache(int(cache_mb * 1e6))
+        self._cubes = tuple(cubes)
+        self._rule = dates
+        self._m = labels
+        self._what = tuple(_what(cube, self.bands, dates, labels if table is not None else None) for cube in cubes)
+        self._lookups = tuple(None if table is None else table.lookup(cube.facts) for cube in cubes)
+        self._days = tuple(np.array(cube.facts.days, np.int32) for cube in cubes)
+
+    def read(
+        self,
+        places: NDArray[np.int64],
+        *,
+        size: int,
+        seeds: NDArray[np.uint64] | None = None,
+        pad_to: int | None = None,
+        around: NDArray[np.int64] | None = None,
+        split: Split | None = None,
+        keep: NDArray[np.int64] | None = None,
+    ) -> Sample:
+        """The chips of `size` px whose upper-left pixels are `places` (B, 3): number of the cube, row, column.
+
+        Outside of the cube nothing is observed, labelled or of a parcel. `seeds` (B,) decide random dates; `pad_to` is
+        the T of the batch, without it that of its longest series. `around` (B, 4) is the rectangle of blocks (top,
+        bottom, left, right) to decode in one go where a chip's are missing. Labels of pixels that are not of `split`,
+        or not in the part `keep` (B, 4) of their chip (top, bottom, left, right, pixels), are IGNORE_INDEX.
+        """
+        chosen = [self._dates_of(b, places, seeds) for b in range(len(places))]
+        dates = max((len(one) for one in chosen), default=0) if pad_to is None else pad_to
+        arrays = _Arrays.empty(len(places), dates, len(self.bands), size, self._m)
+        for b, (number, row, column) in enumerate(places.tolist()):
+            if len(chosen[b]) > dates:
+                raise ValueError(f"a chip of {len(chosen[b])} dates does not fit into {dates}")
+            arrays.valid[b, : len(chosen[b])] = True
+            arrays.day[b, : len(chosen[b])] = self._days[number][chosen[b]]
+            self._fill(arrays, b, (number, row, column), chosen[b], None if around is None else around[b], split)
+            if keep is not None:
+                _forget(arrays.crop[b], keep[b] * self._m)
+        return Sample(
+            image=torch.from_numpy(arrays.image),
+            valid=torch.from_numpy(arrays.valid),
+            day=torch.from_numpy(arrays.day),
+            clear=torch.from_numpy(arrays.clear),
+            crop=torch.from_numpy(arrays.crop),
+            parcel=torch.from_numpy(arrays.parcel),
+            boundary=torch.from_numpy(arrays.boundary),
+            place=torch.from_numpy(np.array(places, np.int64).reshape(-1, 3)),
+            bands=self.bands,
+        )
+
+    def _dates_of(self, b: int, places: NDArray[np.int64], seeds: NDArray[np.uint64] | None) -> NDArray[np.intp]:
+        available = len(self._days[int(places[b, 0])])
+        return pick_dates(self._rule, available, seed=None if seeds is None else int(seeds[b]))
+
+    def _fill(
+        self,
+        arrays: _Arrays,
+        b: int,
+        place: tuple[int, int, int],
+        dates: NDArray[np.intp],
+        around: NDArray[np.int64] | None,
+        split: Split | None,
+    ) -> None:
+        number, row, column = place
+        size = arrays.image.shape[-1]
+        height, width = self._cubes[number].facts.shape
+        top, bottom = max(row, 0), min(row + size, height)
+        left, right = max(column, 0), min(column + size, width)
+        if top >= bottom or left >= right:
+            return
+        wanted = Rectangle(number, top // CHIP, (bottom - 1) // CHIP + 1, left // CHIP, (right - 1) // CHIP + 1)
+        larger = wanted if around is None else Rectangle(number, *around.tolist())
+        read = partial(read_blocks, self._cubes[number], what=self._what[number])
+        found = self.cache.fetch(wanted, larger, read)
+        # One rectangle holds it all, or each block has its own.
+        parts = [wanted] if len(found) == 1 else wanted.blocks()
+        for part, blocks in zip(parts, found, strict=True):
+            rows = max(top, part.top * CHIP), min(bottom, part.bottom * CHIP)
+            columns = max(left, part.left * CHIP), min(right, part.right * CHIP)
+            self._copy(arrays, b, place, dates, blocks, rows, columns, split)
+
+    def _copy(
+        self,
+        arrays: _Arrays,
+        b: int,
+        place: tuple[int, int, int],
+        dates: NDArray[np.intp],
+        blocks: Blocks,
+        rows: tuple[int, int],
+        columns: tuple[int, int],
+        split: Split | None,
+    ) -> None:
+        """Copy the pixels of these rows and columns of the cube out of `blocks`."""
+        number, row, column = place
+        here = slice(rows[0] - row, rows[1] - row), slice(columns[0] - column, columns[1] - column)
+        y, x = blocks.where.top * CHIP, blocks.where.left * CHIP
+        there = slice(rows[0] - y, rows[1] - y), slice(columns[0] - x, columns[1] - x)
+        image, clear = blocks.image[..., *there], blocks.clear[..., *there]
+        if len(dates) == len(image):
+            arrays.image[b, : len(dates), :, *here] = image
+            arrays.clear[b, : len(dates), *here] = clear
+        else:
+            for t, date in enumerate(dates.tolist()):
+                arrays.image[b, t, :, *here] = image[date]
+                arrays.clear[b, t, *here] = clear[date]
+        lookup = self._lookups[number]
+        if lookup is None or blocks.crop is None or blocks.parcel is None or blocks.boundary is None:
+            return
+        m = self._m
+        finer_here, finer_there = _times(here, m), _times(there, m)
+        crop = lookup[blocks.crop[finer_there]]
+        if split is not None and blocks.split is not None:
+            other = blocks.split[there] != split
+            crop[other if m == 1 else other.repeat(m, 0).repeat(m, 1)] = IGNORE_INDEX
+        arrays.crop[b][finer_here] = crop
+        arrays.parcel[b][finer_here] = blocks.parcel[finer_there]
+        arrays.boundary[b][here] = blocks.boundary[there]
+
+
+def _what(cube: Cube, bands: Sequence[str], rule: DateRule, labels: int | None) -> BlocksRead:
+    facts = cube.facts
+    if not facts.has_labels:
+        labels = None
+    if labels is not None and labels != 1 and labels not in facts.finer:
+        raise ValueError(f"{facts.path} has no labels_x{labels}; build it with finer labels, or use labels at 10 m")
+    # All dates of a block are decoded anyway; those that no chip will hold are not kept.
+    dates = pick_dates(rule, len(facts.days), seed=None)
+    fixed = rule.pick != "random" and len(dates) < len(facts.days)
+    return BlocksRead(bands=pick_bands(cube, bands), dates=tuple(dates.tolist()) if fixed else None, labels=labels)
+
+
+def _times(window: tuple[slice, slice], m: int) -> tuple[slice, slice]:
+    rows, columns = window
+    return slice(m * rows.start, m * rows.stop), slice(m * columns.start, m * columns.stop)
+
+
+def _forget(crop: NDArray[Any], keep: NDArray[np.int64]) -> None:
+    """Set the labels outside of (top, bottom, left, right) to IGNORE_INDEX."""
+    top, bottom, left, right = keep.tolist()
+    crop[:top] = crop[bottom:] = IGNORE_INDEX
+    crop[:, :left] = crop[:, right:] = IGNORE_INDEX

@@ -1,0 +1,172 @@
+"""Readers side by side, threads or processes, that give batches in the order of their plans."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sits_models.data.chips import ChipReader
+from sits_models.data.classes import ClassTable
+from sits_models.data.cubes import Cube, calm_worker
+from sits_models.data.sampling import BatchPlan
+from sits_models.recipe import DateRule
+from sits_models.sample import Sample
+
+__all__ = ["ReaderSettings", "Workers", "read_in_threads"]
+
+_AHEAD = 2
+"""Batches that a reader prepares before the first of them is taken."""
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderSettings:
+    """All that a reader is made from; it pickles."""
+
+    cubes: tuple[Cube, ...]
+    table: ClassTable | None
+    bands: tuple[str, ...]
+    dates: DateRule
+    labels: int
+    cache_mb: float
+    pad_to: int
+
+    def open(self) -> ChipReader:
+        """A reader with an empty cache."""
+        return ChipReader(
+            self.cubes,
+            table=self.table,
+            bands=self.bands,
+            dates=self.dates,
+            labels=self.labels,
+            cache_mb=self.cache_mb,
+        )
+
+    def read(self, reader: ChipReader, plan: BatchPlan) -> Sample:
+        """The batch that a plan asks for."""
+        return reader.read(
+            plan.places,
+            size=plan.size,
+            seeds=plan.seeds,
+            pad_to=self.pad_to,
+            around=plan.around,
+            split=plan.split,
+            keep=plan.keep,
+        )
+
+
+def read_in_threads(
+    plans: Sequence[BatchPlan], read: Callable[[BatchPlan], Sample], *, threads: int
+) -> Generator[Sample]:
+    """The batches of the plans, in order; thread i reads every plan whose number is i modulo `threads`.
+
+    An error in a thread is raised here, in place of its batch. When the iteration ends early the threads end too.
+    """
+    stop = threading.Event()
+    queues = [queue.Queue[Sample | Exception](maxsize=_AHEAD) for _ in range(threads)]
+
+    def work(first: int) -> None:
+        for number in range(first, len(plans), threads):
+            try:
+                result: Sample | Exception = read(plans[number])
+            except Exception as error:  # noqa: BLE001  # raised again where the batch is taken
+                result = error
+            if not _put(queues[first], result, stop) or isinstance(result, Exception):
+                return
+
+    workers = [threading.Thread(target=work, args=(i,), name=f"chips-{i}", daemon=True) for i in range(threads)]
+    for worker in workers:
+        worker.start()
+    try:
+        for number in range(len(plans)):
+            result = queues[number % threads].get()
+            if isinstance(result, Exception):
+                raise result
+            yield result
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+
+
+def _put(into: queue.Queue[Sample | Exception], result: Sample | Exception, stop: threading.Event) -> bool:
+    """Wait for room; False when nobody wants it any more."""
+    while not stop.is_set():
+        try:
+            into.put(result, timeout=_POLL_S)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+class Workers:
+    """Reader processes that stay for all epochs; process i reads every plan whose number is i modulo their number."""
+
+    def __init__(
+        self, settings: ReaderSettings, *, processes: int, start: Literal["forkserver", "spawn", "fork"]
+    ) -> None:
+        self._plans = _Plans()
+        self._loader: DataLoader[Sample] | None = DataLoader(
+            _Batches(settings),
+            batch_size=None,
+            sampler=self._plans,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # without a batch size it gets one sample
+            num_workers=processes,
+            prefetch_factor=_AHEAD,
+            multiprocessing_context=start,
+            persistent_workers=True,
+            worker_init_fn=_begin,
+        )
+
+    def read(self, plans: Sequence[BatchPlan]) -> Iterator[Sample]:
+        """The batches of the plans, in order; what is left of an earlier call is given up."""
+        if self._loader is None:
+            raise ValueError("these readers were closed; open the data again")
+        self._plans.plans = plans
+        return iter(self._loader)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._loader = None
+
+
+class _Plans(Sampler[BatchPlan]):
+    """What DataLoader takes its indices from: here they are the plans themselves."""
+
+    def __init__(self) -> None:
+        self.plans: Sequence[BatchPlan] = ()
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        return (self.plans[number] for number in range(len(self.plans)))
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+
+class _Batches(Dataset[Sample]):
+    """Reads a plan, with a reader that each process makes for itself: caches and locks do not travel."""
+
+    def __init__(self, settings: ReaderSettings) -> None:
+        self._settings = settings
+        self._reader: ChipReader | None = None
+
+    def __getitem__(self, plan: BatchPlan) -> Sample:
+        if self._reader is None:
+            self._reader = self._settings.open()
+        return self._settings.read(self._reader, plan)
+
+
+def _as_it_is(sample: Sample) -> Sample:
+    return sample
+
+
+def _begin(_worker: int) -> None:
+    torch.set_num_threads(1)
+    calm_worker()

@@ -1,0 +1,442 @@
+"""Which chips an epoch holds and in which order they are read: a pure function of the grids, the recipe and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sits_catalog.cube import CHIP, Split
+from sits_models.data.grid import Grid
+from sits_models.recipe import DataRecipe
+
+__all__ = ["MIXED", "BatchPlan", "EpochPlan", "chips_in_epoch", "plan_epoch", "plan_evaluation", "superblock_px"]
+
+MIXED = 16
+"""Superblocks that a reader draws its chips from at a time: 64 blocks of 64 px for chips of at most 64 px."""
+_TRIES = 32
+_AT_ONCE = 16_384
+
+Places = NDArray[np.int64]
+"""(chips, 3): number of the cube, row and column."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """A batch to read; the arguments of `ChipReader.read`."""
+
+    places: Places
+    size: int
+    split: Split
+    seeds: NDArray[np.uint64] | None
+    around: NDArray[np.int64] | None
+    keep: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochPlan:
+    """The chips of an epoch in the order in which batches take them."""
+
+    batch: int
+    size: int
+    split: Split
+    places: Places
+    seeds: NDArray[np.uint64] | None
+    around: NDArray[np.int64] | None
+    keep: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return -(-len(self.places) // self.batch)
+
+    def __getitem__(self, number: int) -> BatchPlan:
+        chips = slice(number * self.batch, (number + 1) * self.batch)
+        return BatchPlan(
+            places=self.places[chips],
+            size=self.size,
+            split=self.split,
+            seeds=None if self.seeds is None else self.seeds[chips],
+            around=None if self.around is None else self.around[chips],
+            keep=None if self.keep is None else self.keep[chips],
+        )
+
+
+def superblock_px(size: int) -> int:
+    """Side of the squares whose chips are read together: a chip that is not cut by their lattice lies in one."""
+    return CHIP * _superblock(size)
+
+
+def chips_in_epoch(grids: Sequence[Grid], recipe: DataRecipe) -> int:
+    """Chips of an epoch: `recipe.chips`, or the area of the train cells over that of a chip; rounded up to batches."""
+    chips = recipe.chips
+    if chips is None:
+        chips = -(-sum(grid.area(Split.TRAIN) for grid in grids) // recipe.size**2)
+    return max(1, -(-chips // recipe.batch)) * recipe.batch
+
+
+def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: int, mixed: int = MIXED) -> EpochPlan:
+    """The batches of a training epoch.
+
+    Chips are drawn from the windows that touch train cells alone, by `recipe.sampling`. They lie in superblocks of
+    2 x 2 blocks (more for chips beyond 64 px) of a lattice that is shifted anew each epoch, and are weighted so that
+    over all shifts each window has the chance that the sampling gives it. Each of `recipe.readers` streams draws its
+    chips in random order from the chips of `mixed` superblocks, and opens another one where one is used up; batch k is
+    of stream k modulo readers. So a block is decoded once an epoch while its chips are spread over many batches.
+
+    ValueError where no window lies in the train split.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    side = _superblock(recipe.size)
+    shift = rng.integers(0, side, size=2)
+    frames = [_frame(number, grid, Split.TRAIN, recipe.size) for number, grid in enumerate(grids)]
+    if not any(frame.eligible.any() for frame in frames):
+        raise ValueError(f"no window of {recipe.size} px lies in train cells alone; use smaller chips or another split")
+    places = _draw(frames, recipe, chips_in_epoch(grids, recipe), shift, rng)
+    groups = _groups(places, side, shift)
+    around = _around(places, groups, grids, recipe.size)
+    order = _order(groups, batch=recipe.batch, streams=recipe.readers, mixed=mixed, rng=rng)
+    seeds = rng.integers(0, 2**63, size=len(places), dtype=np.uint64)
+    return EpochPlan(
+        batch=recipe.batch,
+        size=recipe.size,
+        split=Split.TRAIN,
+        places=places[order],
+        seeds=seeds,
+        around=around[order],
+        keep=None,
+    )
+
+
+def plan_evaluation(grids: Sequence[Grid], *, split: Split, size: int, batch: int) -> EpochPlan:
+    """Windows that hold each pixel of a split once: those of a cell lie evenly in it and share it at half overlaps.
+
+    ValueError where a window would pass the cell, and see another split's pixels.
+    """
+    if not 1 <= size <= CHIP:
+        raise ValueError(
+            f"windows of an evaluation lie in cells of {CHIP} px, so that none sees another split; got {size}"
+        )
+    places, keep = [], []
+    for number, grid in enumerate(grids):
+        for row, column in np.argwhere(grid.split == split).tolist():
+            rows = _tiles(min(CHIP, grid.height - row * CHIP), size)
+            columns = _tiles(min(CHIP, grid.width - column * CHIP), size)
+            for y, top, bottom in rows:
+                for x, left, right in columns:
+                    places.append((number, row * CHIP + y, column * CHIP + x))
+                    keep.append((top, bottom, left, right))
+    return EpochPlan(
+        batch=batch,
+        size=size,
+        split=split,
+        places=np.array(places, np.int64).reshape(-1, 3),
+        seeds=None,
+        around=None,
+        keep=np.array(keep, np.int64).reshape(-1, 4),
+    )
+
+
+def _tiles(length: int, size: int) -> list[tuple[int, int, int]]:
+    """First pixel of each window along a cell, and the part of the window, first and last + 1, that it owns."""
+    count = -(-length // size)
+    starts = [0] if count == 1 else [(i * (length - size)) // (count - 1) for i in range(count)]
+    middles = [(after + before + size) // 2 for before, after in pairwise(starts)]
+    edges = [0, *middles, length]
+    return [(start, edges[i] - start, edges[i + 1] - start) for i, start in enumerate(starts)]
+
+
+# Windows of a cube
+
+
+def _superblock(size: int) -> int:
+    """Blocks along a superblock: at least 2, and as many as a chip can touch."""
+    return max(2, (size + CHIP - 2) // CHIP + 1)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Windows along one side of a cube, in runs of neighbours that touch the same cells."""
+
+    length: int
+    size: int
+    cell: NDArray[np.int64]
+    """First cell of each run."""
+    span: NDArray[np.int64]
+    """Cells it touches."""
+    first: NDArray[np.int64]
+    """First start of the run, pixels."""
+    count: NDArray[np.int64]
+    """Starts in it."""
+
+    @property
+    def last(self) -> int:
+        """The last start; a cube smaller than the window has one start, and is padded."""
+        return max(0, self.length - self.size)
+
+    def weights(self, side: int, shift: int) -> NDArray[np.float64]:
+        """Of a start of each run: 0 where the lattice of superblocks cuts it, else one over the shifts that do not."""
+        whole = (self.cell + shift) // side == (self.cell + self.span - 1 + shift) // side
+        return np.where(whole, 1.0 / (side - self.span + 1), 0.0)
+
+    def overlap(self) -> NDArray[np.float64]:
+        """(runs, cells): mean share of each cell that windows of a run cover along this side."""
+        starts = np.arange(self.last + 1)
+        ends = np.minimum(starts + self.size, self.length)
+        shares = np.zeros((len(self.cell), -(-self.length // CHIP)))
+        for offset in range(int(self.span.max())):
+            edges = (starts // CHIP + offset) * CHIP
+            covered = np.minimum(ends, edges + CHIP) - np.maximum(starts, edges)
+            runs = np.flatnonzero(self.span > offset)
+            sums = np.add.reduceat(np.maximum(covered, 0), self.first)
+            shares[runs, self.cell[runs] + offset] = (sums / (self.count * CHIP))[runs]
+        return shares
+
+
+def _side_of(length: int, size: int) -> _Side:
+    starts = np.arange(max(0, length - size) + 1, dtype=np.int64)
+    cell = starts // CHIP
+    span = (np.minimum(starts + size, length) - 1) // CHIP - cell + 1
+    _, first, count = np.unique(np.stack([cell, span]), axis=1, return_index=True, return_counts=True)
+    return _Side(length, size, cell[first], span[first], first, count)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The windows of one size in one cube, and which of them touch cells of the split alone."""
+
+    number: int
+    grid: Grid
+    split: Split
+    rows: _Side
+    columns: _Side
+    eligible: NDArray[np.bool_]
+    """(row runs, column runs)"""
+    inside: NDArray[np.int64]
+    """(rows + 1, columns + 1): cells of the split above and to the left."""
+
+    def holds(self, row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether windows that start there touch cells of the split alone."""
+        top, bottom = row // CHIP, -(-np.minimum(row + self.rows.size, self.grid.height) // CHIP)
+        left, right = column // CHIP, -(-np.minimum(column + self.columns.size, self.grid.width) // CHIP)
+        return np.asarray(_count(self.inside, top, bottom, left, right) == (bottom - top) * (right - left))
+
+
+def _frame(number: int, grid: Grid, split: Split, size: int) -> _Frame:
+    rows, columns = _side_of(grid.height, size), _side_of(grid.width, size)
+    inside = np.pad((grid.split == split).astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    top, left = rows.cell[:, None], columns.cell[None, :]
+    high, wide = rows.span[:, None], columns.span[None, :]
+    eligible = _count(inside, top, top + high, left, left + wide) == high * wide
+    return _Frame(number, grid, split, rows, columns, eligible, inside)
+
+
+def _count(
+    sums: NDArray[np.int64],
+    top: NDArray[np.int64],
+    bottom: NDArray[np.int64],
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    return np.asarray(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
+
+
+# Drawing
+
+
+def _draw(
+    frames: Sequence[_Frame], recipe: DataRecipe, n: int, shift: NDArray[np.int64], rng: np.random.Generator
+) -> Places:
+    if recipe.sampling == "class":
+        return _draw_classes(frames, n, shift, rng)
+    if recipe.sampling == "parcel":
+        return _draw_parcels(frames, n, shift, rng)
+    return _draw_windows(frames, [frame.eligible.astype(np.float64) for frame in frames], n, shift, rng)
+
+
+def _draw_windows(
+    frames: Sequence[_Frame],
+    chances: Sequence[NDArray[np.float64]],
+    n: int,
+    shift: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> Places:
+    """Windows of all cubes, each as likely as `chances` says of its run of rows and of columns."""
+    side = _superblock(frames[0].rows.size)
+    weights = [_run_weights(frame, chance, side, shift) for frame, chance in zip(frames, chances, strict=True)]
+    if not any(weight.any() for weight in weights):
+        # The lattice cuts every window there is: this costs decoding, and nothing else.
+        weights = [_run_weights(frame, chance, None, shift) for frame, chance in zip(frames, chances, strict=True)]
+    sums = np.cumsum(np.concatenate([weight.reshape(-1) for weight in weights]))
+    drawn = np.searchsorted(sums, rng.random(n) * sums[-1], side="right")
+    offsets = np.cumsum([0, *(weight.size for weight in weights)])
+    owner = np.searchsorted(offsets, drawn, side="right") - 1
+    places = np.empty((n, 3), np.int64)
+    for index, frame in enumerate(frames):
+        mine = np.flatnonzero(owner == index)
+        row_run, column_run = np.divmod(drawn[mine] - offsets[index], len(frame.columns.cell))
+        rows, columns = _starts(frame.rows, row_run, rng), _starts(frame.columns, column_run, rng)
+        places[mine] = np.stack([np.full(len(mine), frame.number), rows, columns], axis=1)
+    return places
+
+
+def _run_weights(
+    frame: _Frame, chance: NDArray[np.float64], side: int | None, shift: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(row runs, column runs): chance of any window of the two runs."""
+    rows, columns = frame.rows.count.astype(np.float64), frame.columns.count.astype(np.float64)
+    if side is not None:
+        rows, columns = (
+            rows * frame.rows.weights(side, int(shift[0])),
+            columns * frame.columns.weights(side, int(shift[1])),
+        )
+    return chance * frame.eligible * rows[:, None] * columns[None, :]
+
+
+def _starts(side: _Side, runs: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    return np.asarray(side.first[runs] + np.floor(rng.random(len(runs)) * side.count[runs]).astype(np.int64))
+
+
+def _draw_classes(frames: Sequence[_Frame], n: int, shift: NDArray[np.int64], rng: np.random.Generator) -> Places:
+    """Each class of the split alike often; then a window as likely as it is to hold a pixel of the class.
+
+    A window is taken to hold of each cell's pixels of a class the share that it covers of the cell.
+    """
+    overlaps = [(frame.rows.overlap(), frame.columns.overlap()) for frame in frames]
+    counts = len(frames[0].grid.crops)
+    chances = [
+        [rows @ frame.grid.crops[crop] @ columns.T for frame, (rows, columns) in zip(frames, overlaps, strict=True)]
+        for crop in range(counts)
+    ]
+    present = [
+        crop
+        for crop in range(counts)
+        if any((chance * frame.eligible).any() for chance, frame in zip(chances[crop], frames, strict=True))
+    ]
+    if not present:
+        raise ValueError("no class of the table grows in the train split; draw chips uniformly, or mend the table")
+    wanted = rng.choice(present, n)
+    places = np.empty((n, 3), np.int64)
+    for crop in present:
+        mine = np.flatnonzero(wanted == crop)
+        places[mine] = _draw_windows(frames, chances[crop], len(mine), shift, rng)
+    return places
+
+
+def _draw_parcels(frames: Sequence[_Frame], n: int, shift: NDArray[np.int64], rng: np.random.Generator) -> Places:
+    """Each parcel of the split alike often; then a window that holds its centroid.
+
+    Where none is found, since the parcel lies too near to another split for the size, the window is drawn uniformly.
+    """
+    parcels = [frame.grid.parcels[frame.grid.parcels[:, 2] == frame.split] for frame in frames]
+    every = np.concatenate([np.insert(p, 0, index, axis=1) for index, p in enumerate(parcels)])
+    if not len(every):
+        raise ValueError("no parcel lies in the train split; draw chips uniformly")
+    drawn = every[rng.integers(0, len(every), n)]
+    places = np.full((n, 3), -1, np.int64)
+    for first in range(0, n, _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        for index, frame in enumerate(frames):
+            mine = np.flatnonzero(drawn[part, 0] == index)
+            places[part][mine] = _around_points(frame, drawn[part][mine, 1:3], shift, rng)
+    lost = np.flatnonzero(places[:, 0] < 0)
+    if len(lost):
+        chances = [frame.eligible.astype(np.float64) for frame in frames]
+        places[lost] = _draw_windows(frames, chances, len(lost), shift, rng)
+    return places
+
+
+def _around_points(
+    frame: _Frame, points: NDArray[np.int64], shift: NDArray[np.int64], rng: np.random.Generator
+) -> Places:
+    """A window of the split around each point (row, column); -1 where none was found."""
+    side = _superblock(frame.rows.size)
+    places = np.full((len(points), 3), -1, np.int64)
+    for attempt in range(2 * _TRIES):
+        left = np.flatnonzero(places[:, 0] < 0)
+        if not len(left):
+            break
+        # The second half of the tries takes windows that the lattice cuts, too.
+        cuts = [None, None] if attempt >= _TRIES else [int(shift[0]), int(shift[1])]
+        rows, good_rows = _starts_around(frame.rows, points[left, 0], side, cuts[0], rng)
+        columns, good_columns = _starts_around(frame.columns, points[left, 1], side, cuts[1], rng)
+        good = good_rows & good_columns
+        good[good] = frame.holds(rows[good], columns[good])
+        places[left[good]] = np.stack([np.full(good.sum(), frame.number), rows[good], columns[good]], axis=1)
+    return places
+
+
+def _starts_around(
+    side: _Side, points: NDArray[np.int64], superblock: int, shift: int | None, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """A start of a window that holds each point, weighted as `_Side.weights`; False where there is none."""
+    runs = np.ones(len(side.cell)) if shift is None else side.weights(superblock, shift)
+    weights = np.repeat(runs, side.count)
+    starts = points[:, None] - side.size + 1 + np.arange(side.size)[None, :]
+    possible = (starts >= 0) & (starts <= side.last)
+    sums = np.cumsum(np.where(possible, weights[np.clip(starts, 0, side.last)], 0.0), axis=1)
+    drawn = rng.random(len(points)) * sums[:, -1]
+    index = np.minimum((sums <= drawn[:, None]).sum(axis=1), side.size - 1)
+    return starts[np.arange(len(points)), index], sums[:, -1] > 0
+
+
+# Order
+
+
+def _groups(places: Places, side: int, shift: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number of the superblock in which each chip starts."""
+    keys = places.copy()
+    keys[:, 1:] = (places[:, 1:] // CHIP + shift) // side
+    return np.asarray(np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1), np.int64)
+
+
+def _around(places: Places, groups: NDArray[np.int64], grids: Sequence[Grid], size: int) -> NDArray[np.int64]:
+    """(chips, 4): top, bottom, left and right of the blocks that the chips of a superblock touch."""
+    limits = np.array([(grid.height, grid.width) for grid in grids], np.int64)[places[:, 0]]
+    first = places[:, 1:] // CHIP
+    last = -(-np.minimum(places[:, 1:] + size, limits) // CHIP)
+    n = int(groups.max()) + 1
+    low, high = np.full((n, 2), np.iinfo(np.int64).max), np.zeros((n, 2), np.int64)
+    np.minimum.at(low, groups, first)
+    np.maximum.at(high, groups, last)
+    return np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)[groups]
+
+
+def _order(
+    groups: NDArray[np.int64], *, batch: int, streams: int, mixed: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The order of the chips: streams of superblocks, whose batches take turns."""
+    if streams < 1:
+        raise ValueError(f"data.readers is at least 1; got {streams}")
+    n = int(groups.max()) + 1
+    by_group = np.argsort(rng.permutation(n)[groups], kind="stable")
+    batches = len(groups) // batch
+    shares = [len(range(stream, batches, streams)) * batch for stream in range(streams)]
+    order = np.empty((batches, batch), np.int64)
+    for stream, chips in enumerate(np.split(by_group, np.cumsum(shares)[:-1])):
+        mixing = _mix(groups[chips], mixed=mixed, rng=rng)
+        order[stream::streams] = chips[mixing].reshape(-1, batch)
+    return order.reshape(-1)
+
+
+def _mix(groups: NDArray[np.int64], *, mixed: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Positions in random order among those of `mixed` groups at a time; the positions of a group are neighbours."""
+    cuts = np.flatnonzero(np.diff(groups)) + 1
+    waiting = iter(np.split(np.arange(len(groups)), cuts))
+    remaining: dict[int, int] = {}
+    pool: list[int] = []
+    order = np.empty(len(groups), np.int64)
+    owner = groups.tolist()
+    for position, chance in enumerate(rng.random(len(groups)).tolist()):
+        while len(remaining) < mixed and (opened := next(waiting, None)) is not None:
+            remaining[owner[opened[0]]] = len(opened)
+            pool.extend(opened.tolist())
+        index = int(chance * len(pool))
+        chosen, pool[index] = pool[index], pool[-1]
+        pool.pop()
+        order[position] = chosen
+        remaining[owner[chosen]] -= 1
+        if not remaining[owner[chosen]]:
+            del remaining[owner[chosen]]
+    return order

@@ -1,0 +1,162 @@
+"""What a map says of each parcel: the class most of its pixels have, and how sure the model is of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sits_models.data.classes import ClassTable
+from sits_models.data.cubes import CubeFacts
+from sits_models.maps.store import NO_CLASS
+
+__all__ = ["ParcelCounts", "Verdicts", "count_parcels", "decide", "write_parcels"]
+
+_ONE = 65535
+"""What stands for a probability of 1: whole numbers have the same sum in any order."""
+_ROWS = 50_000
+"""Parcels held at a time, and rows of a row group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParcelCounts:
+    """Sums over pixels, a row a parcel; parcels are ascending."""
+
+    parcel_id: NDArray[np.uint32]
+    votes: NDArray[np.uint32]
+    """(n, K): pixels that have each class."""
+    sums: NDArray[np.uint64]
+    """(n, K): probability of each class x 65535, summed over the pixels."""
+
+    def save(self, path: Path) -> None:
+        """Write to a file that appears whole or not at all."""
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, parcel_id=self.parcel_id, votes=self.votes, sums=self.sums)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(parcel_id=arrays["parcel_id"], votes=arrays["votes"], sums=arrays["sums"])
+
+
+def count_parcels(
+    parcel_id: NDArray[np.integer[Any]], crop_type: NDArray[np.uint16], probabilities: NDArray[np.float32]
+) -> ParcelCounts:
+    """Counts of a block: parcel and class (y, x), probabilities (K, y, x); pixels without an observation count not."""
+    counted = (parcel_id > 0) & (crop_type != NO_CLASS)
+    found, row = np.unique(parcel_id[counted], return_inverse=True)
+    n, classes = len(found), len(probabilities)
+    votes = np.bincount(row * classes + crop_type[counted], minlength=n * classes).reshape(n, classes)
+    sums = np.empty((n, classes), np.uint64)
+    for index in range(classes):
+        # Sums of float64 are exact below 2^53.
+        sums[:, index] = np.bincount(row, weights=np.rint(probabilities[index][counted] * _ONE), minlength=n)
+    return ParcelCounts(parcel_id=found.astype(np.uint32), votes=votes.astype(np.uint32), sums=sums)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """One a parcel."""
+
+    predicted: NDArray[np.int64]
+    """Class index; -1 where no pixel was counted."""
+    share: NDArray[np.float64]
+    """Share of its pixels that have this class; NaN without one."""
+    probability: NDArray[np.float64]
+    """Mean probability of this class over its pixels; NaN without one."""
+    n_pixels: NDArray[np.int64]
+
+
+def decide(votes: NDArray[np.integer[Any]], sums: NDArray[np.integer[Any]]) -> Verdicts:
+    """Majority vote over (n, K) counts; of a tie the more probable class, then the first."""
+    most = votes == votes.max(axis=1, keepdims=True)
+    predicted = np.where(most, sums.astype(np.float64), -1.0).argmax(axis=1)
+    rows, n_pixels = np.arange(len(votes)), votes.sum(axis=1).astype(np.int64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = votes[rows, predicted] / n_pixels
+        probability = sums[rows, predicted] / (n_pixels * float(_ONE))
+    return Verdicts(
+        predicted=np.where(n_pixels > 0, predicted, -1), share=share, probability=probability, n_pixels=n_pixels
+    )
+
+
+def write_parcels(path: Path, source: Path, counts: Sequence[Path], *, table: ClassTable, facts: CubeFacts) -> int:
+    """Write a GeoParquet with a row for each parcel of the cube's table `source`, and return how many there are.
+
+    `counts` are files of `ParcelCounts`, one a block. Parcels are taken some 50 000 at a time, so that memory does not
+    grow with their number.
+    """
+    import pyarrow.parquet as pq
+
+    partial, written = path.with_suffix(".partial"), 0
+    with pq.ParquetFile(source) as parcels:
+        geo = parcels.schema_arrow.metadata[b"geo"]
+        writer = None
+        try:
+            for batch in parcels.iter_batches(batch_size=_ROWS):
+                rows = _rows(batch, _gathered(batch, counts, table.n), table, facts).replace_schema_metadata(
+                    {"geo": geo}
+                )
+                if writer is None:
+                    writer = pq.ParquetWriter(partial, rows.schema, compression="zstd", write_page_index=True)
+                writer.write_table(rows, row_group_size=_ROWS)
+                written += len(rows)
+        finally:
+            if writer is not None:
+                writer.close()
+    if writer is not None:
+        partial.replace(path)
+    return written
+
+
+def _gathered(batch: Any, counts: Sequence[Path], classes: int) -> Verdicts:
+    """The verdicts of the parcels of a batch from all blocks."""
+    ids = np.asarray(batch.column("parcel_id"), np.uint32)
+    order = np.argsort(ids, kind="stable")
+    ascending = ids[order]
+    votes, sums = np.zeros((len(ids), classes), np.int64), np.zeros((len(ids), classes), np.uint64)
+    for part in _loaded(counts):
+        at = np.minimum(np.searchsorted(ascending, part.parcel_id), max(0, len(ids) - 1))
+        mine = ascending[at] == part.parcel_id
+        rows = order[at[mine]]
+        votes[rows] += part.votes[mine]
+        sums[rows] += part.sums[mine]
+    return decide(votes, sums)
+
+
+def _loaded(counts: Sequence[Path]) -> Iterator[ParcelCounts]:
+    return (part for part in map(ParcelCounts.load, counts) if len(part.parcel_id))
+
+
+def _rows(batch: Any, verdicts: Verdicts, table: ClassTable, facts: CubeFacts) -> Any:
+    """A pyarrow Table: the parcel, what is predicted and what was declared."""
+    import pyarrow as pa
+
+    declared = np.asarray(batch.column("crop_type"), np.int64)
+    expected = table.lookup(facts)[declared]
+    nothing = verdicts.predicted < 0
+    codes = {crop.index: crop.code for crop in facts.classes}
+    names = batch.schema.names
+    columns = {
+        "parcel_id": batch.column("parcel_id"),
+        "source_key": batch.column("source_key"),
+        "predicted": pa.array(verdicts.predicted, pa.int32(), mask=nothing),
+        "predicted_code": pa.array(np.array([*table.codes, None], object)[verdicts.predicted], pa.string()),
+        "predicted_name": pa.array(np.array([*table.names, None], object)[verdicts.predicted], pa.string()),
+        "share": pa.array(verdicts.share, pa.float32(), mask=nothing),
+        "probability": pa.array(verdicts.probability, pa.float32(), mask=nothing),
+        "n_pixels": pa.array(verdicts.n_pixels, pa.uint32()),
+        "declared_code": pa.array([codes.get(index) for index in declared.tolist()], pa.string()),
+        "declared_name": batch.column("crop_name"),
+        # A class that the model does not know is neither met nor missed.
+        "agrees": pa.array(expected == verdicts.predicted, pa.bool_(), mask=nothing | (expected < 0)),
+        **{name: batch.column(name) for name in ("bbox", "geometry") if name in names},
+    }
+    return pa.table(columns)

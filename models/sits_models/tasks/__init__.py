@@ -1,0 +1,1 @@
+"""The commands of `sits-model` as functions."""

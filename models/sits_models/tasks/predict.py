@@ -1,0 +1,388 @@
+"""`sits-model predict`: a map of a whole cube, a block at a time, taken up again where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sits_catalog.console import Narrator
+from sits_models.checkpoints import Card, load_model, write_whole
+from sits_models.data.classes import ClassTable
+from sits_models.data.cubes import Cube, open_cube
+from sits_models.maps import (
+    BlockMap,
+    Computation,
+    MapLayout,
+    Work,
+    compute_blocks,
+    count_parcels,
+    create_map,
+    draw_map,
+    lock_folder,
+    open_work,
+    refuse_another,
+    thin_map,
+    write_block,
+    write_cogs,
+    write_parcels,
+)
+from sits_models.maps.compute import quantise
+from sits_models.maps.store import MAP, NO_CLASS
+from sits_models.objectives.segmentation import Segmentation
+from sits_models.recipe import DateRule
+from sits_models.tiling import Block, Tiling, plan_tiling
+
+__all__ = ["PredictionOutcome", "predict"]
+
+_SUMMARY = "prediction.json"
+_BYTES = 2**31
+"""What the activations of a batch may take, roughly: a figure of the model and the cube, never of the machine."""
+_MAX_BATCH = 16
+_BYTES_A_CHANNEL = 16
+"""Four float32 maps of 128 channels times width are alive at a time in the widest part of a UNet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionOutcome:
+    """What became of a map."""
+
+    folder: Path
+    complete: bool
+    """False where `limit` stopped it; the same command goes on."""
+    blocks: int
+    """Blocks that are done."""
+    tiles: int
+    """Tiles the model has seen in them."""
+    class_pixels: tuple[int, ...]
+    """Pixels of each class, in the order of the model's class table."""
+    empty_pixels: int
+    """Pixels without any observation."""
+    parcels: int
+    """Rows of the parcel table; 0 where the cube has none."""
+    seconds: float
+    """Of all runs together."""
+
+
+def predict(
+    weights: str,
+    *,
+    cube: str,
+    out: str,
+    narrator: Narrator,
+    batch: int | None = None,
+    tile: int | None = None,
+    workers: int = 2,
+    device: str = "auto",
+    probabilities: bool = False,
+    limit: int | None = None,
+) -> PredictionOutcome:
+    """Map a cube with the model in the folder `weights` into the folder `out`, and return what it holds then.
+
+    `map.zarr` (class, probability, uncertainty; with `probabilities` those of every class), `map.tif`,
+    `probability.tif`, `uncertainty.tif`, `parcels.parquet` where the cube has parcels, `map.png` and
+    `prediction.json`. The same model, cube and options give the same bytes, whatever the number of `workers` that read
+    and however often it was interrupted. `batch` and `tile` None: chosen for the model. `limit`: stop after so many
+    blocks.
+
+    Raises ValueError where the cube's bands or radiometry are not the model's, or the model cannot map it;
+    FileExistsError where `out` holds another map; FileNotFoundError where there is no cube or no model.
+    """
+    narrator.stage("opening the model and the cube")
+    job = _job(weights, cube=cube, batch=batch, tile=tile, workers=workers, device=device, probabilities=probabilities)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder):
+        finished = _finished_before(folder, job)
+        if finished is not None:
+            narrator.stage(f"{folder} holds this map already")
+            return finished
+        work = _begin(folder, job)
+        _compute(folder, work, job, narrator, limit)
+        if len(work.done()) < len(job.tiling.blocks()):
+            return _outcome(folder, job, work.done(), parcels=0, complete=False)
+        return _finish(folder, work, job, narrator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """All that is settled before the first pixel."""
+
+    computation: Computation
+    card: Card
+    layout: MapLayout
+    identity: Mapping[str, Any]
+
+    @property
+    def tiling(self) -> Tiling:
+        return self.computation.tiling
+
+    @property
+    def table(self) -> ClassTable:
+        return self.computation.table
+
+    @property
+    def cube(self) -> Cube:
+        return self.computation.cube
+
+    @property
+    def magnification(self) -> int:
+        return self.computation.magnification
+
+
+def _job(
+    weights: str,
+    *,
+    cube: str,
+    batch: int | None,
+    tile: int | None,
+    workers: int,
+    device: str,
+    probabilities: bool,
+) -> _Job:
+    for name, value in (("--batch", batch), ("--workers", workers)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is at least 1; got {value}")
+    loaded, opened = load_model(weights), open_cube(cube)
+    model, card, facts = loaded.objective, loaded.card, opened.facts
+    if not isinstance(model, Segmentation):
+        raise ValueError(  # noqa: TRY004  # wrong weights, not a wrong type
+            f"the weights in {weights} are those of a pretraining, which knows no classes; finetune them first"
+        )
+    card.check_cube(facts)
+    needs = model.encoder.backbone.needs
+    dates = _check_dates(card.recipe.data.dates, len(facts.days), needs.dates)
+    pixel_bytes = dates * 128 * card.recipe.backbone.width * _BYTES_A_CHANNEL
+    max_pixels = int(_BYTES / pixel_bytes)
+    tiling = plan_tiling(
+        facts.shape,
+        reach=model.reach,
+        tile_size=model.encoder.backbone.tile_size,
+        multiple=needs.size_multiple,
+        min_size=needs.min_size,
+        max_pixels=max_pixels,
+        tile=tile,
+    )
+    computation = Computation(
+        model=model,
+        cube=opened,
+        table=ClassTable(classes=card.classes),
+        dates=card.recipe.data.dates,
+        pad_to=needs.dates,
+        magnification=card.magnification,
+        tiling=tiling,
+        batch=batch or min(_MAX_BATCH, max(1, max_pixels // tiling.tile**2)),
+        workers=workers,
+        device=_device(device),
+    )
+    identity = _identity(computation, card, probabilities=probabilities)
+    return _Job(
+        computation=computation,
+        card=card,
+        layout=_layout(computation, card, identity, probabilities=probabilities),
+        identity=identity,
+    )
+
+
+def _check_dates(rule: DateRule, days: int, needed: int | None) -> int:
+    """How many dates the model sees. Raises ValueError where the cube has more than it was built for."""
+    chosen = days if rule.n is None else min(rule.n, days)
+    if needed is not None and chosen > needed:
+        raise ValueError(
+            f"this model was built for {needed} dates and takes all of a cube, but this one has {days}; "
+            "train with data.dates={pick: even, n: ...}, or build the cube with fewer dates"
+        )
+    return needed or chosen
+
+
+def _device(text: str) -> torch.device:
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise ValueError(f"--device is auto, cpu, cuda or cuda:<number>; got {text!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {text}: this machine has no GPU that torch can use; give --device cpu")
+    return device
+
+
+def _identity(computation: Computation, card: Card, *, probabilities: bool) -> dict[str, Any]:
+    """What decides every byte of a map."""
+    tiling, facts = computation.tiling, computation.cube.facts
+    return {
+        "weights": card.sha256,
+        "cube": facts.config_sha256,
+        "region": facts.region,
+        "tile": tiling.tile,
+        "stride": tiling.stride,
+        "batch": computation.batch,
+        "device": computation.device.type,
+        "probabilities": probabilities,
+    }
+
+
+def _layout(computation: Computation, card: Card, identity: Mapping[str, Any], *, probabilities: bool) -> MapLayout:
+    facts, m = computation.cube.facts, computation.magnification
+    height, width = facts.shape
+    a, b, c, d, e, f = facts.transform
+    made_of = {key: identity[key] for key in ("weights", "cube", "region")}
+    return MapLayout(
+        shape=(m * height, m * width),
+        transform=(a / m, b / m, c, d / m, e / m, f),
+        epsg=int(str(facts.crs).removeprefix("EPSG:")),
+        block=m * computation.tiling.block,
+        classes=computation.table.classes,
+        probabilities=probabilities,
+        attributes={"version": "1.0", "recipe": card.recipe.name, "made_of": made_of},
+    )
+
+
+def _begin(folder: Path, job: _Job) -> Work:
+    work, before = open_work(folder, job.identity)
+    if before:
+        for leftover in (folder / MAP).rglob("*.partial"):
+            leftover.unlink()
+    else:
+        create_map(folder, job.layout)
+        work.begin(job.identity)
+    return work
+
+
+def _compute(folder: Path, work: Work, job: _Job, narrator: Narrator, limit: int | None) -> None:
+    done, blocks = set(work.done()), job.tiling.blocks()
+    todo = [block for block in blocks if block.number not in done][:limit]
+    narrator.stage(f"mapping {job.layout.shape[0]} x {job.layout.shape[1]} pixels")
+    started = time.monotonic()
+    with closing(compute_blocks(job.computation, todo)) as computed:
+        for number, made in enumerate(computed, len(blocks) - len(todo) + 1):
+            counts = _store(folder, work, job, made)
+            seconds, started = time.monotonic() - started, time.monotonic()
+            work.finish({"block": made.block.number, "classes": counts, "seconds": round(seconds, 3)})
+            narrator.progress(number, len(blocks))
+
+
+def _store(folder: Path, work: Work, job: _Job, made: BlockMap) -> list[int]:
+    """Write all files of a block, and return the pixels of each class, and at the end of none."""
+    arrays: dict[str, NDArray[Any]] = {
+        "crop_type": made.crop_type,
+        "probability": made.probability,
+        "uncertainty": made.uncertainty,
+    }
+    if job.layout.probabilities:
+        arrays["probabilities"] = quantise(made.probabilities, made.crop_type != NO_CLASS)
+    write_block(folder, made.block, job.magnification, arrays)
+    if job.cube.facts.has_labels:
+        parcel_id = _labels(job.cube, "parcel_id", made.block, job.magnification)
+        count_parcels(parcel_id, made.crop_type, made.probabilities).save(work.counts(made.block.number))
+    n = job.table.n
+    counts = np.bincount(np.minimum(made.crop_type, n).ravel(), minlength=n + 1)
+    return [int(count) for count in counts]
+
+
+def _labels(cube: Cube, name: str, block: Block, m: int) -> NDArray[Any]:
+    """A label array on the grid of the map: the cube's own finer one where it has that, else each pixel m x m times."""
+    if m > 1 and m in cube.facts.finer:
+        rows = slice(m * block.row, m * (block.row + block.height))
+        return cube.read(f"labels_x{m}/{name}", rows, slice(m * block.column, m * (block.column + block.width)))
+    return cube.read(name, block.rows, block.columns).repeat(m, axis=0).repeat(m, axis=1)
+
+
+def _finish(folder: Path, work: Work, job: _Job, narrator: Narrator) -> PredictionOutcome:
+    """The files that are made from all blocks; the summary comes last and says that the map is whole."""
+    narrator.stage("writing GeoTIFFs, parcels and the picture")
+    write_cogs(folder, job.layout, job.tiling, job.magnification)
+    parcels = _write_parcels(folder, work, job)
+    _draw(folder, job)
+    outcome = _outcome(folder, job, work.done(), parcels=parcels, complete=True)
+    write_whole(folder / _SUMMARY, (json.dumps(_summary(job, outcome), indent=1) + "\n").encode())
+    work.remove()
+    return outcome
+
+
+def _write_parcels(folder: Path, work: Work, job: _Job) -> int:
+    facts = job.cube.facts
+    source = Path(facts.path) / "parcels.parquet"
+    if not facts.has_labels or not source.is_file():
+        return 0
+    counts = [work.counts(block.number) for block in job.tiling.blocks()]
+    return write_parcels(folder / "parcels.parquet", source, counts, table=job.table, facts=facts)
+
+
+def _draw(folder: Path, job: _Job) -> None:
+    facts = job.cube.facts
+    lookup = job.table.lookup(facts) if facts.has_labels else None
+
+    def declared(block: Block) -> NDArray[np.int64]:
+        assert lookup is not None
+        return lookup[job.cube.read("crop_type", block.rows, block.columns)]
+
+    thinned = thin_map(
+        folder,
+        job.tiling,
+        magnification=job.magnification,
+        pixel_m=facts.transform[0],
+        declared=None if lookup is None else declared,
+    )
+    title = f"{facts.region}: crops mapped by {job.card.recipe.name}"
+    write_whole(folder / "map.png", draw_map(thinned, job.table.classes, title))
+
+
+def _outcome(
+    folder: Path, job: _Job, done: Mapping[int, Mapping[str, Any]], *, parcels: int, complete: bool
+) -> PredictionOutcome:
+    counts = np.sum([entry["classes"] for entry in done.values()] or [[0] * (job.table.n + 1)], axis=0).tolist()
+    return PredictionOutcome(
+        folder=folder,
+        complete=complete,
+        blocks=len(done),
+        tiles=sum(len(job.tiling.tiles(block)) for block in job.tiling.blocks() if block.number in done),
+        class_pixels=tuple(counts[:-1]),
+        empty_pixels=counts[-1],
+        parcels=parcels,
+        seconds=round(sum(entry["seconds"] for entry in done.values()), 3),
+    )
+
+
+def _summary(job: _Job, outcome: PredictionOutcome) -> dict[str, Any]:
+    return {
+        "format": "sits-map 1",
+        "recipe": job.card.recipe.name,
+        "made_of": dict(job.identity),
+        "blocks": outcome.blocks,
+        "tiles": outcome.tiles,
+        "classes": [
+            {"index": index, "code": crop.code, "name": crop.name, "pixels": pixels}
+            for index, (crop, pixels) in enumerate(zip(job.table.classes, outcome.class_pixels, strict=True))
+        ],
+        "empty_pixels": outcome.empty_pixels,
+        "parcels": outcome.parcels,
+        "seconds": outcome.seconds,
+    }
+
+
+def _finished_before(folder: Path, job: _Job) -> PredictionOutcome | None:
+    """The outcome of a map that is whole. Raises FileExistsError where it is another one."""
+    path = folder / _SUMMARY
+    if not path.is_file():
+        return None
+    summary = json.loads(path.read_bytes())
+    refuse_another(folder, summary["made_of"], job.identity)
+    return PredictionOutcome(
+        folder=folder,
+        complete=True,
+        blocks=summary["blocks"],
+        tiles=summary["tiles"],
+        class_pixels=tuple(row["pixels"] for row in summary["classes"]),
+        empty_pixels=summary["empty_pixels"],
+        parcels=summary["parcels"],
+        seconds=summary["seconds"],
+    )

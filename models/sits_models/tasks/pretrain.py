@@ -1,0 +1,22 @@
+"""`sits-model pretrain`: an encoder learns to tell neighbouring crops apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sits_catalog.console import Narrator
+from sits_models.recipe import Recipe
+from sits_models.tasks.training import TrainingOutcome, train
+
+__all__ = ["pretrain"]
+
+
+def pretrain(recipe: Recipe, *, cubes: Sequence[str] | None, out: str, narrator: Narrator) -> TrainingOutcome:
+    """Pretrain a recipe with a section `contrast` on cubes (None: those it names) into the run folder `out`.
+
+    A run that was interrupted goes on where it stopped; one that is finished stays as it is. Raises what
+    `tasks.training.train` raises, and ValueError for a recipe of segmentation.
+    """
+    if recipe.objective != "contrast":
+        raise ValueError(f"the recipe {recipe.name} is of segmentation; give it to finetune, or pretrain a cscl one")
+    return train(recipe, cubes=cubes, weights=None, out=out, narrator=narrator)

@@ -39,18 +39,18 @@ $(VENV)/.models: requirements-models.lock $(VENV)/.dev
 demo: $(VENV)/.base ## build the demo region: a simulated archive, a cube, a report
 	$(BIN)/sits-build --region demo --out out
 
-setup: $(VENV)/.dev $(VENV)/.models ## the full environment in .venv, with torch and the tools of the developers
+setup: $(VENV)/.models ## the full environment in .venv, with torch and the tools of the developers
 
-test: $(VENV)/.dev ## the quick tests
+test: $(VENV)/.models ## the quick tests
 	$(PYTEST) -n $(JOBS) --dist worksteal
 
-test-slow: $(VENV)/.dev ## the slow tests: whole builds, killed and resumed
+test-slow: $(VENV)/.models ## the slow tests: whole builds, killed and resumed
 	$(PYTEST) -n $(JOBS) --dist worksteal -m slow
 
-soak: $(VENV)/.dev ## minutes to hours, by hand
+soak: $(VENV)/.models ## minutes to hours, by hand
 	$(PYTEST) -m soak || { [ $$? -eq 5 ] && echo "there is no soak test yet"; }
 
-check: $(VENV)/.dev ## format, lint, types, who imports whom
+check: $(VENV)/.models ## format, lint, types, who imports whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -60,10 +60,10 @@ format: $(VENV)/.dev ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.dev ## speed against the floor and the peers, memory against size; prints the table of docs/benchmarks.md
+bench: $(VENV)/.models ## speed against the floor and the peers, memory against size; prints the table of docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
 
-experiment: $(VENV)/.dev $(VENV)/.models ## CSCL against random initialisation in two simulated regions; writes the tables of docs/results.md
+experiment: $(VENV)/.models ## CSCL against random initialisation in two simulated regions; writes the tables of docs/results.md
 	$(BIN)/sits-build --region demo --out out
 	$(BIN)/sits-build --region demo-south --out out
 	$(BIN)/python -m tests.experiments --write

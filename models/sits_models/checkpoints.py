@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -287,7 +288,8 @@ def from_reference(
 def read_reference(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a .pth or .ckpt file, read without running anything that it says."""
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickles that are refused anyway
+            data = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"{path} holds more than tensors and plain values, or is broken, and is not loaded: "

@@ -75,9 +75,10 @@ def pretrain(
 
     def work() -> int:
         from sits_models.recipe import load_recipe
-        from sits_models.tasks.pretrain import pretrain as run
 
         chosen = load_recipe(recipe, changes=set_ or ())
+        from sits_models.tasks.pretrain import pretrain as run  # seconds, which a wrong recipe need not wait for
+
         with Narrator() as narrator:
             outcome = run(chosen, cubes=cube, out=str(out or Path("runs") / chosen.name), narrator=narrator)
         return _print_training(outcome, as_json=json_)
@@ -112,9 +113,10 @@ def finetune(
 
     def work() -> int:
         from sits_models.recipe import load_recipe
-        from sits_models.tasks.finetune import finetune as run
 
         chosen = load_recipe(recipe, changes=set_ or ())
+        from sits_models.tasks.finetune import finetune as run  # seconds, which a wrong recipe need not wait for
+
         with Narrator() as narrator:
             folder = str(out or Path("runs") / chosen.name)
             outcome = run(chosen, cubes=cube, weights=weights, out=folder, narrator=narrator)

@@ -74,8 +74,9 @@ def fit(objective: Objective, batches: Batches, recipe: Recipe, *, folder: Path,
     """Train an objective, or take up the training whose checkpoint lies in `folder`.
 
     Every draw depends on the seed, the epoch and the batch alone, and the whole state is kept after each epoch: a
-    training that was killed at any time and started again ends with the same bits on a CPU. Writes
-    checkpoints/last.ckpt, metrics.csv and tensorboard/ below `folder`. Raises RuntimeError where the loss is no number.
+    training that was killed at any time and started again ends with the same bits on a CPU (of one kind, with as many
+    threads). Writes checkpoints/last.ckpt, metrics.csv and tensorboard/ below `folder`. Raises RuntimeError where the
+    loss is no number.
     """
     keeper = _Keeper(objective, recipe.training, folder, narrator)
     module = _Module(objective, recipe)
@@ -338,7 +339,7 @@ class _Validation:
 
 def _trainer(training: TrainingRecipe, folder: Path, keeper: _Keeper) -> Trainer:
     return Trainer(
-        accelerator="auto",
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=1,
         precision="bf16-mixed" if training.precision == "bf16" else "32-true",
         max_epochs=training.epochs,

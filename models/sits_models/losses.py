@@ -56,8 +56,8 @@ def pair_costs(
 ) -> Tensor:
     """What each pair costs, of the shape of both arguments; its mean is the loss.
 
-    With w the positive weight, `contrast` is -w s for a pair of one kind and s for a pair of two (Tarasiou et al. 2022);
-    `cross_entropy` is w log(1 + exp(-s)) and log(1 + exp(s)), the binary cross entropy with s for the logit.
+    With w the positive weight, `contrast` is -w s for a pair of one kind and s for a pair of two (Tarasiou et al.
+    2022); `cross_entropy` is w log(1 + exp(-s)) and log(1 + exp(s)), the binary cross entropy with s for the logit.
     """
     weight = torch.where(same, positive_weight, 1.0).to(similarity.dtype)
     signed = torch.where(same, -similarity, similarity)

@@ -83,7 +83,7 @@ class DataRecipe:
     start: Literal["threads", "forkserver", "spawn", "fork"] = "threads"
     """What the readers are: threads of this process, or processes started in this way."""
     cache_mb: int = 512
-    """Decoded pixels that all readers together may keep."""
+    """Decoded pixels that all readers together may keep; with less room fewer blocks are mixed, at most 64 a reader."""
 
     def __post_init__(self) -> None:
         _check_at_least(1, "data", size=self.size, batch=self.batch, chips=self.chips, readers=self.readers)

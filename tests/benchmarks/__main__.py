@@ -19,7 +19,7 @@ from tests.benchmarks import build, chips, labels, memory
 from tests.benchmarks.measure import on_cores
 from tests.benchmarks.table import Table
 
-BENCHMARKS = ("build", "labels", "memory", "chips")
+BENCHMARKS = ("build", "labels", "memory", "chips", "cscl")
 _LIBRARIES = ("numpy", "rasterio", "zarr", "dask", "odc-stac", "stackstac", "shapely", "exactextract")
 
 
@@ -71,6 +71,10 @@ def _run(folder: Path, options: argparse.Namespace) -> list[Table]:
     if "chips" in chosen:
         dataset = build.dataset_of(folder / "build", **size)
         tables += chips.bench(dataset, folder, chips=40, say=_say)
+    if "cscl" in chosen:
+        from tests.benchmarks import cscl  # needs the extra `models`
+
+        tables += cscl.bench(sizes=cscl.SIZES, rounds=4 * options.repeat, threads=options.cores, say=_say)
     return tables
 
 

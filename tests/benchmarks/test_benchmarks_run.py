@@ -38,9 +38,14 @@ def test_all_contestants_build_the_same_pixels(tmp_path: Path) -> None:
     assert 0 < needed <= sent
     assert unique == sent
     dataset = build.dataset_of(tmp_path, side=SIDE, dates=3, threads=2, say=pytest.fail)
-    (table,) = chips.bench(dataset, tmp_path, chips=2, say=silent)
+    table, fed = chips.bench(dataset, tmp_path, chips=2, say=silent)
     assert table.title.startswith("Chips of 64 px over 3 dates and 10 bands")
+    assert fed.title.startswith("Chips of 48 px over 40 dates and 10 bands")
+    assert len(fed.rows) == 8
+    assert all(row[1] > 0 for row in fed.rows)
+    assert all(row[3] <= 8 for row in fed.rows[4:])
     assert not (tmp_path / "date-major.zarr").exists()
+    assert not (tmp_path / "fed").exists()
 
 
 @pytest.mark.slow
@@ -150,6 +155,25 @@ def test_chips_of_both_layouts_are_timed(tmp_path: Path) -> None:
     result = chips.run(str(tmp_path / "cube.zarr"), str(tmp_path / "copy"), chips=2)
     assert tuple(result["shape"]) == (2, 3, 64, 64)
     assert min(*result["cube"].values(), *result["date-major"].values()) > 0
+
+
+def test_the_plain_contrast_has_the_loss_and_gradients_of_ours() -> None:
+    from tests.benchmarks import cscl
+
+    result = cscl.run(size=(2, 8, 12, 5), rounds=1, threads=1)  # it compares them
+    assert result["ratio"][cscl.OURS] == 1
+    assert min(result["ms"].values()) > 0
+
+
+@pytest.mark.slow
+def test_contrast_is_timed_and_its_memory_is_that_of_a_fresh_process() -> None:
+    from tests.benchmarks import cscl
+
+    speed, memory_ = cscl.bench(sizes=((2, 16, 24, 3),), rounds=1, threads=1, say=silent)
+    assert [row[1] for row in speed.rows] == [cscl.OURS, cscl.PLAIN]
+    ours, plain = zip(*(row[1:] for row in memory_.rows), strict=True)
+    assert plain[-1] > plain[0]
+    assert ours[-1] < plain[-1]
 
 
 def test_a_function_runs_in_a_fresh_process() -> None:

@@ -25,7 +25,8 @@ class Budget:
     pretrain_epochs: int = 4
     finetune_epochs: int = 6
     width: float = 0.25
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
+    final_learning_rate: float = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,9 @@ class Run:
             "backbone.width": budget.width,
             "training.epochs": epochs,
             "training.validate_every": epochs,
+            "training.schedule": "cosine",
             "training.learning_rate": budget.learning_rate,
+            "training.final_learning_rate": budget.final_learning_rate,
             "training.seed": self.seed,
         }
         return load_recipe(name, changes=[f"{key}={json.dumps(value)}" for key, value in changes.items()])

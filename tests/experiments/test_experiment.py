@@ -100,7 +100,7 @@ def test_each_arm_is_carried_out_once(synthetic: Synthetic, tmp_path: Path) -> N
     from tests.experiments.work import carry_out
 
     cube = synthetic.folder.path
-    budget = Budget(size=16, dates=4, batch=2, steps_an_epoch=2, pretrain_epochs=1, finetune_epochs=1, width=0.0625)
+    budget = Budget(size=16, dates=4, batch=16, steps_an_epoch=2, pretrain_epochs=1, finetune_epochs=1, width=0.0625)
     planned = list(runs_of(tmp_path, cubes=cube.parent, budget=budget, regions=(cube.name,), seeds=(0,)))
     for run in planned:
         carry_out(run)

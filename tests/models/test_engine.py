@@ -27,14 +27,6 @@ from sits_models.sample import IGNORE_INDEX, Sample
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def train(recipe: Recipe, folder: Path, *, chips: Chips | None = None, seed: int = 0) -> tuple[Objective, Fitted]:
     objective = objective_of(recipe, seed=seed)
     with Narrator() as narrator:
@@ -231,7 +223,7 @@ torch.save(objective.state_dict(), sys.argv[2])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_process_that_was_killed_and_started_again_ends_with_the_same_bits(
     tmp_path: Path, how: signal.Signals
 ) -> None:
@@ -239,21 +231,18 @@ def test_a_process_that_was_killed_and_started_again_ends_with_the_same_bits(
     script.write_text(textwrap.dedent(CHILD))
     command = [sys.executable, str(script), str(folder), str(result)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for number, epochs in enumerate((1, 3)):
-        child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 60
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as child:
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and child.poll() is None:
-            if (folder / METRICS).exists() and len(rows(folder)) >= epochs:
+            if (folder / METRICS).exists() and len(rows(folder)) >= 2:
                 break
             time.sleep(0.02)
         assert child.poll() is None, child.stderr.read().decode() if child.stderr else ""
-        time.sleep(0.05 + 0.1 * number)
+        time.sleep(0.15)  # into the next epoch
         child.send_signal(how)
-        assert child.wait(timeout=30) != 0
-        assert not result.exists()
-        if child.stderr:
-            child.stderr.close()
-    subprocess.run(command, env=environment, check=True, timeout=60, capture_output=True)
+        assert child.wait(timeout=60) != 0
+    assert not result.exists()
+    subprocess.run(command, env=environment, check=True, timeout=120, capture_output=True)
     whole, _ = train(recipe_of(epochs=6, schedule="cosine"), tmp_path / "whole")
     resumed = torch.load(result, weights_only=True)
     for name, tensor in whole.state_dict().items():

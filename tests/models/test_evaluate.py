@@ -31,9 +31,18 @@ ALWAYS = 2
 TEST = 3
 
 
-def save(folder: Path, cube: str, *, bands: tuple[str, ...] = BANDS, contrast: bool = False, labels: int = 1) -> Path:
+def save(
+    folder: Path,
+    cube: str,
+    *,
+    bands: tuple[str, ...] = BANDS,
+    contrast: bool = False,
+    labels: int = 1,
+    dates: int | None = None,
+) -> Path:
     """Weights that give class ALWAYS to every pixel."""
     facts = open_cube(cube).facts
+    dates = dates or len(facts.days)
     recipe = Recipe(
         name="tiny",
         title="Always <one> class",
@@ -45,7 +54,7 @@ def save(folder: Path, cube: str, *, bands: tuple[str, ...] = BANDS, contrast: b
     table = join_classes([open_cube(cube)], codes=None, background=True)
     mean, std = (1000.0,) * len(bands), (500.0,) * len(bands)
     objective = build_objective(
-        recipe, bands=bands, dates=len(facts.days), classes=table.n, mean=mean, std=std, class_weights=None
+        recipe, bands=bands, dates=dates, classes=table.n, mean=mean, std=std, class_weights=None
     )
     if isinstance(objective, Segmentation):
         with torch.no_grad():
@@ -56,7 +65,7 @@ def save(folder: Path, cube: str, *, bands: tuple[str, ...] = BANDS, contrast: b
     card = Card(
         recipe=recipe,
         bands=bands,
-        dates=len(facts.days),
+        dates=dates,
         classes=table.classes,
         radiometry=facts.radiometry,
         mean=mean,
@@ -192,6 +201,18 @@ def test_finer_labels_are_counted_at_their_own_size(synthetic: Synthetic, tmp_pa
     counted = (split == 2) & (fine != 65535)
     assert list(outcome.overall.support) == supports(fine[counted])
     assert list(outcome.boundary.support) == supports(fine[counted & boundary_of(fine)])
+
+
+def test_several_cubes_are_counted_together_each_parcel_by_its_own_cube(synthetic: Synthetic, tmp_path: Path) -> None:
+    path = synthetic.folder.location
+    weights = save(tmp_path / "weights", path, dates=8)  # longer than the cubes' series, which are padded
+    once = evaluate(str(weights), cubes=[path], out=str(tmp_path / "one"), narrator=Narrator())
+    twice = evaluate(str(weights), cubes=[path, path], out=str(tmp_path / "two"), narrator=Narrator())
+    assert [2 * pixels for pixels in once.overall.support] == list(twice.overall.support)
+    assert once.parcels is not None
+    assert twice.parcels is not None
+    assert twice.parcels.count == 2 * once.parcels.count
+    assert twice.overall.miou == once.overall.miou
 
 
 Spoil = Callable[[Path, Synthetic], tuple[str, list[str] | None, str]]

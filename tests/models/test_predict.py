@@ -17,7 +17,7 @@ import pytest
 import rasterio
 import torch
 import xarray as xr
-from tests.synthetic import BANDS, Synthetic
+from tests.synthetic import BANDS, Synthetic, make_dataset
 
 from sits_catalog.console import Narrator
 from sits_models.checkpoints import Card, load_model, save_weights
@@ -212,6 +212,7 @@ def test_order_of_blocks_and_number_of_readers_change_no_bit(name: str, tmp_path
             batch=3,
             workers=workers,
             device=torch.device("cpu"),
+            cache_mb=16,
         )
         blocks = [tiling.blocks()[number] for number in order]
         return {made.block.number: made.probabilities.tobytes() for made in compute_blocks(computation, blocks)}
@@ -265,19 +266,12 @@ def test_weights_of_a_pretraining_make_no_map(tmp_path: Path, dataset: Cube) -> 
 
 
 def test_a_cube_with_more_dates_than_the_model_takes_is_refused(tmp_path: Path, dataset: Cube) -> None:
-    weights = make_weights(tmp_path, dataset, dates=DateRule(pick="even", n=4))
-    card = json.loads((weights / "card.json").read_text())
-    del card["recipe"]["data"]["dates"]
-    card["dates"] = 4
-    assert len(dataset.facts.days) == 4
-    (weights / "card.json").write_text(json.dumps(card))
-    object.__setattr__(dataset.facts, "days", dataset.facts.days)
-    from sits_models.tasks.predict import _check_dates
-
-    assert _check_dates(DateRule(), 4, 8) == 8
-    assert _check_dates(DateRule(pick="even", n=8), 20, 8) == 8
-    with pytest.raises(ValueError, match="built for 8 dates and takes all of a cube, but this one has 20"):
-        _check_dates(DateRule(), 20, 8)
+    longer = open_cube(make_dataset(tmp_path / "longer", height=120, width=120, n_dates=8).folder.location)
+    weights = make_weights(tmp_path / "weights", dataset)
+    with pytest.raises(ValueError, match="built for 4 dates and takes all of a cube, but this one has 8"):
+        run(weights, longer, tmp_path / "map")
+    even = make_weights(tmp_path / "even", dataset, dates=DateRule(pick="even", n=4))
+    assert run(even, longer, tmp_path / "map").complete
 
 
 @pytest.mark.parametrize(
@@ -347,3 +341,30 @@ def test_a_map_that_was_killed_ends_with_the_same_bytes(weights: Path, dataset: 
         assert journal.exists(), "the map was finished before it could be killed"
     assert started(weights, dataset, tmp_path / "killed", workers=3).wait() == 0
     assert hashes(tmp_path / "killed") == hashes(tmp_path / "whole")
+
+
+_MEMORY = """
+import resource
+import sys
+import torch
+from sits_catalog.console import Narrator
+from sits_models.tasks.predict import predict
+
+torch.set_num_threads(1)
+weights, cube, out = sys.argv[1:4]
+predict(weights, cube=cube, out=out, narrator=Narrator(), tile=120, batch=2, device="cpu")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_is_the_same_for_16_times_the_area(tmp_path: Path, dataset: Cube) -> None:
+    weights = make_weights(tmp_path / "weights", dataset)
+    peaks = []
+    for side in (540, 2160):
+        cube = make_dataset(tmp_path / f"cube-{side}", height=side, width=side).folder.location
+        command = [sys.executable, "-c", _MEMORY, str(weights), cube, str(tmp_path / f"map-{side}")]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] < peaks[0] + 100, f"{peaks} MiB"

@@ -45,7 +45,7 @@ def pick_bands(cube: Cube, bands: Sequence[str]) -> tuple[int, ...]:
 
 @dataclass
 class _Arrays:
-    """A batch while it is filled: what is left as it is was not observed, has no label, is padding."""
+    """A batch while it is filled."""
 
     image: NDArray[np.uint16]
     valid: NDArray[np.bool_]
@@ -56,16 +56,28 @@ class _Arrays:
     boundary: NDArray[np.int16]
 
     @classmethod
-    def empty(cls, batch: int, dates: int, bands: int, size: int, m: int) -> _Arrays:
+    def make(cls, batch: int, dates: int, bands: int, size: int, m: int) -> _Arrays:
+        """Memory as it comes: most chips overwrite all of it, and zeros would cost as much as the chips."""
         return cls(
-            image=np.zeros((batch, dates, bands, size, size), np.uint16),
+            image=np.empty((batch, dates, bands, size, size), np.uint16),
             valid=np.zeros((batch, dates), np.bool_),
             day=np.zeros((batch, dates), np.int32),
-            clear=np.zeros((batch, dates, size, size), np.bool_),
-            crop=np.full((batch, m * size, m * size), IGNORE_INDEX, np.int64),
-            parcel=np.zeros((batch, m * size, m * size), np.int64),
-            boundary=np.full((batch, size, size), BOUNDARY_UNKNOWN, np.int16),
+            clear=np.empty((batch, dates, size, size), np.bool_),
+            crop=np.empty((batch, m * size, m * size), np.int64),
+            parcel=np.empty((batch, m * size, m * size), np.int64),
+            boundary=np.empty((batch, size, size), np.int16),
         )
+
+    def clear_pixels(self, b: int, *, dates: int) -> None:
+        """Nothing is observed from date number `dates` on."""
+        self.image[b, dates:] = 0
+        self.clear[b, dates:] = False
+
+    def clear_labels(self, b: int) -> None:
+        """No pixel has a label or a parcel."""
+        self.crop[b] = IGNORE_INDEX
+        self.parcel[b] = 0
+        self.boundary[b] = BOUNDARY_UNKNOWN
 
 
 class ChipReader:
@@ -115,7 +127,7 @@ class ChipReader:
         """
         chosen = [self._dates_of(b, places, seeds) for b in range(len(places))]
         dates = max((len(one) for one in chosen), default=0) if pad_to is None else pad_to
-        arrays = _Arrays.empty(len(places), dates, len(self.bands), size, self._m)
+        arrays = _Arrays.make(len(places), dates, len(self.bands), size, self._m)
         for b, (number, row, column) in enumerate(places.tolist()):
             if len(chosen[b]) > dates:
                 raise ValueError(f"a chip of {len(chosen[b])} dates does not fit into {dates}")
@@ -154,6 +166,10 @@ class ChipReader:
         height, width = self._cubes[number].facts.shape
         top, bottom = max(row, 0), min(row + size, height)
         left, right = max(column, 0), min(column + size, width)
+        inside = bottom - top == size and right - left == size
+        arrays.clear_pixels(b, dates=len(dates) if inside else 0)
+        if not inside or self._what[number].labels is None:
+            arrays.clear_labels(b)
         if top >= bottom or left >= right:
             return
         wanted = Rectangle(number, top // CHIP, (bottom - 1) // CHIP + 1, left // CHIP, (right - 1) // CHIP + 1)

@@ -38,23 +38,25 @@ class _FusedPipeline:
     """
 
     def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        """Begin with nobody inside: in a forked process the threads that were are gone."""
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._inside = 0
         self._before: Any = None
 
+    def leave_all(self) -> None:
+        """Nobody is inside: in a forked process the threads that were are gone."""
+        if self._inside:
+            self._inside = 0
+            zarr.config.set({_SETTING: self._before})
+
     def __enter__(self) -> None:
-        with self._lock:
+        with self.lock:
             if self._inside == 0:
                 self._before = zarr.config.get(_SETTING)
                 zarr.config.set({_SETTING: "zarr.core.codec_pipeline.FusedCodecPipeline"})
             self._inside += 1
 
     def __exit__(self, *error: object) -> None:
-        with self._lock:
+        with self.lock:
             self._inside -= 1
             if self._inside == 0:
                 zarr.config.set({_SETTING: self._before})
@@ -270,10 +272,12 @@ def _open_group(path: str) -> zarr.Group:
 
 
 def _after_fork() -> None:
-    """A lock may be held, and zarr's pool of threads is gone, in a process that was forked."""
-    _FUSED.renew()
+    """In the child: zarr's pool of decoding threads is gone, so nobody may wait for it."""
+    _FUSED.leave_all()
     zarr.config.set({"codec_pipeline.max_workers": 1})
+    _FUSED.lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    # Held across the fork, so that no thread is in the middle of a change that the child would wait for.
+    os.register_at_fork(before=_FUSED.lock.acquire, after_in_parent=_FUSED.lock.release, after_in_child=_after_fork)

@@ -82,6 +82,8 @@ class TrainingData:
         """
         if not cubes:
             raise ValueError("no cube to learn from; give --cube, or cubes under data in the recipe")
+        if recipe.readers < 1:
+            raise ValueError(f"data.readers is at least 1; got {recipe.readers}")
         opened = tuple(open_cube(path) for path in cubes)
         check_radiometry(opened)
         names = tuple(bands or recipe.bands or opened[0].facts.bands)

@@ -81,18 +81,18 @@ def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: i
 
     Chips are drawn from the windows that touch train cells alone, by `recipe.sampling`. They lie in superblocks of
     2 x 2 blocks (more for chips beyond 64 px) of a lattice that is shifted anew each epoch, and are weighted so that
-    over all shifts each window has the chance that the sampling gives it. Each of `recipe.readers` streams draws its
-    chips in random order from the chips of `mixed` superblocks, and opens another one where one is used up; batch k is
-    of stream k modulo readers. So a block is decoded once an epoch while its chips are spread over many batches.
+    over the epochs no window is rarer for being cut by more shifts. Each of `recipe.readers` streams draws its chips
+    in random order from the chips of `mixed` superblocks, and opens another one where one is used up; batch k is of
+    stream k modulo readers. So a block is decoded once an epoch while its chips are spread over many batches.
 
     ValueError where no window lies in the train split.
     """
     rng = np.random.default_rng([seed, epoch])
     side = _superblock(recipe.size)
-    shift = rng.integers(0, side, size=2)
     frames = [_frame(number, grid, Split.TRAIN, recipe.size) for number, grid in enumerate(grids)]
     if not any(frame.eligible.any() for frame in frames):
         raise ValueError(f"no window of {recipe.size} px lies in train cells alone; use smaller chips or another split")
+    shift = _draw_shift(frames, side, rng)
     places = _draw(frames, recipe, chips_in_epoch(grids, recipe), shift, rng)
     groups = _groups(places, side, shift)
     around = _around(places, groups, grids, recipe.size)
@@ -245,6 +245,23 @@ def _count(
 # Drawing
 
 
+def _draw_shift(frames: Sequence[_Frame], side: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Blocks by which the lattice of superblocks is shifted down and right.
+
+    A shift is as likely as the windows that it leaves whole weigh together: then, after the weights of that shift are
+    divided by their sum, every window has the same chance over all shifts.
+    """
+    shifts = np.array([(down, right) for down in range(side) for right in range(side)], np.int64)
+    totals = [
+        sum(float(_run_weights(frame, frame.eligible.astype(np.float64), side, shift).sum()) for frame in frames)
+        for shift in shifts
+    ]
+    sums = np.cumsum(totals)
+    if not sums[-1]:
+        return np.zeros(2, np.int64)
+    return np.asarray(shifts[np.searchsorted(sums, rng.random() * sums[-1], side="right")])
+
+
 def _draw(
     frames: Sequence[_Frame], recipe: DataRecipe, n: int, shift: NDArray[np.int64], rng: np.random.Generator
 ) -> Places:
@@ -270,6 +287,7 @@ def _draw_windows(
         weights = [_run_weights(frame, chance, None, shift) for frame, chance in zip(frames, chances, strict=True)]
     sums = np.cumsum(np.concatenate([weight.reshape(-1) for weight in weights]))
     drawn = np.searchsorted(sums, rng.random(n) * sums[-1], side="right")
+    drawn = np.minimum(drawn, np.searchsorted(sums, sums[-1]))  # should the product be rounded up to the sum
     offsets = np.cumsum([0, *(weight.size for weight in weights)])
     owner = np.searchsorted(offsets, drawn, side="right") - 1
     places = np.empty((n, 3), np.int64)

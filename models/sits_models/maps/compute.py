@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import batched
@@ -59,7 +59,8 @@ class Computation:
     workers: int
     """Threads that read ahead; their number changes nothing."""
     device: torch.device
-    cache_mb: int = 256
+    cache_mb: int
+    """Decoded pixels that are kept for the tiles beside."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class _Job:
     """Whether the block is complete with them."""
 
 
-def compute_blocks(computation: Computation, blocks: Sequence[Block]) -> Iterator[BlockMap]:
+def compute_blocks(computation: Computation, blocks: Sequence[Block]) -> Generator[BlockMap]:
     """The blocks in the order given; each is the same whatever comes before it."""
     model = computation.model.to(computation.device).eval()
     mosaic: Mosaic | None = None

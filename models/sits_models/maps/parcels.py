@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -87,8 +88,8 @@ def decide(votes: NDArray[np.integer[Any]], sums: NDArray[np.integer[Any]]) -> V
     )
 
 
-def write_parcels(path: Path, source: Path, counts: Sequence[Path], *, table: ClassTable, facts: CubeFacts) -> int:
-    """Write a GeoParquet with a row for each parcel of the cube's table `source`, and return how many there are.
+def write_parcels(path: Path, source: str, counts: Sequence[Path], *, table: ClassTable, facts: CubeFacts) -> int:
+    """Write a GeoParquet with a row for each parcel of the cube's table `source`, a path or URL; their number.
 
     `counts` are files of `ParcelCounts`, one a block. Parcels are taken some 50 000 at a time, so that memory does not
     grow with their number.
@@ -96,7 +97,7 @@ def write_parcels(path: Path, source: Path, counts: Sequence[Path], *, table: Cl
     import pyarrow.parquet as pq
 
     partial, written = path.with_suffix(".partial"), 0
-    with pq.ParquetFile(source) as parcels:
+    with fsspec.open(source, "rb") as file, pq.ParquetFile(file) as parcels:
         geo = parcels.schema_arrow.metadata[b"geo"]
         writer = None
         try:

@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Thinned", "draw_map", "thin_map"]
 
-_MAX_PX = 1200
-_NO_LABEL = "#e4e7e4"
+_MAX_PX = 740
+"""What a panel shows of them."""
+_NO_LABEL = "#bcc2c4"
 _INK, _SOFT = "#17242d", "#5b6b76"
 _COLUMNS, _MAX_NAME = 4, 30
+_SHARE, _GAP = 0.93, 0.03
+"""Of the width for the panels, and between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thinned:
-    """Every so manieth pixel of a map, each array (y, x)."""
+    """One pixel of every so many of a map, each array (y, x)."""
 
     predicted: NDArray[np.uint16]
     uncertainty: NDArray[np.uint8]
@@ -47,7 +50,7 @@ def thin_map(
     pixel_m: float,
     declared: Callable[[Block], NDArray[np.int64]] | None,
 ) -> Thinned:
-    """Read a map a block at a time and keep so few pixels that no side passes 1200.
+    """Read a map a block at a time and keep so few pixels that no side passes 740.
 
     `declared` gives the labels of a block of the cube at its own resolution; `pixel_m` is that of the cube.
     """
@@ -58,8 +61,7 @@ def thin_map(
     for block in tiling.blocks():
         skip = (-block.row % step, -block.column % step)
         place = _place(block, step)
-        fine = (slice(magnification * skip[0], None, magnification * step),)
-        fine += (slice(magnification * skip[1], None, magnification * step),)
+        fine = tuple(slice(magnification * first, None, magnification * step) for first in skip)
         predicted[place] = read_block(folder, "crop_type", block, magnification)[fine]
         uncertainty[place] = read_block(folder, "uncertainty", block, magnification)[fine]
         if declared is not None:
@@ -86,20 +88,22 @@ def draw_map(thinned: Thinned, classes: tuple[CropEntry, ...], title: str) -> by
     shown = _shown(thinned, len(classes))
     height, width = thinned.predicted.shape
     panel = 4.6
-    picture = panel * min(1.6, max(0.35, height / width))
+    n = len(panels)
+    across = panel * n + 0.7
+    picture = _SHARE * across / (n + _GAP * (n - 1)) * min(1.6, max(0.35, height / width))
     legend = 0.35 + 0.24 * -(-(len(shown) + 1) // _COLUMNS)
     total = picture + legend + 0.95
-    figure = Figure(figsize=(panel * len(panels) + 0.7, total), facecolor="white")
+    figure = Figure(figsize=(across, total), facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.015, 1 - 0.2 / total, title, ha="left", va="top", fontsize=13, color=_INK, weight="bold")
     grid = figure.add_gridspec(
         1,
-        len(panels),
+        n,
         left=0.015,
-        right=0.945,
+        right=0.015 + _SHARE,
         bottom=(legend + 0.1) / total,
         top=1 - 0.75 / total,
-        wspace=0.03,
+        wspace=_GAP,
     )
     axes = [figure.add_subplot(grid[0, column]) for column in range(len(panels))]
     for axis, name in zip(axes, panels, strict=True):
@@ -108,12 +112,12 @@ def draw_map(thinned: Thinned, classes: tuple[CropEntry, ...], title: str) -> by
     _draw_uncertainty_bar(figure, axes[-1])
     _draw_legend(figure, [classes[index] for index in shown], has_unknown=thinned.declared is not None)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def _shown(thinned: Thinned, n: int) -> list[int]:
-    """Classes that occur, of the most frequent first in the order of the table."""
+    """Classes that occur, in the order of the table."""
     counts = np.bincount(thinned.predicted[thinned.predicted < n], minlength=n)
     if thinned.declared is not None:
         counts += np.bincount(thinned.declared[thinned.declared >= 0], minlength=n)
@@ -121,7 +125,7 @@ def _shown(thinned: Thinned, n: int) -> list[int]:
 
 
 def _draw_panel(axis: Axes, name: str, thinned: Thinned, classes: tuple[CropEntry, ...]) -> None:
-    axis.set_title(_TITLES[name], fontsize=10, color=_INK, loc="left", pad=4)
+    axis.set_title(name, fontsize=10, color=_INK, loc="left", pad=4)
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():
@@ -132,9 +136,6 @@ def _draw_panel(axis: Axes, name: str, thinned: Thinned, classes: tuple[CropEntr
         return
     labels: NDArray[Any] = thinned.predicted if name == "predicted" or thinned.declared is None else thinned.declared
     axis.imshow(_painted(labels, classes), interpolation="nearest")
-
-
-_TITLES = {"predicted": "predicted", "declared": "declared", "uncertainty": "uncertainty"}
 
 
 def _painted(labels: NDArray[Any], classes: tuple[CropEntry, ...]) -> NDArray[np.uint8]:

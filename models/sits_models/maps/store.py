@@ -85,7 +85,7 @@ def create_map(folder: Path, layout: MapLayout) -> None:
     partial.rename(path)
 
 
-def _rows(classes: tuple[CropEntry, ...]) -> list[dict[str, object]]:
+def _rows(classes: tuple[CropEntry, ...]) -> list[dict[str, str | int | None]]:
     return [
         {"index": index, "code": crop.code, "name": crop.name, "hcat": crop.hcat, "colour": crop.colour}
         for index, crop in enumerate(classes)
@@ -93,7 +93,7 @@ def _rows(classes: tuple[CropEntry, ...]) -> list[dict[str, object]]:
 
 
 def _create_array(
-    group: zarr.Group, name: str, layout: MapLayout, dtype: str, fill: int, attributes: dict[str, object]
+    group: zarr.Group, name: str, layout: MapLayout, dtype: str, fill: int, attributes: dict[str, Any]
 ) -> None:
     dims: tuple[str, ...] = ("y", "x")
     shape: tuple[int, ...] = layout.shape

@@ -57,19 +57,20 @@ class Work:
         shutil.rmtree(self.path)
 
 
-def open_work(folder: Path, identity: Mapping[str, Any]) -> tuple[Work, bool]:
-    """The work in `folder`, and whether it was begun before.
+def open_work(folder: Path, identity: Mapping[str, Any]) -> tuple[Work, dict[str, Any] | None]:
+    """The work in `folder`, and what it was begun with before, None where it was not.
 
     `identity` names all that decides the pixels. Raises FileExistsError where the folder holds something else.
     """
     work, found = Work(folder / _WORK), folder / _WORK / _IDENTITY
     if found.exists():
-        refuse_another(folder, json.loads(found.read_bytes()), identity)
-        return work, True
+        before = dict(json.loads(found.read_bytes()))
+        refuse_another(folder, before, identity)
+        return work, before
     if any(entry.name != _WORK for entry in folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty and holds no map that was begun; choose another --out")
     work.path.mkdir(exist_ok=True)
-    return work, False
+    return work, None
 
 
 def refuse_another(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

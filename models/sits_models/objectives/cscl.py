@@ -90,7 +90,9 @@ class Window:
 
     def __post_init__(self) -> None:
         if min(self.size, self.stride, self.dilation) < 1:
-            raise ValueError(f"window, stride and dilation are at least 1; got {self.size}, {self.stride}, {self.dilation}")
+            raise ValueError(
+                f"window, stride and dilation are at least 1; got {self.size}, {self.stride}, {self.dilation}"
+            )
         if max(self.stride, self.dilation) % self.thinning:
             raise ValueError(
                 f"of stride and dilation the smaller divides the larger; got {self.stride} and {self.dilation}: "
@@ -200,7 +202,7 @@ class ContextSimilarity(nn.Module):
         self.query_conv = nn.Conv2d(inputs, channels, 1, bias=False)
 
     def positions(self) -> Tensor:
-        """Relative positions, (2k, C): k of the window's rows, 0 in the second half; k of its columns, 0 in the first."""
+        """Relative positions, (2k, C): those of the window's rows, 0 in the second half; of its columns, 0 in the first."""
         size, half = self.window.size, self.rel_h.shape[0]
         rows, columns = self.rel_h.view(half, size).T, self.rel_w.view(half, size).T
         return torch.cat([F.pad(rows, (0, half)), F.pad(columns, (half, 0))])
@@ -268,7 +270,7 @@ def window_loss(
     )
     with torch.autocast(embedded.device.type, enabled=False):
         exact = torch.promote_types(embedded.dtype, torch.float32)
-        total, *sums = _Sweep.apply(  # type: ignore[no-untyped-call]
+        total, *sums = _Sweep.apply(
             window.thin(embedded).to(exact),
             weights.to(exact),
             positions.to(exact),
@@ -380,8 +382,15 @@ def _sweep(embedded: Tensor, weights: Tensor, positions: Tensor, pairs: Pairs, o
         parts = [group.similarity(row) for group in groups]
         similarity = sum(parts[1:], start=parts[0])
         cost, slope = _cost(similarity, same, options.rule)
-        totals += torch.stack([(cost * kept).sum(), kept.sum(), (kept * same).sum(),
-                               (similarity * kept).sum(), (similarity * kept * same).sum()])
+        totals += torch.stack(
+            [
+                (cost * kept).sum(),
+                kept.sum(),
+                (kept * same).sum(),
+                (similarity * kept).sum(),
+                (similarity * kept * same).sum(),
+            ]
+        )
         if options.gradient:
             slope *= kept
             for group, part in zip(groups, parts, strict=True):
@@ -451,7 +460,7 @@ class _Layout:
     def gather(self, values: Tensor) -> Tensor:
         """The images' pixels of (C, length), a view (C, B, H, W)."""
         b, rows, start = self.images, self.height + self.window.reach, self.lead
-        images = values[:, start : start + b * rows * self.pitch].unflatten(1, (b, rows, self.pitch))
+        images = values[:, start : start + b * rows * self.pitch].view(-1, b, rows, self.pitch)
         return images[:, :, : self.height, : self.width]
 
     def spread(self, images: Tensor, *, fill: float) -> Tensor:

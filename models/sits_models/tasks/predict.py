@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -44,11 +45,13 @@ from sits_models.tiling import Block, Tiling, plan_tiling
 __all__ = ["PredictionOutcome", "predict"]
 
 _SUMMARY = "prediction.json"
-_BYTES = 2**31
+_BYTES = 3 * 2**30
 """What the activations of a batch may take, roughly: a figure of the model and the cube, never of the machine."""
 _MAX_BATCH = 16
-_BYTES_A_CHANNEL = 16
-"""Four float32 maps of 128 channels times width are alive at a time in the widest part of a UNet."""
+"""More tiles at a time make nothing quicker."""
+_BYTES_A_CHANNEL = 24
+"""Six float32 maps of 128 channels times width: what UNet3Df was measured to need."""
+_MAX_CACHE_MB = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,8 @@ def predict(
     `map.zarr` (class, probability, uncertainty; with `probabilities` those of every class), `map.tif`,
     `probability.tif`, `uncertainty.tif`, `parcels.parquet` where the cube has parcels, `map.png` and
     `prediction.json`. The same model, cube and options give the same bytes, whatever the number of `workers` that read
-    and however often it was interrupted. `batch` and `tile` None: chosen for the model. `limit`: stop after so many
+    and however often it was interrupted (the last bit of a probability depends on torch and on its threads, whose
+    number a map keeps from its beginning). `batch` and `tile` None: chosen for the model. `limit`: stop after so many
     blocks.
 
     Raises ValueError where the cube's bands or radiometry are not the model's, or the model cannot map it;
@@ -105,8 +109,12 @@ def predict(
         if finished is not None:
             narrator.stage(f"{folder} holds this map already")
             return finished
+        threads = torch.get_num_threads()
         work = _begin(folder, job)
-        _compute(folder, work, job, narrator, limit)
+        try:
+            _compute(folder, work, job, narrator, limit)
+        finally:
+            torch.set_num_threads(threads)
         if len(work.done()) < len(job.tiling.blocks()):
             return _outcome(folder, job, work.done(), parcels=0, complete=False)
         return _finish(folder, work, job, narrator)
@@ -182,6 +190,7 @@ def _job(
         batch=batch or min(_MAX_BATCH, max(1, max_pixels // tiling.tile**2)),
         workers=workers,
         device=_device(device),
+        cache_mb=_cache_mb(tiling, dates * (2 * len(card.bands) + 1)),
     )
     identity = _identity(computation, card, probabilities=probabilities)
     return _Job(
@@ -201,6 +210,12 @@ def _check_dates(rule: DateRule, days: int, needed: int | None) -> int:
             "train with data.dates={pick: even, n: ...}, or build the cube with fewer dates"
         )
     return needed or chosen
+
+
+def _cache_mb(tiling: Tiling, pixel_bytes: int) -> int:
+    """Decoded pixels worth keeping: those of two rows of tiles of a block, which overlap."""
+    width = min(tiling.block, tiling.shape[1]) + 2 * tiling.tile
+    return min(_MAX_CACHE_MB, -(-2 * tiling.tile * width * pixel_bytes // 10**6))
 
 
 def _device(text: str) -> torch.device:
@@ -248,12 +263,16 @@ def _layout(computation: Computation, card: Card, identity: Mapping[str, Any], *
 
 def _begin(folder: Path, job: _Job) -> Work:
     work, before = open_work(folder, job.identity)
-    if before:
+    if before is not None:
         for leftover in (folder / MAP).rglob("*.partial"):
             leftover.unlink()
+        threads = int(before["threads"])
     else:
         create_map(folder, job.layout)
-        work.begin(job.identity)
+        threads = torch.get_num_threads()
+        work.begin({**job.identity, "threads": threads})
+    # Sums are cut into as many parts as there are threads: another number changes the last bit of a probability.
+    torch.set_num_threads(threads)
     return work
 
 
@@ -310,8 +329,9 @@ def _finish(folder: Path, work: Work, job: _Job, narrator: Narrator) -> Predicti
 
 def _write_parcels(folder: Path, work: Work, job: _Job) -> int:
     facts = job.cube.facts
-    source = Path(facts.path) / "parcels.parquet"
-    if not facts.has_labels or not source.is_file():
+    source = f"{facts.path}/parcels.parquet"
+    filesystem, path = fsspec.core.url_to_fs(source)
+    if not facts.has_labels or not filesystem.exists(path):
         return 0
     counts = [work.counts(block.number) for block in job.tiling.blocks()]
     return write_parcels(folder / "parcels.parquet", source, counts, table=job.table, facts=facts)
@@ -323,7 +343,7 @@ def _draw(folder: Path, job: _Job) -> None:
 
     def declared(block: Block) -> NDArray[np.int64]:
         assert lookup is not None
-        return lookup[job.cube.read("crop_type", block.rows, block.columns)]
+        return np.asarray(lookup[job.cube.read("crop_type", block.rows, block.columns)])
 
     thinned = thin_map(
         folder,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -74,6 +75,26 @@ def test_reading_leaves_the_configuration_of_zarr_as_it_was(cube: Cube) -> None:
     assert zarr.config.get("codec_pipeline.path") == before
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_forked_process_reads_what_its_parent_has_read_and_its_child_too(cube: Cube) -> None:
+    window = slice(0, 100), slice(0, 100)
+    expected = cube.read("quality", *window).sum()
+
+    def check() -> bool:
+        return bool(cube.read("quality", *window).sum() == expected)
+
+    pid = os.fork()
+    if pid == 0:
+        inner = os.fork()
+        good = check()
+        if inner:
+            good = good and os.waitpid(inner, 0)[1] == 0
+        os._exit(0 if good else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert check()
+
+
 def test_an_array_that_is_not_there_is_named(cube: Cube) -> None:
     with pytest.raises(ValueError, match=r"has no array 'labels_x4/crop_type'"):
         cube.read("labels_x4/crop_type", slice(0, 1), slice(0, 1))
@@ -105,7 +126,7 @@ def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
 def test_something_else_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cube.zarr").mkdir()
     (tmp_path / "cube.zarr" / "zarr.json").write_text("[1]")
-    with pytest.raises(ValueError, match="its zarr.json does not say so"):
+    with pytest.raises(ValueError, match=r"its zarr\.json does not say so"):
         open_cube(str(tmp_path))
 
 
@@ -127,7 +148,7 @@ def test_a_cube_of_another_kind_is_refused(
 def test_a_cube_that_is_still_being_built_is_refused(synthetic: Synthetic, tmp_path: Path) -> None:
     path = copy_of(synthetic, tmp_path / "copy")
     (tmp_path / "copy" / "journal.jsonl").unlink()
-    with pytest.raises(ValueError, match="is not finished: it has no journal.jsonl"):
+    with pytest.raises(ValueError, match=r"is not finished: it has no journal\.jsonl"):
         open_cube(path)
 
 
@@ -145,5 +166,5 @@ def test_cubes_of_another_radiometry_are_refused_but_not_those_of_other_baseline
     other = open_cube(copy_of(synthetic, tmp_path / "a", radiometry={**radiometry, "baselines": ["05.11"]}))
     check_radiometry([cube, other])
     other = open_cube(copy_of(synthetic, tmp_path / "b", radiometry={**radiometry, "level": "L1C"}))
-    with pytest.raises(ValueError, match="differ in radiometry: level is 'L2A' in .*/tiny and 'L1C' in .*/b;"):
+    with pytest.raises(ValueError, match=r"differ in radiometry: level is 'L2A' in .*/tiny and 'L1C' in .*/b;"):
         check_radiometry([cube, cube, other])

@@ -74,7 +74,9 @@ def _run(folder: Path, options: argparse.Namespace) -> list[Table]:
     if "cscl" in chosen:
         from tests.benchmarks import cscl  # needs the extra `models`
 
-        tables += cscl.bench(sizes=cscl.SIZES, rounds=4 * options.repeat, threads=options.cores, say=_say)
+        tables += cscl.bench(
+            sizes=cscl.SIZES, windows=cscl.WINDOWS, rounds=4 * options.repeat, threads=options.cores, say=_say
+        )
     return tables
 
 

@@ -15,16 +15,22 @@ from torch.nn import functional as F  # noqa: N812
 
 from sits_models.objectives.cscl import ContextSimilarity, PairRule, Pairs, Window, window_loss
 
-__all__ = ["SIZES", "bench", "memory", "plain_loss", "plain_targets", "run"]
+__all__ = ["SIZES", "WINDOWS", "bench", "memory", "plain_loss", "plain_targets", "run"]
 
 SIZES = ((8, 128, 48, 3), (4, 128, 48, 7))
 """B, C, H = W, k."""
-_MEMORY_WINDOWS = (3, 5, 7, 11)
+WINDOWS = (3, 5, 7, 11)
+"""Those that memory is measured for."""
 OURS, PLAIN = "sits_models: one sweep", "plain: unfold, normalize, einsum"
 
 
 def bench(
-    *, sizes: tuple[tuple[int, int, int, int], ...], rounds: int, threads: int, say: Callable[[str], None]
+    *,
+    sizes: tuple[tuple[int, int, int, int], ...],
+    windows: tuple[int, ...],
+    rounds: int,
+    threads: int,
+    say: Callable[[str], None],
 ) -> list[Table]:
     """The tables of milliseconds a step, and of memory against the window."""
     say("cscl")
@@ -40,13 +46,13 @@ def bench(
     )
     columns = ("batch (B, C, H x W), window", "", "ms", "x ours")
     speed = Table(title="CSCL: loss and gradient of a batch", columns=columns, rows=tuple(rows), notes=notes)
-    return [speed, _memory_table(sizes[-1], threads=threads)]
+    return [speed, _memory_table(sizes[-1], windows, threads=threads)]
 
 
-def _memory_table(size: tuple[int, int, int, int], *, threads: int) -> Table:
+def _memory_table(size: tuple[int, int, int, int], windows: tuple[int, ...], *, threads: int) -> Table:
     b, c, side, _ = size
     rows = []
-    for k in _MEMORY_WINDOWS:
+    for k in windows:
         peaks = [
             run_fresh("tests.benchmarks.cscl:memory", size=(b, c, side, k), plain=plain, threads=threads).result
             for plain in (False, True)

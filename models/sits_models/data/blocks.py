@@ -143,6 +143,12 @@ class BlockCache:
         self._keep(blocks)
         return [blocks]
 
+    def release(self, where: Rectangle) -> None:
+        """Nobody will ask for this rectangle soon: it goes first when room is needed."""
+        with self._lock:
+            if where in self._kept:
+                self._kept.move_to_end(where, last=False)
+
     def _keep(self, blocks: Blocks) -> None:
         with self._lock:
             self.decoded += len(blocks.where.blocks())

@@ -115,6 +115,7 @@ class ChipReader:
         seeds: NDArray[np.uint64] | None = None,
         pad_to: int | None = None,
         around: NDArray[np.int64] | None = None,
+        last: NDArray[np.bool_] | None = None,
         split: Split | None = None,
         keep: NDArray[np.int64] | None = None,
     ) -> Sample:
@@ -122,7 +123,8 @@ class ChipReader:
 
         Outside of the cube nothing is observed, labelled or of a parcel. `seeds` (B,) decide random dates; `pad_to` is
         the T of the batch, without it that of its longest series. `around` (B, 4) is the rectangle of blocks (top,
-        bottom, left, right) to decode in one go where a chip's are missing. Labels of pixels that are not of `split`,
+        bottom, left, right) to decode in one go where a chip's are missing, and `last` (B,) says that it may be
+        forgotten after the chip. Labels of pixels that are not of `split`,
         or not in the part `keep` (B, 4) of their chip (top, bottom, left, right, pixels), are IGNORE_INDEX.
         """
         chosen = [self._dates_of(b, places, seeds) for b in range(len(places))]
@@ -134,6 +136,8 @@ class ChipReader:
             arrays.valid[b, : len(chosen[b])] = True
             arrays.day[b, : len(chosen[b])] = self._days[number][chosen[b]]
             self._fill(arrays, b, (number, row, column), chosen[b], None if around is None else around[b], split)
+            if around is not None and last is not None and last[b]:
+                self.cache.release(Rectangle(number, *around[b].tolist()))
             if keep is not None:
                 _forget(arrays.crop[b], keep[b] * self._m)
         return Sample(

@@ -56,6 +56,7 @@ class ReaderSettings:
             seeds=plan.seeds,
             pad_to=self.pad_to,
             around=plan.around,
+            last=plan.last,
             split=plan.split,
             keep=plan.keep,
         )

@@ -33,6 +33,7 @@ class BatchPlan:
     split: Split
     seeds: NDArray[np.uint64] | None
     around: NDArray[np.int64] | None
+    last: NDArray[np.bool_] | None
     keep: NDArray[np.int64] | None
 
 
@@ -46,6 +47,8 @@ class EpochPlan:
     places: Places
     seeds: NDArray[np.uint64] | None
     around: NDArray[np.int64] | None
+    last: NDArray[np.bool_] | None
+    """(chips,): no later chip of the reader is of the same superblock."""
     keep: NDArray[np.int64] | None
 
     def __len__(self) -> int:
@@ -59,6 +62,7 @@ class EpochPlan:
             split=self.split,
             seeds=None if self.seeds is None else self.seeds[chips],
             around=None if self.around is None else self.around[chips],
+            last=None if self.last is None else self.last[chips],
             keep=None if self.keep is None else self.keep[chips],
         )
 
@@ -105,6 +109,7 @@ def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: i
         places=places[order],
         seeds=seeds,
         around=around[order],
+        last=_last(groups[order], batch=recipe.batch, streams=recipe.readers),
         keep=None,
     )
 
@@ -134,6 +139,7 @@ def plan_evaluation(grids: Sequence[Grid], *, split: Split, size: int, batch: in
         places=np.array(places, np.int64).reshape(-1, 3),
         seeds=None,
         around=None,
+        last=None,
         keep=np.array(keep, np.int64).reshape(-1, 4),
     )
 
@@ -436,6 +442,15 @@ def _order(
         mixing = _mix(groups[chips], mixed=mixed, rng=rng)
         order[stream::streams] = chips[mixing].reshape(-1, batch)
     return order.reshape(-1)
+
+
+def _last(groups: NDArray[np.int64], *, batch: int, streams: int) -> NDArray[np.bool_]:
+    """Whether a chip, in the order of batches, is the last of its superblock in its stream."""
+    stream = np.arange(len(groups)) // batch % streams
+    _, from_end = np.unique((groups * streams + stream)[::-1], return_index=True)
+    last = np.zeros(len(groups), np.bool_)
+    last[len(groups) - 1 - from_end] = True
+    return last
 
 
 def _mix(groups: NDArray[np.int64], *, mixed: int, rng: np.random.Generator) -> NDArray[np.int64]:

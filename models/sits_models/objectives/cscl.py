@@ -202,7 +202,7 @@ class ContextSimilarity(nn.Module):
         self.query_conv = nn.Conv2d(inputs, channels, 1, bias=False)
 
     def positions(self) -> Tensor:
-        """Relative positions, (2k, C): those of the window's rows, 0 in the second half; of its columns, 0 in the first."""
+        """Relative positions, (2k, C): those of rows, 0 in the second half, then those of columns, 0 in the first."""
         size, half = self.window.size, self.rel_h.shape[0]
         rows, columns = self.rel_h.view(half, size).T, self.rel_w.view(half, size).T
         return torch.cat([F.pad(rows, (0, half)), F.pad(columns, (half, 0))])
@@ -318,11 +318,11 @@ class _Sweep(torch.autograd.Function):
             scale = torch.as_tensor(1 / divisor, dtype=embedded.dtype, device=embedded.device)
             ctx.save_for_backward(scale, by_embedding, by_weights, by_positions)
         sums = totals[1:].unbind()
-        ctx.mark_non_differentiable(*sums)  # type: ignore[attr-defined]
+        ctx.mark_non_differentiable(*sums)
         return (totals[0] / divisor).to(embedded.dtype), *sums
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: FunctionCtx, by_value: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         scale, *gradients = ctx.saved_tensors  # type: ignore[attr-defined]
         return *(gradient * (by_value * scale) for gradient in gradients), None, None

@@ -227,6 +227,20 @@ def test_the_cache_holds_no_more_than_its_bytes(cube: Cube) -> None:
     assert reader.cache.decoded == 64
 
 
+def test_what_no_later_chip_needs_is_forgotten_first(cube: Cube) -> None:
+    block = 64 * 64 * (4 * 4 * 2 + 4 + 2 + 4 + 2 + 1)
+    reader = reader_of(cube, cache_mb=2.5 * block / 1e6)
+    around, last = np.array([[0, 1, 0, 1]]), np.array([False])
+    reader.read(places((0, 0, 0)), size=64, around=around, last=last)
+    reader.read(places((0, 0, 64)), size=64, around=np.add(around, [0, 0, 1, 1]), last=~last)
+    reader.read(places((0, 0, 128)), size=64, around=np.add(around, [0, 0, 2, 2]), last=last)
+    assert reader.cache.decoded == 3
+    reader.read(places((0, 0, 0), (0, 0, 128)), size=64)
+    assert reader.cache.decoded == 3
+    reader.read(places((0, 0, 64)), size=64)
+    assert reader.cache.decoded == 4
+
+
 def test_a_cache_too_small_for_anything_gives_the_same_chips(cube: Cube) -> None:
     many = np.concatenate([np.zeros((30, 1), np.int64), np.random.default_rng(1).integers(0, 480, (30, 2))], axis=1)
     small, large = (reader_of(cube, cache_mb=mb).read(many, size=48) for mb in (0, 100))

@@ -184,6 +184,18 @@ def test_an_epoch_is_its_plan_chip_by_chip(synthetic: Synthetic, readers: int) -
     assert len(found) == 32
 
 
+def test_no_block_is_decoded_twice_in_an_epoch_that_the_cache_has_room_for(synthetic: Synthetic) -> None:
+    superblock = 128 * 128 * (4 * (2 * 4 + 1) + 9)
+    recipe = DataRecipe(size=24, batch=4, chips=600, readers=1, cache_mb=2.5 * superblock / 1e6)
+    data = data_of(synthetic, recipe)
+    assert data._mixed() == 2
+    for _ in data.epoch(0, seed=0):
+        pass
+    around = np.unique(data.plan(0, seed=0).around, axis=0)
+    assert data._reader is not None
+    assert data._reader.cache.decoded == ((around[:, 1] - around[:, 0]) * (around[:, 3] - around[:, 2])).sum()
+
+
 def test_a_stopped_epoch_goes_on_where_it_was(synthetic: Synthetic) -> None:
     recipe = replace(SMALL, dates=DateRule(pick="random", n=2))
     whole = list(data_of(synthetic, recipe).epoch(1, seed=3))

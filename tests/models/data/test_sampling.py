@@ -228,6 +228,8 @@ def test_a_block_is_decoded_once_and_its_chips_are_mixed_with_those_of_63_others
         # And a batch holds chips of most of them.
         batches = around.reshape(-1, 16, 4)[20:-90]
         assert np.mean([len(np.unique(batch, axis=0)) for batch in batches]) > 7
+    assert plan.last is not None
+    assert len(np.unique(plan.around, axis=0)) <= plan.last.sum() < len(np.unique(plan.around, axis=0)) + readers
     blocks = {tuple(rectangle) for rectangle in plan.around.tolist()}
     decoded = sum((bottom - top) * (right - left) for top, bottom, left, right in blocks)
     assert decoded <= 1.15 * 1600

@@ -44,7 +44,7 @@ def test_there_is_something_to_test() -> None:
 @pytest.mark.parametrize(("page", "code"), [pytest.param(*block, id=block[0]) for block in blocks("python")])
 def test_python_on_the_pages_runs(page: str, code: str, dataset: Dataset) -> None:
     runnable, replaced = re.subn(r'"out/[^"]*/cube\.zarr"', repr(f"{dataset.path}/cube.zarr"), code)
-    assert replaced == 1
+    assert replaced <= 1
     exec(compile(runnable, page, "exec"), {})
 
 

@@ -29,6 +29,9 @@ class Sample:
     """(B, T, H, W) bool: observed, and neither cloud, shadow, snow, cirrus nor defect."""
     crop: Tensor
     """(B, mH, mW) int64: index in the recipe's class table, or IGNORE_INDEX."""
+    counted: Tensor
+    """(B, mH, mW) bool: False where the label is hidden, and IGNORE_INDEX, since the pixel is not of the split, belongs
+    to another chip or lies outside of the cube; True where it stands as the cube has it, ignored ones too."""
     parcel: Tensor
     """(B, mH, mW) int64: row key of the cube's parcels, 0 = none."""
     boundary: Tensor
@@ -48,6 +51,7 @@ class Sample:
             "day": (b, t),
             "clear": (b, t, h, w),
             "crop": (b, m * h, m * w),
+            "counted": (b, m * h, m * w),
             "parcel": (b, m * h, m * w),
             "boundary": (b, h, w),
             "place": (b, 3),

@@ -49,6 +49,7 @@ def sample() -> Sample:
         day=(18536 + 10 * torch.arange(DATES, dtype=torch.int32)).expand(2, DATES).contiguous(),
         clear=(image > 0).all(2),
         crop=crop,
+        counted=torch.ones_like(crop, dtype=torch.bool),
         parcel=crop + 2,
         boundary=torch.full((2, SIZE, SIZE), 100, dtype=torch.int16),
         place=torch.zeros(2, 3, dtype=torch.int64),

@@ -32,6 +32,7 @@ def make_sample(
         valid=valid,
         day=(17_800 + gaps).to(torch.int32),
         clear=clear,
+        counted=torch.ones(finer, dtype=torch.bool),
         crop=torch.where(torch.rand(finer, generator=draw) > 0.1, crop, IGNORE_INDEX),
         parcel=torch.randint(0, 9, finer, generator=draw),
         boundary=torch.full((batch, size, size), -32768, dtype=torch.int16),

@@ -436,6 +436,7 @@ def make_sample(crop: list[list[int]], parcel: list[list[int]]) -> Sample:
         day=torch.arange(3, dtype=torch.int32)[None],
         clear=torch.ones(1, 3, h, w, dtype=torch.bool),
         crop=torch.tensor([crop]),
+        counted=torch.ones((1, *torch.tensor(crop).shape), dtype=torch.bool),
         parcel=torch.tensor([parcel]),
         boundary=torch.zeros(1, h, w, dtype=torch.int16),
         place=torch.zeros(1, 3, dtype=torch.int64),

@@ -169,6 +169,7 @@ def test_the_map_is_what_the_model_says_of_the_whole_image(
         day=torch.tensor([dataset.facts.days], dtype=torch.int32),
         clear=torch.ones((1, t, h, w), dtype=torch.bool),
         crop=torch.full((1, h, w), -1),
+        counted=torch.zeros((1, h, w), dtype=torch.bool),
         parcel=torch.zeros((1, h, w), dtype=torch.int64),
         boundary=torch.zeros((1, h, w), dtype=torch.int16),
         place=torch.zeros((1, 3), dtype=torch.int64),

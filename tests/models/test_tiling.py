@@ -198,6 +198,7 @@ def sample_of(image: Tensor) -> Sample:
         day=torch.arange(17_600, 17_600 + 30 * t, 30, dtype=torch.int32)[None],
         clear=torch.ones((1, t, h, w), dtype=torch.bool),
         crop=torch.full((1, h, w), -1),
+        counted=torch.zeros((1, h, w), dtype=torch.bool),
         parcel=torch.zeros((1, h, w), dtype=torch.int64),
         boundary=torch.zeros((1, h, w), dtype=torch.int16),
         place=torch.zeros((1, 3), dtype=torch.int64),

@@ -61,6 +61,7 @@ def sample_of(seed: int, *, chips: int = 2) -> Sample:
         day=torch.arange(DATES, dtype=torch.int32).mul(30).add(18_900).expand(chips, DATES).contiguous(),
         clear=torch.ones(chips, DATES, SIZE, SIZE, dtype=torch.bool),
         crop=crop,
+        counted=torch.ones_like(crop, dtype=torch.bool),
         parcel=crop.clamp(min=0) + 1,
         boundary=torch.full((chips, SIZE, SIZE), 50, dtype=torch.int16),
         place=torch.zeros(chips, 3, dtype=torch.int64),

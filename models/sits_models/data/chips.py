@@ -52,6 +52,7 @@ class _Arrays:
     day: NDArray[np.int32]
     clear: NDArray[np.bool_]
     crop: NDArray[np.int64]
+    counted: NDArray[np.bool_]
     parcel: NDArray[np.int64]
     boundary: NDArray[np.int16]
 
@@ -64,6 +65,7 @@ class _Arrays:
             day=np.zeros((batch, dates), np.int32),
             clear=np.empty((batch, dates, size, size), np.bool_),
             crop=np.empty((batch, m * size, m * size), np.int64),
+            counted=np.zeros((batch, m * size, m * size), np.bool_),
             parcel=np.empty((batch, m * size, m * size), np.int64),
             boundary=np.empty((batch, size, size), np.int16),
         )
@@ -125,7 +127,7 @@ class ChipReader:
         the T of the batch, without it that of its longest series. `around` (B, 4) is the rectangle of blocks (top,
         bottom, left, right) to decode in one go where a chip's are missing, and `last` (B,) says that it may be
         forgotten after the chip. Labels of pixels that are not of `split`,
-        or not in the part `keep` (B, 4) of their chip (top, bottom, left, right, pixels), are IGNORE_INDEX.
+        or not in the part `keep` (B, 4) of their chip (top, bottom, left, right, pixels), are hidden.
         """
         chosen = [self._dates_of(b, places, seeds) for b in range(len(places))]
         dates = max((len(one) for one in chosen), default=0) if pad_to is None else pad_to
@@ -139,13 +141,14 @@ class ChipReader:
             if around is not None and last is not None and last[b]:
                 self.cache.release(Rectangle(number, *around[b].tolist()))
             if keep is not None:
-                _forget(arrays.crop[b], keep[b] * self._m)
+                _forget(arrays.crop[b], arrays.counted[b], keep[b] * self._m)
         return Sample(
             image=torch.from_numpy(arrays.image),
             valid=torch.from_numpy(arrays.valid),
             day=torch.from_numpy(arrays.day),
             clear=torch.from_numpy(arrays.clear),
             crop=torch.from_numpy(arrays.crop),
+            counted=torch.from_numpy(arrays.counted),
             parcel=torch.from_numpy(arrays.parcel),
             boundary=torch.from_numpy(arrays.boundary),
             place=torch.from_numpy(np.array(places, np.int64).reshape(-1, 3)),
@@ -217,9 +220,12 @@ class ChipReader:
         m = self._m
         finer_here, finer_there = _times(here, m), _times(there, m)
         crop = lookup[blocks.crop[finer_there]]
+        arrays.counted[b][finer_here] = True
         if split is not None and blocks.split is not None:
             other = blocks.split[there] != split
-            crop[other if m == 1 else other.repeat(m, 0).repeat(m, 1)] = IGNORE_INDEX
+            finer_other = other if m == 1 else other.repeat(m, 0).repeat(m, 1)
+            crop[finer_other] = IGNORE_INDEX
+            arrays.counted[b][finer_here] = ~finer_other
         arrays.crop[b][finer_here] = crop
         arrays.parcel[b][finer_here] = blocks.parcel[finer_there]
         arrays.boundary[b][here] = blocks.boundary[there]
@@ -242,8 +248,14 @@ def _times(window: tuple[slice, slice], m: int) -> tuple[slice, slice]:
     return slice(m * rows.start, m * rows.stop), slice(m * columns.start, m * columns.stop)
 
 
-def _forget(crop: NDArray[Any], keep: NDArray[np.int64]) -> None:
-    """Set the labels outside of (top, bottom, left, right) to IGNORE_INDEX."""
+def _forget(crop: NDArray[np.int64], counted: NDArray[np.bool_], keep: NDArray[np.int64]) -> None:
+    """Hide the labels outside of (top, bottom, left, right)."""
     top, bottom, left, right = keep.tolist()
-    crop[:top] = crop[bottom:] = IGNORE_INDEX
-    crop[:, :left] = crop[:, right:] = IGNORE_INDEX
+    for rows, columns in (
+        (slice(None, top), slice(None)),
+        (slice(bottom, None), slice(None)),
+        (slice(None), slice(None, left)),
+        (slice(None), slice(right, None)),
+    ):
+        crop[rows, columns] = IGNORE_INDEX
+        counted[rows, columns] = False

@@ -43,7 +43,7 @@ def _oriented(sample: Sample, options: Augmentation, generator: torch.Generator)
     height, width = sample.image.shape[-2:]
     if height != width and any(code & _TRANSPOSE for code in codes):
         raise ValueError(f"rotations need square chips; got {height} x {width} px: set rotations to false")
-    maps = ("image", "clear", "crop", "parcel", "boundary")
+    maps = ("image", "clear", "crop", "counted", "parcel", "boundary")
     return sample.replace(**{name: _orient(getattr(sample, name), codes) for name in maps})
 
 

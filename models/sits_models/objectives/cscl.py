@@ -68,7 +68,7 @@ class ContextContrast(Objective):
         """What the pixels of the sample are to each other, on its label grid."""
         mask_background, mask_ignored = self.masks
         identity = sample.crop if self.same == "class" else sample.parcel
-        dropped = torch.zeros_like(identity, dtype=torch.bool)
+        dropped = ~sample.counted
         if mask_background:
             dropped |= identity == 0
         if mask_ignored:

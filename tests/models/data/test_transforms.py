@@ -33,6 +33,7 @@ def make_sample(
         day=torch.arange(dates, dtype=torch.int32).expand(chips, dates).clone(),
         clear=(place % 2 == 0).expand(chips, dates, side, width).clone(),
         crop=fine.expand(chips, -1, -1).clone(),
+        counted=fine.expand(chips, -1, -1) % 3 > 0,
         parcel=parcel.expand(chips, -1, -1).clone(),
         boundary=place.to(torch.int16).expand(chips, side, width).clone(),
         place=torch.arange(3 * chips).reshape(chips, 3),

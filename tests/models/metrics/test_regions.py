@@ -22,6 +22,7 @@ def make_sample(seed: int, *, magnification: int = 1, chips: int = 2, side: int 
         day=torch.zeros(chips, 1, dtype=torch.int32),
         clear=torch.ones(chips, 1, side, side, dtype=torch.bool),
         crop=torch.randint(-1, K, fine, generator=g),
+        counted=torch.ones(fine, dtype=torch.bool),
         parcel=torch.randint(0, 6, fine, generator=g),
         boundary=torch.randint(-300, 300, (chips, side, side), generator=g).to(torch.int16),
         place=torch.tensor([[chip, 4 * chip, 2] for chip in range(chips)]),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import calendar
 import itertools
 from typing import Literal
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sits_models.backbones import backbone_class, build_backbone, list_backbones
-from sits_models.backbones.base import Backbone, calendar_of, scaled, with_time_channels
+from sits_models.backbones.base import Backbone, calendar_of, is_leap, scaled, with_time_channels
 from sits_models.backbones.unet3d import UNet3D, UNet3Df, from_reference
 from sits_models.recipe import BackboneRecipe, Variant
 
@@ -86,10 +87,12 @@ def test_what_stands_in_padded_dates_does_not_matter(name: str, variant: Variant
     backbone = build(name, variant)
     image, valid, day = draw_series(2, size=side(backbone))
     valid[0, 6:], valid[1, 0] = False, False
-    other_image = torch.where(valid[:, :, None, None, None], image, 1e4)
     other_day = torch.where(valid, day, 123)
     with torch.no_grad():
-        assert torch.equal(backbone(image, valid, day), backbone(other_image, valid, other_day))
+        expected = backbone(image, valid, day)
+        for other in (1e4, torch.nan, torch.inf):
+            other_image = torch.where(valid[:, :, None, None, None], image, other)
+            assert torch.equal(expected, backbone(other_image, valid, other_day))
 
 
 @pytest.mark.parametrize(("name", "variant"), ALL)
@@ -226,6 +229,11 @@ def test_dates_become_day_of_year_and_year_since_2016_and_0_in_padding() -> None
     expected = torch.tensor([[1, 365 / 365.0001, 1], [1, 60 / 365.0001, 4], [1, 61 / 365.0001, 4], [0, 0, 0]])
     torch.testing.assert_close(series[0, :, :, 0, 0], expected)
     assert (series == series[..., :1, :1]).all()
+
+
+def test_leap_years_are_those_of_the_calendar() -> None:
+    years = torch.arange(1600, 2401)
+    assert is_leap(years).tolist() == [int(calendar.isleap(year)) for year in years.tolist()]
 
 
 # --- UNet3D and UNet3Df ---------------------------------------------------------------------------------------------

@@ -306,6 +306,33 @@ def test_float32_is_as_exact_as_that_of_the_windows() -> None:
         assert gap <= 5 * usual + 1e-6 * true.abs().max()
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.sampled_from([(128, 1), (16, 1), (32, 2), (64, 8), (16, 4), (8, 4), (16, 8), (32, 16), (8, 8)]),
+    size=st.sampled_from([3, 7]),
+    scale=st.sampled_from([0.05, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_float32_stays_within_the_noise_of_the_windows_for_any_groups(
+    shape: tuple[int, int], size: int, scale: float, seed: int
+) -> None:
+    """Ten times what the windows themselves are off in float32, or a few units in the last place."""
+    channels, groups = shape
+    module = make_similarity(Window(size=size), inputs=channels, channels=channels, groups=groups, seed=seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_((scale * torch.randn(parameter.shape)).to(torch.float32))
+    exact = torch.randn(2, channels, 12, 12).to(torch.float64).requires_grad_()
+    pairs = all_counted(torch.randint(0, 3, (2, 12, 12)))
+    expected = gradients(mean_cost(exact, module, pairs, rule=PairRule())[0], exact, module)
+    module, rough = module.to(torch.float32), exact.detach().to(torch.float32).requires_grad_()
+    swept = gradients(window_loss(rough, module, pairs, rule=PairRule())[0], rough, module)
+    windows = gradients(mean_cost(rough, module, pairs, rule=PairRule())[0], rough, module)
+    for true, ours, theirs in zip(expected, swept, windows, strict=True):
+        noise, largest = (theirs - true).abs().max(), true.abs().max()
+        assert (ours - true).abs().max() <= torch.maximum(10 * noise, 2e-6 * largest)
+
+
 class _Live(TorchDispatchMode):
     """Counts the bytes of tensors that are alive."""
 
@@ -482,6 +509,32 @@ def test_background_and_ignored_pixels_are_left_out_on_request(
 ) -> None:
     objective = ContextContrast(make_objective().encoder, recipe=ContrastRecipe(**recipe), background=background)
     assert objective.pairs(TWO_PARCELS).counted[0].tolist() == [[bool(value) for value in counted]] * 2
+
+
+@pytest.mark.parametrize("same_by", ["class", "parcel"])
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), share=st.sampled_from([0.0, 0.3, 0.9]))
+def test_hidden_labels_change_no_pair_and_count_in_none(same_by: Any, seed: int, share: float) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    whole = make_sample([[0] * 7] * 6, [[0] * 7] * 6).replace(
+        crop=torch.randint(-1, 2, (1, 6, 7), generator=draw), parcel=torch.randint(0, 3, (1, 6, 7), generator=draw)
+    )
+    seen = torch.rand(1, 6, 7, generator=draw) >= share
+    hidden = whole.replace(
+        crop=whole.crop.where(seen, torch.tensor(-1)), parcel=whole.parcel.where(seen, torch.tensor(0)), counted=seen
+    )
+    objective = make_objective(same=same_by)
+    embedded, window = objective.encoder(whole), objective.similarity.window
+    true, all_of_them = pairs_in_windows(objective.pairs(whole), window, rule=objective.rule)
+    same, kept = pairs_in_windows(objective.pairs(hidden), window, rule=objective.rule)
+    assert torch.equal(same & kept, true & kept)
+    assert torch.equal(kept[..., 1, 1], seen)  # of a pixel with itself
+    assert all_of_them.all()
+    costs = pair_costs(objective.similarity(embedded), true, loss="contrast", positive_weight=0.125)
+    found, sums = window_loss(embedded, objective.similarity, objective.pairs(hidden), rule=objective.rule)
+    assert (sums.pairs.item(), sums.same.item()) == (kept.sum().item(), (true & kept).sum().item())
+    # Divided by all pairs of the grid, hidden ones too.
+    assert found.item() == pytest.approx((costs * kept).sum().item() / (6 * 7 * 9), abs=1e-6)
 
 
 def test_the_objective_trains_its_encoder_and_watches_both_kinds_of_pairs() -> None:

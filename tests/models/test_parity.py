@@ -20,7 +20,7 @@ CHECKS = {
     "unet3df_": "unet3d",
     "utae_": "utae",
 }
-LATER = ("glcnet_", "seco_", "deeplab_", "biconvgru_", "tsvit_")
+LATER = ("glcnet_", "seco_", "deeplab_", "biconvgru_", "tsvit")
 """Methods that are not built yet."""
 
 

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sits_models.backbones import unet2d_clstm
-from sits_models.backbones.unet2d_clstm import StepBatchNorm, UNet2DCLSTM, _pack, from_reference, unused_in_reference
+from sits_models.backbones.unet2d_clstm import (
+    StepBatchNorm,
+    UNet2DCLSTM,
+    _pack,
+    from_reference,
+    momentum_of_passes,
+    unused_in_reference,
+)
 from sits_models.encoder import Encoder
 from sits_models.heads import build_head
 from sits_models.objectives.cscl import ContextContrast
@@ -53,7 +60,10 @@ def embed(backbone: UNet2DCLSTM, image: Tensor, valid: Tensor, day: Tensor) -> T
 def spread(image: Tensor, day: Tensor, places: list[int], dates: int) -> tuple[Tensor, Tensor, Tensor]:
     """The series at these places among `dates`, all others padding with something in them."""
     b = len(image)
-    wide, wide_day = torch.full((b, dates, BANDS, SIZE, SIZE), 7.0), torch.full((b, dates), 30000, dtype=torch.int32)
+    wide, wide_day = (
+        torch.full((b, dates, BANDS, SIZE, SIZE), torch.nan),
+        torch.full((b, dates), 30000, dtype=torch.int32),
+    )
     valid = torch.zeros(b, dates, dtype=torch.bool)
     wide[:, places], wide_day[:, places], valid[:, places] = image, day, True
     return wide, valid, wide_day
@@ -148,13 +158,13 @@ def test_hidden_states_are_those_of_the_formula() -> None:
             torch.testing.assert_close(found[sample], torch.cat(states).mean(0), atol=1e-5, rtol=1e-5)
 
 
-def test_two_updates_move_the_statistics_as_two_passes_do() -> None:
+def test_one_step_moves_the_statistics_as_two_passes_do() -> None:
     torch.manual_seed(0)
     values = torch.randn(4, 5, 3, 3) + 2
-    twice, once = StepBatchNorm(5, steps=2, updates=2).train(), StepBatchNorm(5, steps=2, updates=1).train()
-    out = twice(values, 1)
-    once(values, 1)
-    torch.testing.assert_close(once(values, 1), out)
+    twice, once = StepBatchNorm(5, steps=2, passes=2).train(), StepBatchNorm(5, steps=2, passes=1).train()
+    out = twice(values, 1, of=2)
+    once(values, 1, of=2)
+    torch.testing.assert_close(once(values, 1, of=2), out)
     torch.testing.assert_close(twice.running_mean, once.running_mean)
     torch.testing.assert_close(twice.running_var, once.running_var)
     # By hand: 0 to 0.1 m to 0.19 m; and the other step stays as it was.
@@ -163,12 +173,52 @@ def test_two_updates_move_the_statistics_as_two_passes_do() -> None:
     assert (twice.running_var[0] == 1).all()
 
 
+@pytest.mark.parametrize(("steps", "dates"), [(1, 3), (8, 10), (3, 3)])
+def test_steps_that_share_statistics_move_them_in_the_order_of_two_passes(steps: int, dates: int) -> None:
+    """As the original: all dates, then all dates again, and not each date twice."""
+    torch.manual_seed(0)
+    series = torch.randn(dates, 4, 5, 3, 3) + torch.arange(dates)[:, None, None, None, None]
+    ours, oracle = StepBatchNorm(5, steps=steps, passes=2).train(), StepBatchNorm(5, steps=steps, passes=1).train()
+    for step, values in enumerate(series):
+        ours(values, step, of=dates)
+    for _ in range(2):
+        for step, values in enumerate(series):
+            oracle(values, step, of=dates)
+    torch.testing.assert_close(ours.running_mean, oracle.running_mean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.running_var, oracle.running_var, atol=1e-5, rtol=1e-5)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=60), st.integers(1, 3))
+def test_a_running_mean_moves_as_after_all_passes(values: list[float], passes: int) -> None:
+    expected = found = 1.0
+    for value in values * passes:
+        expected = 0.9 * expected + 0.1 * value
+    for place, value in enumerate(values):
+        momentum = momentum_of_passes(place, len(values), passes=passes)
+        assert 0 < momentum < 1
+        found = (1 - momentum) * found + momentum * value
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_published_model_moves_its_statistics_as_two_passes_over_a_longer_series() -> None:
+    image, valid, day = series(2, 5, seed=13)
+    backbone, oracle = model("paper", dates=2).train(), model("paper", dates=2).train()
+    for module in oracle.lstm.children():
+        if isinstance(module, StepBatchNorm):
+            module.passes = 1
+    backbone(image, valid, day)
+    oracle(image, valid, day)
+    oracle(image, valid, day)
+    for name, ours in backbone.lstm.state_dict().items():
+        torch.testing.assert_close(ours, oracle.lstm.state_dict()[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
 def test_steps_beyond_the_last_share_its_statistics() -> None:
-    norm = StepBatchNorm(2, steps=3, updates=1).eval()
+    norm = StepBatchNorm(2, steps=3, passes=1).eval()
     norm.running_mean.copy_(torch.arange(6.0).view(3, 2))
     values = torch.randn(1, 2, 4, 4)
-    assert torch.equal(norm(values, 2), norm(values, 9))
-    assert not torch.equal(norm(values, 1), norm(values, 2))
+    assert torch.equal(norm(values, 2, of=10), norm(values, 9, of=10))
+    assert not torch.equal(norm(values, 1, of=10), norm(values, 2, of=10))
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=4))

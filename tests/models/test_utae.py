@@ -63,7 +63,7 @@ def test_padded_dates_anywhere_with_anything_in_them_change_nothing_when_fixed(
 ) -> None:
     image, valid, day = series(2, 3, seed=seed)
     places = data.draw(st.permutations(range(3 + padded))).copy()[:3]
-    wide = torch.full((2, 3 + padded, BANDS, SIZE, SIZE), 7.0)
+    wide = torch.full((2, 3 + padded, BANDS, SIZE, SIZE), torch.nan)
     wide_valid = torch.zeros(2, 3 + padded, dtype=torch.bool)
     wide_day = torch.full((2, 3 + padded), 99999, dtype=torch.int32)
     for source, place in enumerate(sorted(places)):
@@ -276,6 +276,19 @@ def test_time_channels_are_more_bands() -> None:
     assert backbone.stem[0].weight.shape == (16, BANDS + 2, 3, 3)
     image, valid, day = series(1, 2, seed=9)
     assert backbone(image, valid, day).shape == (1, 8, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("variant", ["paper", "fixed"])
+def test_a_model_of_float64_is_exact_throughout(variant: Variant) -> None:
+    """A step of a millionth moves it by its gradient: what float32 rounds anywhere would move it more."""
+    image, valid, day = series(1, 3, seed=11)
+    backbone = model(variant).double()
+    image, along = image.double().requires_grad_(), torch.randn(image.shape, dtype=torch.float64)
+    whole = backbone(image, valid, day).square().mean()
+    assert whole.dtype == torch.float64
+    (slope,) = torch.autograd.grad(whole, image)
+    ahead, behind = (embed(backbone, image + sign * 1e-6 * along, valid, day).square().mean() for sign in (1, -1))
+    assert ((ahead - behind) / 2e-6).item() == pytest.approx((slope * along).sum().item(), rel=1e-5)
 
 
 def test_bfloat16_stays_near_float32() -> None:

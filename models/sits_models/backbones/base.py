@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sits_models.recipe import HeadKind, Variant
+from sits_models.recipe import DateRule, HeadKind, Variant
 
-__all__ = ["Backbone", "HeadKind", "Needs", "TimeChannel", "scaled", "with_time_channels"]
+__all__ = ["Backbone", "HeadKind", "Needs", "TimeChannel", "check_dates", "scaled", "with_time_channels"]
 
 TimeChannel = Literal["day_of_year", "year"]
 YEAR_DAYS = 365.0001
@@ -49,6 +49,7 @@ class Backbone(nn.Module, ABC):
     head: HeadKind = "linear"
     """The published segmentation head; "none" where the embedding itself holds the logits."""
     variant: Variant = "paper"
+    time_channels: tuple[TimeChannel, ...] = ()
     ignores_padding: bool = False
     """Whether padded dates, any number of them, leave the output as it is."""
     ignores_order: bool = False
@@ -80,6 +81,20 @@ class Backbone(nn.Module, ABC):
         return self.embed(image, valid, day)
 
 
+def check_dates(needs: Needs, rule: DateRule, days: int) -> int:
+    """How many dates of a series of so many days a model sees by a rule.
+
+    Raises ValueError where these are more than it was built for.
+    """
+    chosen = days if rule.n is None else min(rule.n, days)
+    if needs.dates is not None and chosen > needs.dates:
+        raise ValueError(
+            f"this model was built for {needs.dates} dates and takes all of a cube, but this one has {days}; "
+            "train with data.dates={pick: even, n: ...}, or build the cube with fewer dates"
+        )
+    return chosen
+
+
 def scaled(channels: int, width: float) -> int:
     """A published channel count times `width`, rounded to an even number, at least 2.
 
@@ -100,7 +115,8 @@ def with_time_channels(image: Tensor, valid: Tensor, day: Tensor, channels: tupl
     year, day_of_year = calendar_of(day)
     planes = {"day_of_year": day_of_year.to(image.dtype) / YEAR_DAYS, "year": (year - 2016).to(image.dtype)}
     extra = [planes[name][:, :, None, None, None].expand(b, t, 1, h, w) for name in channels]
-    return torch.cat([image, *extra], dim=2) * valid[:, :, None, None, None].to(image.dtype)
+    # Not times `valid`: in a padded date anything may stand, NaN too.
+    return torch.where(valid[:, :, None, None, None], torch.cat([image, *extra], dim=2), 0.0)
 
 
 def calendar_of(day: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,5 +132,13 @@ def calendar_of(day: Tensor) -> tuple[Tensor, Tensor]:
     year_of_era = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
     from_march = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)  # 0 is 1 March
     year = year_of_era + era * 400 + (from_march >= 306).to(torch.int64)
-    leap = ((year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))).to(torch.int64)
-    return year, torch.where(from_march >= 306, from_march - 305, from_march + 60 + leap)
+    return year, torch.where(from_march >= 306, from_march - 305, from_march + 60 + is_leap(year))
+
+
+def is_leap(year: Tensor) -> Tensor:
+    """1 for years of 366 days by the Gregorian calendar, 0 for others; int64.
+
+    >>> is_leap(torch.tensor([1900, 2000, 2019, 2020])).tolist()
+    [0, 1, 0, 1]
+    """
+    return ((year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))).to(torch.int64)

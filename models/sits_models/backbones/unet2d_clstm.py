@@ -26,8 +26,9 @@ class UNet2DCLSTM(Backbone):
     code, michaeltrs/DeepSatModels. The embedding is the mean of the hidden states of all dates.
 
     `paper` processes padded dates as if they were black images, and moves the running statistics of the recurrent
-    batch norm twice a step, for the original evaluates its LSTM twice. `fixed` leaves padded dates out, wherever they
-    stand, of the U-Net, of the statistics, of the LSTM and of the mean, and moves the statistics once.
+    batch norm as two passes over the series do, for the original evaluates its LSTM twice. `fixed` leaves padded dates
+    out, wherever they stand, of the U-Net, of the statistics, of the LSTM and of the mean, and moves the statistics
+    once.
     """
 
     head = "conv3"
@@ -53,7 +54,7 @@ class UNet2DCLSTM(Backbone):
         self.ignores_padding = variant == "fixed"
         features = scaled(128, width)
         self.unet = UNet2D(bands + len(self.time_channels), features, width)
-        self.lstm = ConvLSTMCell(features, self.channels, steps=dates, updates=2 if variant == "paper" else 1)
+        self.lstm = ConvLSTMCell(features, self.channels, steps=dates, passes=2 if variant == "paper" else 1)
 
     def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
         """The mean hidden state, (B, channels, H, W); 0 for a series without a valid date in the variant `fixed`."""
@@ -79,7 +80,7 @@ class UNet2DCLSTM(Backbone):
         hidden = cell = torch.zeros_like(total)
         for step, gates in enumerate(torch.split(inputs, counts)):
             n = len(gates)
-            hidden, cell = self.lstm(gates, hidden[:n], cell[:n], step)
+            hidden, cell = self.lstm(gates, hidden[:n], cell[:n], step, of=len(counts))
             total = total + functional.pad(hidden.to(total.dtype), (0, 0, 0, 0, 0, 0, 0, b - n))
         lengths = valid.sum(1)
         rows = torch.argsort(lengths, descending=True, stable=True)
@@ -144,20 +145,20 @@ class UNet2D(nn.Module):
 class ConvLSTMCell(nn.Module):
     """A convolutional LSTM cell with recurrent batch norm (Cooijmans et al. 2017), one set of statistics a step."""
 
-    def __init__(self, inputs: int, hidden: int, *, steps: int, updates: int) -> None:
+    def __init__(self, inputs: int, hidden: int, *, steps: int, passes: int) -> None:
         super().__init__()
         self.hidden_conv = nn.Conv2d(hidden, 4 * hidden, 3, padding=1)
         self.input_conv = nn.Conv2d(inputs, 4 * hidden, 3, padding=1)
-        self.hidden_norm = StepBatchNorm(4 * hidden, steps=steps, updates=updates)
-        self.input_norm = StepBatchNorm(4 * hidden, steps=steps, updates=updates)
-        self.cell_norm = StepBatchNorm(hidden, steps=steps, updates=updates)
+        self.hidden_norm = StepBatchNorm(4 * hidden, steps=steps, passes=passes)
+        self.input_norm = StepBatchNorm(4 * hidden, steps=steps, passes=passes)
+        self.cell_norm = StepBatchNorm(hidden, steps=steps, passes=passes)
 
-    def forward(self, inputs: Tensor, hidden: Tensor, cell: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Next hidden and cell state, (N, hidden, H, W); `inputs` is `input_conv` of the features."""
-        gates = self.hidden_norm(self.hidden_conv(hidden), step) + self.input_norm(inputs, step)
+    def forward(self, inputs: Tensor, hidden: Tensor, cell: Tensor, step: int, *, of: int) -> tuple[Tensor, Tensor]:
+        """Next hidden and cell state, (N, hidden, H, W), at a step of as many; `inputs` is `input_conv` of features."""
+        gates = self.hidden_norm(self.hidden_conv(hidden), step, of=of) + self.input_norm(inputs, step, of=of)
         enter, forget, leave, new = gates.chunk(4, dim=1)
         cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(new)
-        return torch.sigmoid(leave) * self.cell_norm(torch.tanh(cell), step), cell
+        return torch.sigmoid(leave) * self.cell_norm(torch.tanh(cell), step, of=of), cell
 
 
 class StepBatchNorm(nn.Module):
@@ -166,21 +167,40 @@ class StepBatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, *, steps: int, updates: int) -> None:
-        """Statistics of `steps` steps; later ones share those of the last. `updates`: how often a step moves them."""
+    def __init__(self, channels: int, *, steps: int, passes: int) -> None:
+        """Statistics of `steps` steps; later ones share those of the last. A series moves them as `passes` would."""
         super().__init__()
         self.weight = nn.Parameter(torch.full((channels,), 0.1))
         self.register_buffer("running_mean", torch.zeros(steps, channels))
         self.register_buffer("running_var", torch.ones(steps, channels))
-        # Twice m <- (1 - a) m + a x with the same x is once with 1 - (1 - a)^2: what the original pays two passes for.
-        self.momentum = 1 - (1 - 0.1) ** updates
+        self.passes = passes
 
-    def forward(self, values: Tensor, step: int) -> Tensor:
-        """(N, channels, H, W) to the same, normalised as of `step`, which counts from 0."""
+    def forward(self, values: Tensor, step: int, *, of: int) -> Tensor:
+        """(N, channels, H, W) to the same, normalised as of `step` of a series of `of` steps, which counts from 0."""
         row = min(step, len(self.running_mean) - 1)
+        sharing = 1 if row < len(self.running_mean) - 1 else of - row
+        momentum = momentum_of_passes(step - row, sharing, passes=self.passes)
         return functional.batch_norm(
-            values, self.running_mean[row], self.running_var[row], self.weight, None, self.training, self.momentum, 1e-5
+            values, self.running_mean[row], self.running_var[row], self.weight, None, self.training, momentum, 1e-5
         )
+
+
+def momentum_of_passes(place: int, values: int, *, passes: int) -> float:
+    """With which momentum each of some values, met once, moves a running mean as `passes` passes over all of them do.
+
+    A pass sets m <- 0.9 m + 0.1 x for one value x after the other. What the original pays two passes for:
+
+    >>> round(momentum_of_passes(0, 1, passes=2), 9)  # m <- 0.81 m + 0.19 x
+    0.19
+    """
+    kept = 1 - 0.1
+    if values == 1 or passes == 1:
+        return 1 - kept**passes
+    # All passes leave x_i the weight 0.1 kept^(values - 1 - i) (1 + kept^values + kept^(2 values) + ...). What is left
+    # for the values before it, by how much of this is left after it, is what its own momentum must leave of them.
+    repeated = (1 - kept ** (passes * values)) / (1 - kept**values)
+    left = [1 - repeated * (1 - kept**later) for later in (values - place, values - place - 1)]
+    return 1 - left[0] / left[1]
 
 
 REFERENCE_NAMES = (

@@ -77,15 +77,15 @@ class _Volume(Backbone):
         self.needs = Needs(dates=dates if variant == "paper" else None, size_multiple=POOLED, min_size=POOLED)
         self.ignores_padding = self.ignores_order = variant == "fixed"
 
-        self.en3 = _block(bands + len(self.time_channels), c64, c64)
+        self.en3 = _layer_pair(bands + len(self.time_channels), c64, c64)
         self.pool_3 = nn.MaxPool3d(2)
-        self.en4 = _block(c64, c128, c128)
+        self.en4 = _layer_pair(c64, c128, c128)
         self.pool_4 = nn.MaxPool3d(2)
         self.center_in = nn.Sequential(*_convolution(c128, c256))
         self.center_out = nn.Sequential(*_convolution(c256, c256), _doubling(c256, c128))
-        self.dc4 = _block(2 * c128, c128, c128)
+        self.dc4 = _layer_pair(2 * c128, c128, c128)
         self.trans3 = nn.Sequential(_doubling(c128, c64), *_normalized(c64))
-        self.dc3 = _block(2 * c64, first, second)
+        self.dc3 = _layer_pair(2 * c64, first, second)
         self.final = nn.Conv3d(second, outputs, kernel_size=3, padding=1)
         if variant == "paper":
             self.fn = nn.Linear(dates, 1)
@@ -238,7 +238,7 @@ def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv3d(inputs, outputs, kernel_size=3, padding=1), *_normalized(outputs)]
 
 
-def _block(inputs: int, inner: int, outputs: int) -> nn.Sequential:
+def _layer_pair(inputs: int, inner: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*_convolution(inputs, inner), *_convolution(inner, outputs))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sits_models.backbones.base import Backbone, Needs, TimeChannel, calendar_of, with_time_channels
+from sits_models.backbones.base import Backbone, Needs, TimeChannel, calendar_of, is_leap, with_time_channels
 from sits_models.recipe import Variant
 
 __all__ = ["UTAE", "UTAELayout", "from_reference", "season_start"]
@@ -67,7 +67,7 @@ class UTAE(Backbone):
     """The U-Net with temporal attention encoder of Garnot and Landrieu 2021, section 3.1.
 
     "Panoptic Segmentation of Satellite Image Time Series with Convolutional Temporal Attention Networks"; the code is
-    VSainteuf/utae-paps. The embedding is the output of the decoder, before the output block. Unlike there, a date is
+    VSainteuf/utae-paps. The embedding is the output of the decoder, before the output layers. Unlike there, a date is
     padding where `valid` says so and not where all its values are 0, and no layer is initialised anew after PyTorch.
 
     `paper` normalises the attention's input over all dates, padded ones included, so padding changes the output, and
@@ -125,12 +125,12 @@ class UTAE(Backbone):
         places = valid.flatten().nonzero().squeeze(1)  # of the valid dates among B*T
         frames = self.stem(image.flatten(0, 1)[places])  # (N, C, H, W)
         scales = [frames]
-        for block in self.down:
-            scales.append(block(scales[-1]))
+        for down in self.down:
+            scales.append(down(scales[-1]))
         series = [_unpack(frames, places, valid) for frames in scales]  # (B, T, C, H, W) each
         out, attention = self.temporal(series[-1], valid, positions)
-        for block, skip in zip(self.up, reversed(series[:-1]), strict=True):
-            out = block(out, self._gather(skip, attention, valid))
+        for up, skip in zip(self.up, reversed(series[:-1]), strict=True):
+            out = up(out, self._gather(skip, attention, valid))
         return out, attention
 
     def _gather(self, series: Tensor, attention: Tensor, valid: Tensor) -> Tensor:
@@ -203,7 +203,9 @@ class TemporalAttention(nn.Module):
         b, t, _, h, w = series.shape
         values = self.in_norm(series, torch.ones_like(valid) if self.padding_counts else valid)
         values = self.project(values.permute(0, 1, 3, 4, 2))  # (B, T, h, w, V)
-        values = values + encode_positions(positions, width).repeat(1, 1, heads)[:, :, None, None, :]
+        exact = torch.promote_types(values.dtype, torch.float32)
+        places = encode_positions(positions, width, dtype=exact).repeat(1, 1, heads)  # (B, T, V)
+        values = values + places[:, :, None, None, :]
         keys = self.keys(values).reshape(b, t, h, w, heads, -1)  # (B, T, h, w, heads, K)
         scores = (keys * self.queries).sum(-1) / math.sqrt(self.queries.shape[1])  # (B, T, h, w, heads)
         kept = valid[:, :, None, None, None]
@@ -225,10 +227,11 @@ class SeriesNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, series: Tensor, counted: Tensor) -> Tensor:
-        """(B, T, C, h, w) float32, with the dates where `counted` (B, T) is True; 0 elsewhere."""
+        """(B, T, C, h, w), float32 at least, with the dates where `counted` (B, T) is True; 0 elsewhere."""
         b, t, c, h, w = series.shape
-        grouped = series.float().reshape(b, t, self.groups, c // self.groups, h, w)
-        mask = counted[:, :, None, None, None, None].float()
+        exact = torch.promote_types(series.dtype, torch.float32)
+        grouped = series.to(exact).reshape(b, t, self.groups, c // self.groups, h, w)
+        mask = counted[:, :, None, None, None, None].to(exact)
         number = (mask.sum(1, keepdim=True) * grouped.shape[3]).clamp(min=1)
         mean = (grouped * mask).sum((1, 3), keepdim=True) / number
         centred = (grouped - mean) * mask
@@ -238,14 +241,14 @@ class SeriesNorm(nn.Module):
         return affine * counted[:, :, None, None, None]
 
 
-def encode_positions(positions: Tensor, channels: int) -> Tensor:
+def encode_positions(positions: Tensor, channels: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Sinusoids of (B, T) positions, (B, T, channels): sines in even channels, cosines of the same period in odd ones.
 
     >>> encode_positions(torch.tensor([[0]]), 4).tolist()
     [[[0.0, 1.0, 0.0, 1.0]]]
     """
-    exponent = torch.arange(0, channels, 2, device=positions.device).float() / channels
-    angle = positions.float()[:, :, None] / POSITION_PERIOD**exponent
+    exponent = torch.arange(0, channels, 2, device=positions.device).to(dtype) / channels
+    angle = positions.to(dtype)[:, :, None] / POSITION_PERIOD**exponent
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(2)[:, :, :channels]
 
 
@@ -267,8 +270,7 @@ def season_start(day: Tensor, valid: Tensor) -> Tensor:
     middle = torch.where(some, torch.where(some, first + last, 0) // 2, 0)
     year, day_of_year = calendar_of(middle)
     new_year = middle - day_of_year + 1
-    leap = ((year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))).to(torch.int64)
-    september = new_year + 243 + leap
+    september = new_year + 243 + is_leap(year)
     return torch.where(middle >= september, september, new_year - 122)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sits_models.backbones import backbone_class, build_backbone
+from sits_models.backbones.base import Needs
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
 from sits_models.objectives.cscl import ContextContrast
@@ -27,7 +28,8 @@ def build_objective(
     """The whole model of a recipe, its weights drawn anew.
 
     `dates` is the T of training, `classes` the number of classes, `mean` and `std` are of stored reflectance, a value a
-    band; `class_weights` go into the loss of a segmentation.
+    band; `class_weights` go into the loss of a segmentation. A backbone that sees the whole chip is applied at the side
+    that the recipe trains it at.
     """
     magnification = recipe.data.labels
     # Where the published backbone ends in logits, it can only do so at the resolution of its input.
@@ -35,9 +37,17 @@ def build_objective(
         recipe.segmentation is not None and magnification == 1 and backbone_class(recipe.backbone.name).head == "none"
     )
     backbone = build_backbone(recipe.backbone, bands=len(bands), dates=dates, outputs=classes if gives_logits else None)
+    if backbone.tile_size is not None:
+        backbone.tile_size = _side(recipe.data.size, backbone.needs)
     encoder = Encoder(backbone, bands=bands, mean=mean, std=std, magnification=magnification)
     if recipe.contrast is not None:
         return ContextContrast(encoder, recipe=recipe.contrast, background=recipe.data.background)
     if recipe.segmentation is None:
         raise ValueError("a recipe has one of the sections contrast (to pretrain) and segmentation (to finetune)")
     return Segmentation(encoder, classes=classes, recipe=recipe.segmentation, class_weights=class_weights)
+
+
+def _side(size: int, needs: Needs) -> int:
+    """The least side of at least `size` px that a backbone takes."""
+    multiple = needs.size_multiple
+    return -(-max(size, needs.min_size) // multiple) * multiple

@@ -1,7 +1,8 @@
-"""A parity case: weights and inputs by rule, stored outputs and the comparison; the README beside the cases explains."""
+"""A parity case: weights and inputs by rule, stored outputs and the comparison; the README beside them explains."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from sits_models.sample import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -37,20 +40,41 @@ class Case:
         """The reference's state dict, by its own names."""
         rule = self.facts["fill_rule"]
         entries = self.facts["state_dict"]
-        return {name: torch.from_numpy(_fill(name, tuple(shape), kind, rule)) for name, shape, kind in entries}
+        arrays = {name: _fill(name, tuple(shape), kind, rule) for name, shape, kind in entries}
+        assert _sha256(*arrays.values()) == self.facts["fill_sha256"], f"{self.name}: the weights are not those meant"
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def input(self, name: str) -> NDArray[Any]:
         """A stored or regenerated input."""
         facts = next(entry for entry in self.facts["inputs"] if entry["name"] == name)
+        final = facts.get("sha256_final", facts["sha256"])
         if facts["npz_key"]:
-            return self.arrays[facts["npz_key"]]
-        found = re.match(
-            r"default_rng\((\d+)\)\.standard_normal\((\[.*?\])\)\.astype\(float32\) \* float32\((.*?)\)",
-            facts["recipe"],
-        )
-        assert found, facts["recipe"]
-        draw = np.random.default_rng(int(found[1])).standard_normal(json.loads(found[2])).astype(np.float32)
-        return np.asarray(draw * np.float32(float(found[3])))
+            values = self.arrays[facts["npz_key"]]
+        else:
+            values = _draw(facts["recipe"])
+            assert _sha256(values) == facts["sha256"], f"{self.name}: the draw of {name} is not the one meant"
+            if "then" in facts:
+                values = self._changed(values, facts["then"])
+        assert _sha256(values) == final, f"{self.name}: the input {name} is not the one meant"
+        return values
+
+    def _changed(self, values: NDArray[Any], then: str) -> NDArray[Any]:
+        found = re.fullmatch(r"in sample b the last n_pad\[b\] of (\[.*\]) dates are set to 0", then)
+        assert found, f"{self.name}: nothing here knows this change of an input: {then}"
+        assert self.facts.get("configuration", {}).get("shape_pattern", "NT").startswith("NT")
+        changed = values.copy()
+        for sample, padded in zip(changed, json.loads(found[1]), strict=True):
+            sample[len(sample) - padded :] = 0
+        return changed
+
+    def labels_in_loss(self) -> torch.Tensor:
+        """The labels, int64, IGNORE_INDEX where they are of the class that the description leaves out of the loss."""
+        labels = torch.from_numpy(self.input("labels").astype(np.int64))
+        text = " ".join([*(str(entry["recipe"]) for entry in self.facts["inputs"]), *self.facts["notes"]])
+        found = re.findall(r"class (\d+) is masked out|label is not (\d+)", text)
+        classes = {int(number) for numbers in found for number in numbers if number}
+        assert len(classes) <= 1, text
+        return labels.masked_fill(labels == classes.pop(), IGNORE_INDEX) if classes else labels
 
     def output(self, name: str) -> tuple[NDArray[Any], dict[str, Any]]:
         """A stored output and its facts: slice, advised_atol, exact."""
@@ -105,6 +129,23 @@ def read_case(name: str) -> Case:
     facts = json.loads((folder / f"{name}.json").read_text())
     arrays = dict(np.load(folder / facts["npz"])) if "npz" in facts else {}
     return Case(name, facts, arrays)
+
+
+def _sha256(*arrays: NDArray[Any]) -> str:
+    """Of the bytes of all, one after the other."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _draw(recipe: str) -> NDArray[np.float32]:
+    found = re.match(
+        r"default_rng\((\d+)\)\.standard_normal\((\[.*?\])\)\.astype\(float32\) \* float32\((.*?)\)", recipe
+    )
+    assert found, recipe
+    draw = np.random.default_rng(int(found[1])).standard_normal(json.loads(found[2])).astype(np.float32)
+    return np.asarray(draw * np.float32(float(found[3])))
 
 
 def _fill(name: str, shape: tuple[int, ...], kind: str, rule: str) -> NDArray[Any]:

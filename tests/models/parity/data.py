@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 from tests.models.parity.case import Case
 
 from sits_models.data.published import PublishedChip, france_chip, mtlcc_chip, pastis24_chip
-from sits_models.objectives.cscl import Window, windows_of
-
-OUTSIDE = -2
-"""No label."""
+from sits_models.objectives.cscl import PairRule, Pairs, Window, pairs_in_windows
 
 
 def check(case: Case) -> None:
@@ -30,7 +27,7 @@ def _check_france(case: Case) -> None:
     chip = france_chip(_arrays(case), dates=data["max_seq_len"], size=model["img_res"], magnification=magnification)
     suffix = "" if magnification == 1 else f"_x{magnification}"
     assert chip.ids is not None
-    ours = _tensors(chip) | {f"ids{suffix}": chip.ids[..., None], "cscl_labels": _targets(chip, model)}
+    ours = _tensors(chip) | {f"ids{suffix}": chip.ids[..., None]} | _targets(case, chip, model)
     _compare(case, chip, ours)
 
 
@@ -51,7 +48,7 @@ def _check_mtlcc(case: Case) -> None:
         )
     assert chip.backward is not None
     backward = np.moveaxis(chip.backward, 1, -1)
-    _compare(case, chip, _tensors(chip) | {"inputs_backward": backward, "cscl_labels": _targets(chip, model)})
+    _compare(case, chip, _tensors(chip) | {"inputs_backward": backward} | _targets(case, chip, model))
 
 
 def _check_pastis24(case: Case) -> None:
@@ -75,13 +72,15 @@ def _tensors(chip: PublishedChip) -> dict[str, NDArray[Any]]:
     }
 
 
-def _targets(chip: PublishedChip, model: dict[str, Any]) -> NDArray[np.float32]:
-    """Whether each neighbour is of the pixel's class, (H', W', k, k)."""
+def _targets(case: Case, chip: PublishedChip, model: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+    """Where asked for: whether each neighbour is of the pixel's class, (H', W', k, k)."""
+    if "cscl_labels" not in case.output_names:
+        return {}
     window = Window(size=model["cscl_win_size"], stride=model["cscl_win_stride"], dilation=model["cscl_win_dilation"])
-    labels = window.thin(torch.from_numpy(chip.labels))
-    padded = torch.nn.functional.pad(labels, (window.reach,) * 4, value=OUTSIDE)
-    centres = labels[:: window.step, :: window.step]
-    return (windows_of(padded, window) == centres[..., None, None]).to(torch.float32).numpy()
+    labels = torch.from_numpy(chip.labels)[None]
+    pairs = Pairs(identity=labels, counted=torch.ones_like(labels, dtype=torch.bool))
+    same, _ = pairs_in_windows(pairs, window, rule=PairRule())
+    return {"cscl_labels": same[0].to(torch.float32).numpy()}
 
 
 def _drawn(case: Case, output: str, days: NDArray[Any]) -> list[int]:

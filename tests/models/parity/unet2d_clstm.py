@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import torch
 from tests.models.parity.case import Case
+from tests.models.parity.gradients import check_gradients
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sits_models.backbones.unet2d_clstm import UNet2DCLSTM, from_reference, rename, unused_in_reference
 from sits_models.encoder import Encoder
 from sits_models.objectives import Segmentation
-from sits_models.objectives.cscl import ContextContrast, Pairs, Window, window_loss, windows_of
+from sits_models.objectives.cscl import ContextContrast, Pairs, pairs_in_windows, window_loss
 from sits_models.recipe import ContrastRecipe, SegmentationRecipe
-from sits_models.sample import IGNORE_INDEX
 
-ZERO = 1e-12
-"""Gradients whose float64 norm is below this share of the largest are 0: those of biases in front of a batch norm."""
+OUTPUTS = {"output", "cscl_labels", "loss", "grad_x", "running_stats_head"}
 
 
 def embed(encoder: Encoder, x: Tensor) -> Tensor:
@@ -29,7 +25,10 @@ def embed(encoder: Encoder, x: Tensor) -> Tensor:
 
 
 def check(case: Case) -> None:
+    assert set(case.output_names) <= OUTPUTS, f"unknown outputs: {set(case.output_names) - OUTPUTS}"
     configuration = case.configuration
+    assert configuration.get("output_magnification") in (None, 1), f"{case.name}: a magnified map is not built here"
+    assert configuration["train_stage"] in (0, 2), f"{case.name}: no such stage here"
     bands = tuple(f"c{i}" for i in range(configuration["num_channels"]))
     backbone = UNet2DCLSTM(len(bands), dates=configuration["max_seq_len"], time_channels=())
     encoder = Encoder(backbone, bands=bands, mean=[0.0] * len(bands), std=[1.0] * len(bands), magnification=1)
@@ -45,6 +44,8 @@ def load(model: nn.Module, case: Case) -> None:
     assert set(unused_in_reference(state)) == {
         name for name in state if name.startswith("main_finalconv") and case.configuration["train_stage"] == 0
     }
+    unused = sum(state[name].numel() for name in unused_in_reference(state))
+    assert sum(p.numel() for p in model.parameters()) + unused == case.facts["n_parameters"]
     report = model.load_state_dict(from_reference(state), strict=False)
     assert set(report.missing_keys) == {"encoder.mean", "encoder.std"}
     assert report.unexpected_keys == []
@@ -59,9 +60,7 @@ def check_segmentation(case: Case, encoder: Encoder) -> None:
     logits = model.head(embed(encoder, x))
     case.compare("output", logits)
     if "loss" in case.output_names:
-        labels = torch.from_numpy(case.input("labels").astype(np.int64))
-        loss = model.loss_of(logits, labels.masked_fill(labels == masked_class(case), IGNORE_INDEX))
-        check_backward(case, model, x, loss)
+        check_backward(case, model, x, model.loss_of(logits, case.labels_in_loss()))
     check_statistics(case, model)
 
 
@@ -80,50 +79,23 @@ def check_contrast(case: Case, encoder: Encoder) -> None:
     x = torch.from_numpy(case.input("x")).requires_grad_(case.in_train_mode)
     embedded = embed(encoder, x)
     case.compare("output", model.similarity(embedded))
-    if "loss" in case.output_names:
+    if {"loss", "cscl_labels"} & set(case.output_names):
         labels = torch.from_numpy(case.input("labels").astype(np.int64))
-        if "cscl_labels" in case.output_names:
-            case.compare("cscl_labels", targets(labels, model.similarity.window))
         pairs = Pairs(identity=labels, counted=torch.ones_like(labels, dtype=torch.bool))
-        loss, _ = window_loss(embedded, model.similarity, pairs, rule=model.rule)
-        check_backward(case, model, x, loss)
+        if "cscl_labels" in case.output_names:
+            same, _ = pairs_in_windows(pairs, model.similarity.window, rule=model.rule)
+            case.compare("cscl_labels", same.to(torch.uint8))
+        if "loss" in case.output_names:
+            loss, _ = window_loss(embedded, model.similarity, pairs, rule=model.rule)
+            check_backward(case, model, x, loss)
     check_statistics(case, model)
-
-
-def targets(labels: Tensor, window: Window) -> Tensor:
-    """(B, H', W', k, k): 1 where a neighbour has the class of the centre; nothing outside of the image has it."""
-    thinned = window.thin(labels)
-    neighbours = windows_of(functional.pad(thinned, (window.reach,) * 4, value=-1), window)
-    return (neighbours == thinned[..., :: window.step, :: window.step, None, None]).to(torch.uint8)
-
-
-def masked_class(case: Case) -> int:
-    """The class that the case leaves out of its loss, as its description says; IGNORE_INDEX if none."""
-    text = " ".join([*(str(entry["recipe"]) for entry in case.facts["inputs"]), *case.facts["notes"]])
-    found = re.search(r"class (\d+) is masked out", text) or re.search(r"label is not (\d+)", text)
-    return int(found[1]) if found else IGNORE_INDEX
 
 
 def check_backward(case: Case, model: nn.Module, x: Tensor, loss: Tensor) -> None:
     case.compare("loss", loss)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    assert x.grad is not None
-    if "grad_x" in case.output_names:
-        case.compare("grad_x", x.grad)
-        case.compare_direction("grad_x", x.grad)
-    parameters = dict(model.named_parameters())
-    norms, exact = case.facts["grad_norms"], case.facts["grad_norms_float64"]
-    largest = max(exact.values())
-    for name, norm in norms.items():
-        gradient = parameters[rename(name)].grad
-        assert gradient is not None, name
-        ours = float(gradient.norm())
-        if exact[name] > ZERO * largest:
-            assert abs(ours - norm) <= 0.01 * norm, (
-                f"{case.name}: the gradient of {name} is {ours:.4g} long, not {norm:.4g}"
-            )
-        else:
-            assert ours <= 1e-4 * largest, f"{case.name}: the gradient of {name} is {ours:.4g} long, not 0"
+    unused = unused_in_reference({name: torch.empty(0) for name, *_ in case.facts["state_dict"]})
+    check_gradients(case, model, x.grad, rename=rename, unused=unused)
 
 
 def check_statistics(case: Case, model: nn.Module) -> None:

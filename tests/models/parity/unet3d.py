@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 import numpy as np
 import torch
 from tests.models.parity.case import Case
+from tests.models.parity.gradients import check_gradients
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - as everyone writes it
 
 from sits_models.backbones.unet3d import UNet3D, UNet3Df, from_reference
 from sits_models.encoder import Encoder
 from sits_models.objectives import ContextContrast, Segmentation
-from sits_models.objectives.cscl import OUTSIDE, Pairs, window_loss, windows_of
+from sits_models.objectives.cscl import Pairs, pairs_in_windows, window_loss
 from sits_models.recipe import ContrastRecipe, SegmentationRecipe
-from sits_models.sample import IGNORE_INDEX
 
 OUTPUTS = {"output", "cscl_labels", "loss", "grad_x", "running_stats_head"}
 
@@ -37,16 +33,21 @@ def check(case: Case) -> None:
     if "running_stats_head" in case.output_names:
         case.compare("running_stats_head", _running_statistics(objective, case.facts["running_stats_names"]))
     if {"loss", "cscl_labels"} & set(case.output_names):
-        labels = torch.from_numpy(case.input("labels")).to(torch.int64).reshape(output.shape[0], *embedded.shape[-2:])
+        grid = (output.shape[0], *embedded.shape[-2:])
         if isinstance(objective, Segmentation):
-            loss = objective.loss_of(output, _ignored(labels, case))
+            loss = objective.loss_of(output, case.labels_in_loss().reshape(grid))
         else:
-            case.compare("cscl_labels", _targets(objective, labels))
+            labels = torch.from_numpy(case.input("labels").astype(np.int64)).reshape(grid)
             pairs = Pairs(identity=labels, counted=torch.ones_like(labels, dtype=torch.bool))
+            same, _ = pairs_in_windows(pairs, objective.similarity.window, rule=objective.rule)
+            if "cscl_labels" in case.output_names:
+                case.compare("cscl_labels", same.to(torch.uint8))
             loss, _ = window_loss(embedded, objective.similarity, pairs, rule=objective.rule)
-        case.compare("loss", loss)
-        loss.backward()
-        _check_gradients(objective, x.grad, layout, case)
+        if "loss" in case.output_names:
+            case.compare("loss", loss)
+            loss.backward()
+            by_x = None if x.grad is None else x.grad.permute(["NTCHW".index(axis) for axis in layout])
+            check_gradients(case, objective, by_x, rename=_our_name, unused=())
 
 
 def _objective(case: Case) -> Segmentation | ContextContrast:
@@ -92,45 +93,3 @@ def _running_statistics(objective: torch.nn.Module, names: list[str]) -> Tensor:
 def _our_name(name: str) -> str:
     (ours,) = from_reference({name: torch.zeros(1, 1)})
     return ours
-
-
-def _targets(objective: ContextContrast, labels: Tensor) -> Tensor:
-    window = objective.similarity.window
-    thinned = window.thin(labels)
-    neighbours = windows_of(F.pad(thinned, (window.reach,) * 4, value=OUTSIDE), window)
-    centres = thinned[..., :: window.step, :: window.step, None, None]
-    return (neighbours == centres).to(torch.uint8)
-
-
-def _ignored(labels: Tensor, case: Case) -> Tensor:
-    """Labels with the class that the case leaves out of its loss, if it does, as IGNORE_INDEX."""
-    text = " ".join([*(str(entry["recipe"]) for entry in case.facts["inputs"]), *case.facts["notes"]])
-    classes = {
-        int(number)
-        for number in re.findall(r"class (\d+) is masked out|label is not (\d+)", text)
-        for number in number
-        if number
-    }
-    assert len(classes) <= 1, text
-    for unknown in classes:
-        labels = labels.masked_fill(labels == unknown, IGNORE_INDEX)
-    return labels
-
-
-def _check_gradients(objective: torch.nn.Module, by_x: Tensor | None, layout: str, case: Case) -> None:
-    if "grad_x" in case.output_names:
-        assert by_x is not None
-        by_x = by_x.permute(["NTCHW".index(axis) for axis in layout])
-        case.compare("grad_x", by_x)
-        case.compare_direction("grad_x", by_x)
-    norms: dict[str, Any] = case.facts.get("grad_norms", {})
-    found = {name: parameter.grad for name, parameter in objective.named_parameters()}
-    largest = max(norms.values(), default=0.0)
-    for name, norm in norms.items():
-        gradient = found[_our_name(name)]
-        ours = 0.0 if gradient is None else float(gradient.norm())
-        # The gradient of a convolution's bias in front of batch normalisation is 0 but for rounding.
-        if case.facts["grad_norms_float64"][name] > 1e-12 * largest:
-            np.testing.assert_allclose(ours, norm, rtol=0.01, err_msg=f"{case.name}: gradient of {name}")
-        else:
-            assert ours < 1e-4 * largest, f"{case.name}: gradient of {name}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import pickle
 import platform
 import warnings
@@ -18,8 +17,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from sits_models.backbones import unet2d_clstm, unet3d, utae
+from sits_models.backbones import backbone_class, build_backbone, list_backbones, unet2d_clstm, unet3d, utae
+from sits_models.data.classes import of_older_card
 from sits_models.data.cubes import RADIOMETRY, CropEntry, CubeFacts
+from sits_models.folder import write_whole
 from sits_models.objectives import build_objective
 from sits_models.objectives.base import Objective
 from sits_models.recipe import (
@@ -45,7 +46,6 @@ __all__ = [
     "read_reference",
     "save_weights",
     "transfer",
-    "write_whole",
 ]
 
 FORMAT = "sits-weights"
@@ -130,9 +130,15 @@ class Card:
             found = f"{data.get('format')} {data.get('version')}"
             raise ValueError(f"{name} should be a card of {FORMAT} {VERSION}; it says {found}")
         try:
+            recipe = _mapping(data["recipe"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{name} is no whole card: {error} is missing or of a wrong kind") from error
+        # What is wrong in the recipe is said by it, with the name.
+        built = recipe_from_plain(recipe, name=name)
+        try:
             statistics = _mapping(data["statistics"])
             return cls(
-                recipe=recipe_from_plain(_mapping(data["recipe"]), name=name),
+                recipe=built,
                 bands=tuple(str(band) for band in _list(data["bands"])),
                 dates=int(str(data["dates"])),
                 classes=tuple(_entry(_mapping(entry)) for entry in _list(data["classes"])),
@@ -147,6 +153,8 @@ class Card:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{name} is no whole card: {error} is missing or of a wrong kind") from error
+        except ValueError as error:
+            raise ValueError(f"{name} is no whole card: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -206,10 +214,12 @@ def read_card(folder: str | Path) -> Card:
     """The card of a folder of weights, or of a run."""
     path = _weights_folder(folder) / CARD
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = _mapping(json.loads(path.read_text("utf-8")))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    return Card.from_json(_mapping(data), name=str(path))
+    except TypeError as error:
+        raise ValueError(f"{path} is no card: it should be {error}") from error
+    return Card.from_json(data, name=str(path))
 
 
 def load_model(folder: str | Path) -> LoadedModel:
@@ -231,14 +241,20 @@ def transfer(objective: Objective, folder: str | Path, *, part: Literal["encoder
     The encoder (backbone, magnification, normalization) must match to the last tensor; the similarity of a
     pretraining and both linear heads are left out. Tarasiou et al. 2022 (`partial_restore` of the official code).
 
-    Raises ValueError, naming every tensor, where one is missing, unknown or of another shape, or where the bands
-    differ; the model is then as it was.
+    Raises ValueError, naming every tensor, where one is missing, unknown or of another shape, or where the bands or
+    the backbone (architecture, variant, channels of time) differ; the model is then as it was.
     """
     card, tensors = _read(folder)
     if card.bands != objective.encoder.bands:
         raise ValueError(
             f"the weights in {folder} take the bands {', '.join(card.bands)}, this model "
             f"{', '.join(objective.encoder.bands)}; give the recipe data.bands=[{', '.join(card.bands)}]"
+        )
+    differing = _other_backbone(card, objective)
+    if differing:
+        raise ValueError(
+            f"the weights in {folder} are of another backbone: {'; '.join(differing)}; "
+            "change backbone of the recipe, or start from other weights"
         )
     report = _load_into(objective, tensors, part="encoder." if part == "encoder" else "")
     if not report.whole:
@@ -326,13 +342,20 @@ def _recipe_of_reference(tensors: Mapping[str, Tensor], architecture: str, bands
     pretraining = any(name.startswith("similarity.") for name in tensors)
     return Recipe(
         name=f"{architecture}-reference",
-        data=DataRecipe(bands=bands, labels=labels),
+        data=DataRecipe(bands=bands, labels=labels, size=_size_of_reference(architecture, extra)),
         backbone=BackboneRecipe(
             name=architecture, time_channels=None if architecture == "utae" else _DATE_CHANNELS[:extra]
         ),
         contrast=ContrastRecipe(window=3 if offsets is None else offsets.shape[3]) if pretraining else None,
         segmentation=None if pretraining else SegmentationRecipe(),
     )
+
+
+def _size_of_reference(architecture: str, extra: int) -> int:
+    """Side of the published chips, pixels: PASTIS for U-TAE, else MTLCC, which alone gives the year, or T31TFM."""
+    if architecture == "utae":
+        return 128
+    return 24 if extra == len(_DATE_CHANNELS) else 48
 
 
 def _classes_of_reference(tensors: Mapping[str, Tensor]) -> int:
@@ -350,16 +373,6 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         hashes[name] = hashlib.sha256(head + data.tobytes()).hexdigest()
     return hashes
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever the process ends."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _weights_folder(folder: str | Path) -> Path:
@@ -405,6 +418,25 @@ def _built_by(card: Card) -> Objective:
     )
 
 
+def _other_backbone(card: Card, objective: Objective) -> list[str]:
+    """How the backbone of a card computes otherwise than that of a model; shapes of tensors do not tell."""
+    theirs, ours = card.recipe.backbone, objective.encoder.backbone
+    if backbone_class(theirs.name) is not type(ours):
+        here = [name for name in list_backbones() if backbone_class(name) is type(ours)]
+        return [f"name is {theirs.name} there, {', '.join(here)} here"]
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # nothing is drawn or stored
+        other = build_backbone(theirs, bands=len(card.bands), dates=card.dates)
+    return [
+        f"{key} is {_spelt(getattr(other, key))} there, {_spelt(getattr(ours, key))} here"
+        for key in ("variant", "time_channels")
+        if getattr(other, key) != getattr(ours, key)
+    ]
+
+
+def _spelt(value: object) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+
+
 def _load_into(objective: Objective, tensors: Mapping[str, Tensor], *, part: str) -> LoadReport:
     """Load the tensors whose name begins with `part`, all of them or none, and report."""
     ours = objective.state_dict()
@@ -440,13 +472,14 @@ def _software() -> dict[str, str]:
 
 def _entry(data: Mapping[str, object]) -> CropEntry:
     hcat = data["hcat"]
-    return CropEntry(
+    entry = CropEntry(
         index=int(str(data["index"])),
         code=str(data["code"]),
         name=str(data["name"]),
         hcat=None if hcat is None else str(hcat),
         colour=str(data["colour"]),
     )
+    return of_older_card(entry)
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -42,6 +42,7 @@ _Set = Annotated[
     typer.Option("--set", help="Change a value of the recipe, such as training.epochs=3; repeatable."),
 ]
 _Weights = Annotated[str, typer.Option(help="A finished run, or a folder of weights.")]
+_Device = Annotated[str, typer.Option(help="Where to compute: auto (a GPU where there is one), cpu or cuda.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
 
@@ -141,6 +142,7 @@ def evaluate(
     ] = None,
     split: Annotated[Part, typer.Option(help="Where to measure.")] = Part.TEST,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: WEIGHTS/evaluation-SPLIT.")] = None,
+    device: _Device = "auto",
     json_: _Json = False,
     debug: _Debug = False,
 ) -> None:
@@ -160,7 +162,7 @@ def evaluate(
 
         folder = str(out or Path(weights) / f"evaluation-{split.value}")
         with Narrator() as narrator:
-            outcome = run(weights, cubes=cube, out=folder, split=split.value, narrator=narrator)
+            outcome = run(weights, cubes=cube, out=folder, split=split.value, narrator=narrator, device=device)
         parts = {
             "overall": outcome.overall,
             "boundary": outcome.boundary,
@@ -188,6 +190,7 @@ def predict(
     batch: Annotated[int | None, typer.Option(min=1, help="Tiles at a time; default: chosen.")] = None,
     tile: Annotated[int | None, typer.Option(min=1, help="Side of a tile in pixels; default: chosen.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read.")] = 2,
+    device: _Device = "auto",
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Keep those of every class as well.")] = False,
     json_: _Json = False,
     debug: _Debug = False,
@@ -218,12 +221,13 @@ def predict(
                 batch=batch,
                 tile=tile,
                 workers=workers,
+                device=device,
                 probabilities=probabilities,
             )
         facts = {
             "folder": str(outcome.folder),
             "complete": outcome.complete,
-            "blocks": outcome.blocks,
+            "cells": outcome.cells,
             "pixels": sum(outcome.class_pixels),
             "empty_pixels": outcome.empty_pixels,
             "parcels": outcome.parcels,
@@ -299,6 +303,7 @@ def _print_training(outcome: TrainingOutcome, *, as_json: bool) -> int:
         "stopped_early": outcome.stopped_early,
         "seconds": outcome.seconds,
         "metrics": dict(outcome.metrics),
+        "notes": list(outcome.notes),
         "finished_before": outcome.finished_before,
     }
     if as_json:
@@ -309,6 +314,8 @@ def _print_training(outcome: TrainingOutcome, *, as_json: bool) -> int:
     if outcome.loaded is not None:
         kept, left = len(outcome.loaded.loaded), len(outcome.loaded.left_out)
         print(f"started from weights: {kept} tensors loaded, {left} of the tasks left out")
+    for note in outcome.notes:
+        print(note)
     early = ", stopped early" if outcome.stopped_early else ""
     print(
         f"{outcome.recipe}: {outcome.epochs} epochs in {outcome.seconds:.0f} s{early}; best epoch {outcome.best_epoch}"

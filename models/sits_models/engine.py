@@ -10,6 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, override
@@ -24,15 +25,15 @@ from torch import Tensor
 
 from sits_catalog.console import Narrator
 from sits_catalog.cube import CHIP, Split
-from sits_models.checkpoints import write_whole
 from sits_models.data.transforms import augment
+from sits_models.folder import move_whole, partial_of, write_whole
 from sits_models.metrics import confusion_matrix, scores_of
 from sits_models.objectives.base import Objective
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.recipe import Recipe, TrainingRecipe
 from sits_models.sample import Sample
 
-__all__ = ["CHECKPOINT", "METRICS", "Batches", "Fitted", "derived_seed", "fit", "learning_rate"]
+__all__ = ["CHECKPOINT", "METRICS", "Batches", "Fitted", "check_precision", "derived_seed", "fit", "learning_rate"]
 
 CHECKPOINT, METRICS = "checkpoints/last.ckpt", "metrics.csv"
 
@@ -45,12 +46,12 @@ class Batches(Protocol):
         """Batches of one epoch."""
         ...
 
-    def epoch(self, number: int, *, seed: int) -> Iterable[Sample]:
-        """The batches of an epoch; the same number and seed give the same ones."""
+    def epoch(self, number: int, *, seed: int, pin: bool) -> Iterable[Sample]:
+        """The batches of an epoch, in page-locked memory for `pin`; the same number and seed give the same ones."""
         ...
 
-    def evaluation(self, split: Split, *, size: int | None = None) -> Iterable[Sample]:
-        """Each pixel of a split once."""
+    def evaluation(self, split: Split, *, size: int | None, pin: bool) -> Iterable[Sample]:
+        """Each pixel of a split once, in windows of `size` px."""
         ...
 
 
@@ -75,26 +76,36 @@ def fit(objective: Objective, batches: Batches, recipe: Recipe, *, folder: Path,
 
     Every draw depends on the seed, the epoch and the batch alone, and the whole state is kept after each epoch: a
     training that was killed at any time and started again ends with the same bits on a CPU (of one kind, with as many
-    threads). Writes checkpoints/last.ckpt, metrics.csv and tensorboard/ below `folder`. Raises RuntimeError where the
-    loss is no number.
+    threads). Writes checkpoints/last.ckpt, metrics.csv and tensorboard/ below `folder`. Raises ValueError for a
+    precision that this machine cannot train in, and RuntimeError where the loss is no number.
     """
+    check_precision(recipe.training)
     keeper = _Keeper(objective, recipe.training, folder, narrator)
     module = _Module(objective, recipe)
     last = folder / CHECKPOINT
     last.parent.mkdir(parents=True, exist_ok=True)
-    with _quiet():
+    with _quiet(), _exact_float32():
         trainer = _trainer(recipe.training, folder, keeper)
         try:
             trainer.fit(
                 module,
                 train_dataloaders=_Epochs(batches, module, recipe.training.seed),
-                val_dataloaders=_Validation(batches, min(recipe.data.size, CHIP)),
+                val_dataloaders=_Validation(batches, _validation_size(objective, recipe)),
                 ckpt_path=str(last) if last.is_file() else None,
                 weights_only=True,
             )
         except SystemExit as error:  # what Lightning makes of Ctrl-C and of SIGTERM
             raise KeyboardInterrupt from error
     return keeper.finish()
+
+
+def check_precision(training: TrainingRecipe) -> None:
+    """Raises ValueError for half precision without a GPU: on a CPU torch's 3D convolutions give wrong gradients."""
+    if training.precision == "bf16" and not torch.cuda.is_available():
+        raise ValueError(
+            "training.precision bf16 needs a GPU, and this machine has none that torch can use; "
+            "set training.precision=32"
+        )
 
 
 def learning_rate(training: TrainingRecipe, epoch: int) -> float:
@@ -112,8 +123,9 @@ def learning_rate(training: TrainingRecipe, epoch: int) -> float:
     if training.schedule == "exponential":
         return first * float(training.decay ** (phase // training.decay_every))
     if training.schedule == "cosine":
-        share = phase / max(1, length - 1)
         final = training.final_learning_rate
+        # An epoch at a rate of 0 would learn nothing: with an end of 0 that epoch is the one after the last.
+        share = phase / max(1, length - 1 if final > 0 else length)
         return final + (first - final) * (1 + math.cos(math.pi * share)) / 2
     return first
 
@@ -174,7 +186,7 @@ class _Module(LightningModule):
         logits = self.objective(batch)
         counts = confusion_matrix(batch.crop, logits.argmax(dim=1), classes=self.objective.classes)
         self.matrix = counts if self.matrix is None else self.matrix + counts
-        self.validation_means.add({"loss": self.objective.loss_of(logits, batch.crop)}, weight=int(counts.sum()))
+        self.validation_means.add({"loss": self.objective.loss_of(logits, batch.crop)}, weight=counts.sum())
 
 
 class _Means:
@@ -182,18 +194,19 @@ class _Means:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.weight = 0
+        self.weight: Tensor | int = 0
 
-    def add(self, values: Mapping[str, Tensor], *, weight: int) -> None:
+    def add(self, values: Mapping[str, Tensor], *, weight: Tensor | int) -> None:
         for name, value in values.items():
             share = value.detach().to(torch.float64) * weight
             self.sums[name] = self.sums[name] + share if name in self.sums else share
-        self.weight += weight
+        self.weight = self.weight + weight
 
     def named(self, prefix: str) -> dict[str, float]:
-        if self.weight == 0:
+        weight = int(self.weight)
+        if weight == 0:
             return {}
-        return {f"{prefix}_{name}": float(total) / self.weight for name, total in self.sums.items()}
+        return {f"{prefix}_{name}": float(total) / weight for name, total in self.sums.items()}
 
 
 class _Keeper(Callback):
@@ -236,6 +249,9 @@ class _Keeper(Callback):
         said = f" ({self._in_words(self.history[-1])})" if self.history else ""
         self.narrator.stage(f"epoch {len(self.history) + 1} of {self.training.epochs}{said}")
         self.validation = {}
+        # The last epoch is validated, whatever the number of epochs.
+        last = len(self.history) + 1 == self.training.epochs
+        trainer.check_val_every_n_epoch = 1 if last else self.training.validate_every
 
     @override
     def on_train_batch_end(
@@ -251,7 +267,9 @@ class _Keeper(Callback):
             found = scores_of(pl_module.matrix.cpu().numpy())
             scores = {"miou": found.miou, "overall_accuracy": found.overall_accuracy, "macro_f1": found.macro_f1}
         named = {f"validation_{name}": value for name, value in scores.items() if value is not None}
-        self.validation = {**pl_module.validation_means.named("validation"), **named}
+        found_all = {**pl_module.validation_means.named("validation"), **named}
+        # What is no number was not measured: it is never the best, and JSON has no word for it.
+        self.validation = {name: value for name, value in found_all.items() if math.isfinite(value)}
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -287,7 +305,10 @@ class _Keeper(Callback):
         )
 
     def _compare(self, module: _Module) -> None:
-        """Keep the weights if the epoch is the best so far; where nothing is validated the latest is."""
+        """Keep the weights if the epoch is the best so far; where nothing is validated the latest is.
+
+        Patience is judged where there is a score, and counts scores: an epoch without one is no sign of anything.
+        """
         epoch = len(self.history) - 1
         score, best = (self.history[number].get(self.score) for number in (epoch, self.best_epoch))
         if best is None or not self.best_tensors or (score is not None and self.sign * (score - best) > 0):
@@ -295,13 +316,13 @@ class _Keeper(Callback):
             self.best_tensors = {name: t.detach().cpu().clone() for name, t in self.objective.state_dict().items()}
             self.best_matrix = None if module.matrix is None else module.matrix.cpu()
         patience = self.training.patience
-        self.stopped = patience is not None and epoch - self.best_epoch >= patience
+        waited = sum(self.score in row for row in self.history[self.best_epoch + 1 :])
+        self.stopped = patience is not None and score is not None and waited >= patience
 
     def _write(self, trainer: Trainer) -> None:
         last = self.folder / CHECKPOINT
-        partial = last.with_name(f"{last.name}.partial")
-        trainer.save_checkpoint(partial)
-        partial.replace(last)
+        trainer.save_checkpoint(partial_of(last))
+        move_whole(partial_of(last), last)
         write_whole(self.folder / METRICS, _csv(self.history))
         for logger in trainer.loggers:
             logger.log_metrics(self.history[-1], step=len(self.history) - 1)
@@ -325,7 +346,7 @@ class _Epochs:
 
     def __iter__(self) -> Iterator[Sample]:
         # A generator asks for the epoch with the first batch: Lightning makes an iterator before it knows the epoch.
-        yield from self.batches.epoch(self.module.current_epoch, seed=self.seed)
+        yield from self.batches.epoch(self.module.current_epoch, seed=self.seed, pin=torch.cuda.is_available())
 
 
 @dataclass(frozen=True)
@@ -334,7 +355,14 @@ class _Validation:
     size: int
 
     def __iter__(self) -> Iterator[Sample]:
-        return iter(self.batches.evaluation(Split.VALIDATION, size=self.size))
+        # As above: Lightning makes an iterator that it leaves, too.
+        yield from self.batches.evaluation(Split.VALIDATION, size=self.size, pin=torch.cuda.is_available())
+
+
+def _validation_size(objective: Objective, recipe: Recipe) -> int:
+    """Side of the windows to validate on: any side does for a backbone that sees a part, and one for the others."""
+    whole = objective.encoder.backbone.tile_size
+    return min(recipe.data.size, CHIP) if whole is None else whole
 
 
 def _trainer(training: TrainingRecipe, folder: Path, keeper: _Keeper) -> Trainer:
@@ -344,7 +372,7 @@ def _trainer(training: TrainingRecipe, folder: Path, keeper: _Keeper) -> Trainer
         precision="bf16-mixed" if training.precision == "bf16" else "32-true",
         max_epochs=training.epochs,
         gradient_clip_val=training.clip_norm,
-        check_val_every_n_epoch=min(training.validate_every, training.epochs),
+        check_val_every_n_epoch=min(training.validate_every, training.epochs),  # and see _Keeper
         num_sanity_val_steps=0,
         callbacks=[keeper],
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
@@ -355,6 +383,21 @@ def _trainer(training: TrainingRecipe, folder: Path, keeper: _Keeper) -> Trainer
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+@contextmanager
+def _exact_float32() -> Iterator[None]:
+    """Convolutions of float32 as such on a GPU, too, without TF32 whose products have 10 bits; of matrices it is off.
+
+    So the weights that are compared, and the map that is made of them, mean the same on any device. Who needs the
+    speed takes training.precision=bf16.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801  # reads as a word

@@ -16,7 +16,7 @@ MAGNIFICATIONS = (1, 2, 4)
 class Magnify(nn.Module):
     """An embedding map twice or four times as fine, for labels of 5 m and 2.5 m (CSCL, Tarasiou et al. 2022).
 
-    One block for each doubling: transposed convolution, batch normalisation, LeakyReLU. A magnification of 1 leaves
+    For each doubling: transposed convolution, batch normalisation, LeakyReLU. A magnification of 1 leaves
     the map as it is.
     """
 
@@ -50,7 +50,7 @@ def build_head(kind: HeadKind, *, channels: int, classes: int, variant: Variant)
     if kind == "conv3":
         return nn.Conv2d(channels, classes, kernel_size=3, padding=1)
     if kind == "double_conv":
-        layers = [*_conv_block(channels, channels), *_conv_block(channels, classes)]
+        layers = [*_convolution(channels, channels), *_convolution(channels, classes)]
         return nn.Sequential(*(layers if variant == "paper" else layers[:-2]))
     if channels != classes:
         raise ValueError(
@@ -72,6 +72,6 @@ def _doubling(channels: int) -> nn.Sequential:
     )
 
 
-def _conv_block(inputs: int, outputs: int) -> list[nn.Module]:
+def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
     convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, padding_mode="reflect")
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]

@@ -184,7 +184,8 @@ class TrainingRecipe:
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     schedule: Literal["constant", "exponential", "cosine"] = "exponential"
-    """exponential: times `decay` every `decay_every` epochs; cosine: to `final_learning_rate` in the last epoch."""
+    """exponential: times `decay` every `decay_every` epochs; cosine: to `final_learning_rate` in the last epoch, or,
+    where that is 0, in the epoch after it, so that none is trained at a rate of 0."""
     decay: float = 0.975
     decay_every: int = 1
     restart_every: int | None = None
@@ -192,11 +193,12 @@ class TrainingRecipe:
     warmup_epochs: int = 0
     final_learning_rate: float = 0.0
     precision: Literal["32", "bf16"] = "32"
+    """32: float32, without TF32 on a GPU; bf16: half precision where it is safe, on a GPU alone."""
     clip_norm: float | None = None
     patience: int | None = None
-    """Epochs without a better validation score after which training stops; None: never."""
+    """Validations without a better score after which training stops, those that gave none not counted; None: never."""
     validate_every: int = 1
-    """Epochs between validations."""
+    """Epochs from one validation to the next; the last epoch is validated in any case."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ import zarr
 from tests.models.commands import Ended, assert_refused, sits_model
 from tests.synthetic import BANDS, make_dataset
 
+from sits_catalog.cube import Split
 from sits_models.checkpoints import hash_tensors, load_model, read_card
 from sits_models.data.cubes import open_cube
 
@@ -111,7 +112,7 @@ def test_a_run_folder_holds_what_a_reader_needs(steps: Steps) -> None:
 
 def test_the_card_names_the_weights_that_training_started_from(steps: Steps) -> None:
     assert read_card(steps.run).parent == read_card(steps.pretrained).sha256
-    assert [entry.code for entry in read_card(steps.run).classes] == ["0", "c1", "c2", "c3"]
+    assert [entry.code for entry in read_card(steps.run).classes] == ["(background)", "c1", "c2", "c3"]
     (counts,) = [json.loads((steps.run / "data.json").read_text())["classes"]]
     assert all(entry["train_pixels"] > 0 for entry in counts)
 
@@ -160,6 +161,10 @@ def test_a_folder_with_something_else_is_refused(steps: Steps, tmp_path: Path) -
     ("more", "says"),
     [
         (["--set", "backbone.width=0.125"], "do not fit this model"),
+        (["--set", "backbone.variant=fixed"], "variant is paper there, fixed here"),
+        (["--set", "backbone.time_channels=[year]"], "time_channels is [day_of_year] there, [year] here"),
+        (["--set", "data.size=50"], "data.size is 50"),
+        (["--set", "data.size=500"], "no window of 500 px lies in train"),
         (["--set", "data.bands=[B08, B04]"], "take the bands B02, B03, B04, B08"),
         (["--set", "data.bands=[B02, B99]"], "has no band B99"),
         (["--set", "data.classes=[c1, c9]"], "c9"),
@@ -186,6 +191,14 @@ def test_a_model_refuses_a_cube_of_other_bands_or_radiometry(steps: Steps, tmp_p
     assert not (tmp_path / "map").exists()
 
 
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_the_device_is_chosen_and_a_wrong_one_is_refused(steps: Steps, tmp_path: Path, command: str) -> None:
+    arguments = (command, "--weights", steps.run, "--cube", steps.cube, "--out", tmp_path / "out", "--device")
+    assert_refused(sits_model(*arguments, "gpu"), "--device is auto, cpu, cuda or cuda:<number>; got 'gpu'")
+    assert not (tmp_path / "out").exists()
+    assert sits_model(*arguments, "cpu").code == 0
+
+
 def test_pretrained_weights_alone_neither_evaluate_nor_predict(steps: Steps, tmp_path: Path) -> None:
     for command in ("evaluate", "predict"):
         ended = sits_model(command, "--weights", steps.pretrained, "--cube", steps.cube, "--out", tmp_path / "out")
@@ -199,11 +212,9 @@ def test_rare_classes_weigh_more_where_the_recipe_says_so(steps: Steps, tmp_path
     assert steps.finetune(tmp_path / "plain", "--set", "training.epochs=1").code == 0
     ours, theirs = (load_model(tmp_path / name).objective.state_dict() for name in ("weighted", "plain"))
     assert hash_tensors(ours) != hash_tensors(theirs)
-    # What the table of chips counts is what the labels hold in the chips of the train split.
-    chips = open_cube(str(steps.cube)).chips(["row", "col", "height", "width", "split"])
-    counted = np.zeros(CLASSES, np.int64)
-    for chip in chips[chips.split == "train"].itertuples():
-        window = steps.dataset.crop_type[chip.row : chip.row + chip.height, chip.col : chip.col + chip.width]
-        counted += np.bincount(window[window < CLASSES], minlength=CLASSES)
+    # What is counted is what training may see: the labels of the train split, pixel by pixel.
+    split = open_cube(str(steps.cube)).read("split", slice(0, 384), slice(0, 512))
+    crops = steps.dataset.crop_type[split == Split.TRAIN]
+    counted = np.bincount(crops[crops < CLASSES], minlength=CLASSES)
     classes = json.loads((tmp_path / "weighted" / "data.json").read_text())["classes"]
     assert [entry["train_pixels"] for entry in classes] == counted.tolist()

@@ -154,6 +154,9 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
         ({"version": "2.0"}, "should be a card of sits-weights 1.0; it says sits-weights 2.0"),
         ({"bands": "B02"}, "is no whole card"),
         ({"statistics": {}}, "is no whole card: 'mean' is missing"),
+        ({"dates": "x"}, r"card\.json is no whole card: .*'x'"),
+        ({"metrics": {"loss": "low"}}, r"card\.json is no whole card: .*'low'"),
+        ({"recipe": []}, r"card\.json is no whole card: keys with values"),
         (
             {"recipe": {"name": "x", "backbone": {"name": "utae"}, "segmentation": {}, "colour": 3}},
             "unknown key 'colour'",
@@ -172,6 +175,24 @@ def test_a_card_that_is_no_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / CARD).write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"card"', "3"])
+def test_a_card_that_holds_no_keys_is_refused_by_its_name(tmp_path: Path, text: str) -> None:
+    save(tmp_path, recipe_of())
+    (tmp_path / CARD).write_text(text)
+    with pytest.raises(ValueError, match=r"card\.json is no card: it should be keys with values, got"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "size", "side"), [("utae", 90, 96), ("unet2d_clstm", 24, 24), ("unet3df", 24, None)])
+def test_a_model_that_sees_the_whole_chip_is_applied_at_the_side_it_was_trained_at(
+    tmp_path: Path, name: str, size: int, side: int | None
+) -> None:
+    tiny = recipe_of()
+    recipe = replace(tiny, backbone=BackboneRecipe(name=name, width=0.25), data=replace(tiny.data, size=size))
+    save(tmp_path, recipe)
+    assert load_model(tmp_path).objective.encoder.backbone.tile_size == side
 
 
 def test_a_card_of_another_model_names_each_tensor_that_differs(tmp_path: Path) -> None:
@@ -218,10 +239,10 @@ def test_a_transfer_between_segmentations_keeps_the_head_where_all_is_asked_for(
     ("change", "says"),
     [
         ({"width": 0.125}, r"of another shape: .*encoder\.backbone\.en3\.0\.weight"),
-        (
-            {"name": "unet2d_clstm"},
-            r"missing in the weights: encoder\.backbone\..*unknown to the model: encoder\.backbone",
-        ),
+        ({"name": "unet2d_clstm"}, r"of another backbone: name is unet3df there, unet2d_clstm here; change backbone"),
+        # The same shapes, other computations.
+        ({"variant": "fixed"}, r"variant is paper there, fixed here; change backbone of the recipe"),
+        ({"time_channels": ("year",)}, r"time_channels is \[day_of_year\] there, \[year\] here"),
     ],
 )
 def test_weights_of_another_backbone_are_refused_and_change_nothing(

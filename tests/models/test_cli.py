@@ -101,6 +101,29 @@ def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "card.json is no card: it should be keys with values, got '[]'"),
+        ("{", "card.json is not JSON"),
+        ("{}", "card.json should be a card of sits-weights 1.0; it says None None"),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_card_that_is_none_is_said_in_one_sentence(command: str, text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "card.json").write_text(text)
+    (tmp_path / "weights" / "weights.safetensors").write_bytes(b"")
+    more = ["--cube", "nowhere"] if command == "predict" else []
+    assert_refused(sits_model(command, "--weights", "weights", "--out", "out", *more), says)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_the_device_can_be_chosen(command: str) -> None:
+    assert "--device" in sits_model(command, "--help").stdout
+
+
 def test_debug_shows_where_an_error_came_from() -> None:
     ended = sits_model("pretrain", "--recipe", "cscl-dem", "--debug")
     assert ended.code == 2

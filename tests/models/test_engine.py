@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from sits_catalog.console import Narrator
 from sits_catalog.cube import Split
 from sits_models.engine import CHECKPOINT, METRICS, Fitted, derived_seed, fit, learning_rate
 from sits_models.objectives import Objective
-from sits_models.recipe import Augmentation, Recipe, TrainingRecipe
+from sits_models.recipe import Augmentation, BackboneRecipe, Recipe, TrainingRecipe
 from sits_models.sample import IGNORE_INDEX, Sample
 
 ROOT = Path(__file__).parents[2]
@@ -51,8 +51,8 @@ class StopsInEpoch(Chips):
 
     stop: int = 1
 
-    def epoch(self, number: int, *, seed: int) -> Iterator[Sample]:
-        for batch, sample in enumerate(super().epoch(number, seed=seed)):
+    def epoch(self, number: int, *, seed: int, pin: bool = False) -> Iterator[Sample]:
+        for batch, sample in enumerate(super().epoch(number, seed=seed, pin=pin)):
             if number == self.stop and batch == 1:
                 raise KeyboardInterrupt
             yield sample
@@ -149,12 +149,84 @@ def test_validation_every_second_epoch_leaves_the_cells_of_the_others_empty(tmp_
     assert fitted.best_epoch in (2, 4)
 
 
+@pytest.mark.parametrize(("epochs", "every"), [(4, 3), (3, 5), (5, 2)])
+def test_the_last_epoch_is_validated_whatever_the_number(tmp_path: Path, epochs: int, every: int) -> None:
+    _, fitted = train(recipe_of(epochs=epochs, validate_every=every), tmp_path)
+    validated = [row["validation_miou"] != "" for row in rows(tmp_path)]
+    assert validated == [n % every == 0 or n == epochs for n in range(1, epochs + 1)]
+    assert validated[fitted.best_epoch - 1]
+
+
+def test_patience_counts_validations_and_not_epochs(tmp_path: Path) -> None:
+    recipe = recipe_of(
+        epochs=9, learning_rate=1e-12, patience=2, validate_every=2, augmentation=Augmentation(flips=False)
+    )
+    _, fitted = train(recipe, tmp_path, chips=Chips(validated=1))
+    # Validated after every second epoch; two more validations after the best.
+    assert fitted.stopped_early
+    assert fitted.best_epoch % 2 == 0
+    assert fitted.epochs == fitted.best_epoch + 4
+
+
+@dataclass
+class Unmeasured(Chips):
+    """Validation without a number in every epoch but one: chips whose values are none."""
+
+    measured: int = 1
+    asked: int = 0
+
+    def evaluation(self, split: Split, *, size: int | None = None, pin: bool = False) -> Iterator[Sample]:
+        self.asked += 1
+        for sample in super().evaluation(split, size=size, pin=pin):
+            broken = sample.replace(image=sample.image.to(torch.float32) * math.nan)
+            yield sample if self.asked == self.measured else broken
+
+
+def test_a_score_that_is_no_number_counts_as_none(tmp_path: Path) -> None:
+    recipe = recipe_of(contrast=True, epochs=4, patience=1)
+    _, fitted = train(recipe, tmp_path, chips=Unmeasured(measured=2))
+    assert fitted.best_epoch == 2
+    assert fitted.epochs == 4
+    assert [row["validation_loss"] != "" for row in rows(tmp_path)] == [False, True, False, False]
+    json.dumps(dict(fitted.metrics), allow_nan=False)
+
+
+@dataclass
+class Asked(Chips):
+    """Keeps the sizes that a validation was asked for."""
+
+    sizes: list[int | None] = field(default_factory=list)
+
+    def evaluation(self, split: Split, *, size: int | None = None, pin: bool = False) -> Iterator[Sample]:
+        self.sizes.append(size)
+        return super().evaluation(split, size=size, pin=pin)
+
+
+@pytest.mark.parametrize(("name", "size", "asked"), [("unet3df", 8, 8), ("unet3df", 96, 64), ("unet2d_clstm", 96, 96)])
+def test_a_backbone_that_sees_the_whole_chip_is_validated_at_the_side_of_training(
+    tmp_path: Path, name: str, size: int, asked: int
+) -> None:
+    tiny = recipe_of(epochs=1)
+    backbone = BackboneRecipe(name=name, width=0.25 if name == "unet2d_clstm" else 0.0625)
+    chips = Asked(batches_in_epoch=1, validated=0)
+    train(replace(tiny, data=replace(tiny.data, size=size), backbone=backbone), tmp_path, chips=chips)
+    assert chips.sizes == [asked]
+
+
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"the loss of epoch 1 is no number .*; lower training\.learning_rate"):
         train(recipe_of(learning_rate=1e30, epochs=3), tmp_path)
     assert not (tmp_path / CHECKPOINT).exists()
 
 
+def test_half_precision_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"bf16 needs a GPU, .*; set training\.precision=32"):
+        train(recipe_of(precision="bf16"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device, which bf16 needs")
 def test_half_precision_trains(tmp_path: Path) -> None:
     objective, fitted = train(recipe_of(precision="bf16", epochs=1), tmp_path)
     assert math.isfinite(fitted.metrics["train_loss"])
@@ -184,9 +256,9 @@ def test_nothing_but_the_stages_is_said(tmp_path: Path, capfd: pytest.CaptureFix
         ({"schedule": "exponential", "decay": 0.5}, [1.0, 0.5, 0.25, 0.125]),
         ({"schedule": "exponential", "decay": 0.5, "decay_every": 2}, [1.0, 1.0, 0.5, 0.5]),
         ({"schedule": "exponential", "decay": 0.5, "restart_every": 2}, [1.0, 0.5, 1.0, 0.5]),
-        ({"schedule": "cosine", "epochs": 3}, [1.0, 0.5, 0.0]),
+        ({"schedule": "cosine", "epochs": 3}, [1.0, 0.75, 0.25]),
         ({"schedule": "cosine", "epochs": 3, "final_learning_rate": 0.5}, [1.0, 0.75, 0.5]),
-        ({"schedule": "cosine", "epochs": 5, "warmup_epochs": 2}, [1 / 3, 2 / 3, 1.0, 0.5, 0.0]),
+        ({"schedule": "cosine", "epochs": 5, "warmup_epochs": 2}, [1 / 3, 2 / 3, 1.0, 0.75, 0.25]),
         ({"schedule": "cosine", "epochs": 1}, [1.0]),
     ],
 )
@@ -209,7 +281,7 @@ from tests.models.training import Chips, objective_of, recipe_of
 from sits_catalog.console import Narrator
 from sits_models.engine import fit
 class Slow(Chips):
-    def epoch(self, number, *, seed):
+    def epoch(self, number, *, seed, pin=False):
         for sample in super().epoch(number, seed=seed):
             time.sleep(0.1)
             yield sample

@@ -14,38 +14,39 @@ from sits_models.data.classes import ClassTable, CropEntry
 from sits_models.data.cubes import open_cube
 from sits_models.maps.cog import write_cogs
 from sits_models.maps.compute import summarise
-from sits_models.maps.parcels import ParcelCounts, count_parcels, decide, write_parcels
+from sits_models.maps.parcels import ParcelCounts, count_parcels, judge, write_parcels
 from sits_models.maps.picture import Thinned, draw_map, thin_map
-from sits_models.maps.store import MapLayout, create_map, read_block, write_block
-from sits_models.maps.work import lock_folder, open_work
-from sits_models.tiling import Block, Tiling
+from sits_models.maps.store import MapLayout, create_map, read_cell, write_cell
+from sits_models.maps.work import Begun, Work, open_work
+from sits_models.tiling import Cell, Tiling
 
 CLASSES = (
     CropEntry(index=0, code="0", name="background", hcat=None, colour="#e8e8e8"),
     CropEntry(index=1, code="c2", name="maize", hcat=None, colour="#4f9d3a"),
     CropEntry(index=2, code="c1", name="winter wheat", hcat="3301010101", colour="#e0b040"),
 )
-TILING = Tiling(shape=(540, 576), block=512, tile=64, stride=32, halo=None)
+TILING = Tiling(shape=(540, 576), cell=512, tile=64, stride=32, halo=None)
 
 
-def layout_of(*, m: int = 1, probabilities: bool = False) -> MapLayout:
+def layout_of(*, m: int = 1, probabilities: bool = False, simulated: bool = False) -> MapLayout:
     return MapLayout(
         shape=(m * 540, m * 576),
         transform=(10 / m, 0, LEFT, 0, -10 / m, TOP),
         epsg=EPSG,
-        block=m * 512,
+        cell=m * 512,
         classes=CLASSES,
         probabilities=probabilities,
         attributes={"version": "1.0"},
+        simulated=simulated,
     )
 
 
-def block_arrays(block: Block, *, m: int = 1) -> dict[str, NDArray[np.generic]]:
-    """Stripes of the classes, with an empty corner in the first block."""
-    shape = (m * block.height, m * block.width)
+def cell_arrays(cell: Cell, *, m: int = 1) -> dict[str, NDArray[np.generic]]:
+    """Stripes of the classes, with an empty corner in the first cell."""
+    shape = (m * cell.height, m * cell.width)
     crop = np.broadcast_to((np.arange(shape[1]) // 10 % 3).astype(np.uint16), shape).copy()
     probability = np.full(shape, 200, np.uint8)
-    if block.number == 0:
+    if cell.number == 0:
         crop[:20, :30], probability[:20, :30] = 65535, 255
     return {"crop_type": crop, "probability": probability, "uncertainty": probability // 3}
 
@@ -55,8 +56,8 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, MapLayou
     m: int = request.param
     layout = layout_of(m=m)
     create_map(tmp_path, layout)
-    for block in TILING.blocks():
-        write_block(tmp_path, block, m, block_arrays(block, m=m))
+    for cell in TILING.cells():
+        write_cell(tmp_path, cell, m, cell_arrays(cell, m=m))
     return tmp_path, layout, m
 
 
@@ -102,14 +103,14 @@ def test_the_map_opens_in_xarray_with_its_crs_and_corner(made: tuple[Path, MapLa
     ]
 
 
-def test_a_block_reads_back_as_it_was_written(made: tuple[Path, MapLayout, int]) -> None:
+def test_a_cell_reads_back_as_it_was_written(made: tuple[Path, MapLayout, int]) -> None:
     folder, _, m = made
-    for block in TILING.blocks():
-        for name, values in block_arrays(block, m=m).items():
-            np.testing.assert_array_equal(read_block(folder, name, block, m), values)
+    for cell in TILING.cells():
+        for name, values in cell_arrays(cell, m=m).items():
+            np.testing.assert_array_equal(read_cell(folder, name, cell, m), values)
 
 
-def test_a_block_is_a_shard_of_its_own(made: tuple[Path, MapLayout, int]) -> None:
+def test_a_cell_is_a_shard_of_its_own(made: tuple[Path, MapLayout, int]) -> None:
     folder, _, _ = made
     shards = sorted(path.relative_to(folder).as_posix() for path in (folder / "map.zarr/crop_type/c").rglob("*/*"))
     assert shards == [f"map.zarr/crop_type/c/{row}/{column}" for row in (0, 1) for column in (0, 1)]
@@ -117,9 +118,9 @@ def test_a_block_is_a_shard_of_its_own(made: tuple[Path, MapLayout, int]) -> Non
 
 def test_probabilities_of_all_classes_are_kept_when_asked_for(tmp_path: Path) -> None:
     create_map(tmp_path, layout_of(probabilities=True))
-    block = TILING.blocks()[3]
-    values = np.arange(3 * block.height * block.width, dtype=np.uint8).reshape(3, block.height, block.width)
-    write_block(tmp_path, block, 1, {"probabilities": values})
+    cell = TILING.cells()[3]
+    values = np.arange(3 * cell.height * cell.width, dtype=np.uint8).reshape(3, cell.height, cell.width)
+    write_cell(tmp_path, cell, 1, {"probabilities": values})
     with xr.open_zarr(tmp_path / "map.zarr") as opened:
         assert opened.probabilities.dims == ("class", "y", "x")
         np.testing.assert_array_equal(opened.probabilities.values[:, 512:, 512:], values)
@@ -141,9 +142,9 @@ def test_geotiffs_have_crs_colours_names_and_overviews(made: tuple[Path, MapLayo
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert file.overviews(1)
         pixels = file.read(1)
-    for block in TILING.blocks():
-        part = pixels[m * block.row :, m * block.column :][: m * block.height, : m * block.width]
-        np.testing.assert_array_equal(part, block_arrays(block, m=m)["crop_type"])
+    for cell in TILING.cells():
+        part = pixels[m * cell.row :, m * cell.column :][: m * cell.height, : m * cell.width]
+        np.testing.assert_array_equal(part, cell_arrays(cell, m=m)["crop_type"])
     for name in ("probability", "uncertainty"):
         with rasterio.open(folder / f"{name}.tif") as file:
             assert file.scales == (1 / 254,)
@@ -151,10 +152,26 @@ def test_geotiffs_have_crs_colours_names_and_overviews(made: tuple[Path, MapLayo
     assert not list(folder.glob("*.partial*"))
 
 
+def test_a_map_of_simulated_data_says_so(tmp_path: Path) -> None:
+    layout = layout_of(simulated=True)
+    create_map(tmp_path, layout)
+    with xr.open_zarr(tmp_path / "map.zarr") as opened:
+        assert opened.attrs["sits_map"]["simulated"] is True
+    for path in write_cogs(tmp_path, layout, TILING, 1):
+        with rasterio.open(path) as file:
+            assert file.tags()["SIMULATED"] == "YES"
+
+
+def test_a_map_of_real_data_does_not_say_that_it_is_simulated(made: tuple[Path, MapLayout, int]) -> None:
+    folder, layout, m = made
+    with rasterio.open(write_cogs(folder, layout, TILING, m)[0]) as file:
+        assert "SIMULATED" not in file.tags()
+
+
 # Parcels
 
 
-def test_counts_of_a_block_by_hand() -> None:
+def test_counts_of_a_cell_by_hand() -> None:
     parcel = np.array([[7, 7, 7], [0, 3, 3]], np.uint32)
     crop = np.array([[1, 1, 0], [1, 65535, 0]], np.uint16)
     probabilities = np.zeros((2, 2, 3), np.float32)
@@ -166,21 +183,47 @@ def test_counts_of_a_block_by_hand() -> None:
     np.testing.assert_allclose(counts.sums / 65535, [[0.8, 0.2], [1.2, 1.8]], atol=1e-4)
 
 
-def test_counts_of_a_block_without_parcels_are_empty() -> None:
+def test_counts_of_a_cell_without_parcels_are_empty() -> None:
     counts = count_parcels(np.zeros((2, 2), np.uint32), np.zeros((2, 2), np.uint16), np.ones((3, 2, 2), np.float32))
     assert counts.votes.shape == (0, 3)
 
 
-def test_the_majority_decides_then_the_probability_then_the_order() -> None:
+def test_counts_of_strips_add_up_to_those_of_the_cell() -> None:
+    rng = np.random.default_rng(3)
+    parcel = rng.integers(0, 9, (12, 5)).astype(np.uint32)
+    crop = rng.integers(0, 3, (12, 5)).astype(np.uint16)
+    probabilities = rng.random((3, 12, 5)).astype(np.float32)
+    whole = count_parcels(parcel, crop, probabilities)
+    parts = [count_parcels(parcel[rows], crop[rows], probabilities[:, rows]) for rows in (slice(0, 7), slice(7, 12))]
+    total = ParcelCounts.total(parts)
+    for name in ("parcel_id", "votes", "sums"):
+        np.testing.assert_array_equal(getattr(total, name), getattr(whole, name))
+
+
+def test_the_majority_decides_then_the_order() -> None:
     votes = np.array([[1, 2, 0], [2, 2, 1], [2, 2, 0], [0, 0, 0]])
     sums = 65535 * np.array([[2, 1, 0], [1, 3, 1], [2, 2, 0], [0, 0, 0]])
-    verdicts = decide(votes, sums)
-    assert verdicts.predicted.tolist() == [1, 1, 0, -1]
+    verdicts = judge(votes, sums)
+    # The second parcel is a tie, in which the first class wins though the second is the more probable.
+    assert verdicts.predicted.tolist() == [1, 0, 0, -1]
     np.testing.assert_allclose(verdicts.share, [2 / 3, 2 / 5, 1 / 2, np.nan])
-    np.testing.assert_allclose(verdicts.probability, [1 / 3, 3 / 5, 1 / 2, np.nan])
+    np.testing.assert_allclose(verdicts.probability, [1 / 3, 1 / 5, 1 / 2, np.nan])
 
 
-def test_parcels_across_blocks_are_put_together(synthetic: Synthetic, tmp_path: Path) -> None:
+def test_counts_are_kept_by_the_number_of_the_parcel(tmp_path: Path) -> None:
+    ids = np.array([1, 50_000, 50_001, 250_000], np.uint32)
+    counts = ParcelCounts(
+        parcel_id=ids, votes=np.arange(8, dtype=np.uint32).reshape(4, 2), sums=np.zeros((4, 2), np.uint64)
+    )
+    counts.save(tmp_path / "parcels", 7)
+    files = sorted(path.relative_to(tmp_path / "parcels").as_posix() for path in tmp_path.rglob("*.npz"))
+    assert files == ["000000/000007.npz", "000001/000007.npz", "000004/000007.npz"]
+    first = ParcelCounts.load(tmp_path / "parcels" / files[0])
+    assert first.parcel_id.tolist() == [1, 50_000]
+    assert first.votes.tolist() == [[0, 1], [2, 3]]
+
+
+def test_parcels_across_cells_are_put_together(synthetic: Synthetic, tmp_path: Path) -> None:
     """Each parcel of the made cube gets the class it has, but number 2, of which a corner is right."""
     facts = open_cube(str(synthetic.folder.path)).facts
     table = ClassTable(CLASSES)
@@ -191,15 +234,13 @@ def test_parcels_across_blocks_are_put_together(synthetic: Synthetic, tmp_path: 
     crop[synthetic.parcel_id == 2] = (was + 1) % 3
     crop[tuple(second[0])] = was
     probabilities = np.stack([np.where(crop == index, 0.75, 0.125) for index in range(3)]).astype(np.float32)
-    files = []
-    for block in TILING.blocks():
-        window = (block.rows, block.columns)
+    saved = tmp_path / "counts"
+    for cell in TILING.cells():
+        window = (cell.rows, cell.columns)
         counts = count_parcels(synthetic.parcel_id[window], crop[window].astype(np.uint16), probabilities[:, *window])
-        files.append(tmp_path / f"{block.number}.npz")
-        counts.save(files[-1])
-        np.testing.assert_array_equal(ParcelCounts.load(files[-1]).votes, counts.votes)
+        counts.save(saved, cell.number)
     source = f"{synthetic.folder.path}/parcels.parquet"
-    n = write_parcels(tmp_path / "parcels.parquet", source, files, table=table, facts=facts)
+    n = write_parcels(tmp_path / "parcels.parquet", source, saved, table=table, facts=facts)
     written = geopandas.read_parquet(tmp_path / "parcels.parquet").set_index("parcel_id")
     before = geopandas.read_parquet(source).set_index("parcel_id")
     assert n == len(written) == len(before)
@@ -223,19 +264,19 @@ def test_parcels_across_blocks_are_put_together(synthetic: Synthetic, tmp_path: 
 # Picture
 
 
-def test_a_thinned_map_does_not_depend_on_the_blocks(
+def test_a_thinned_map_does_not_depend_on_the_cells(
     made: tuple[Path, MapLayout, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _, m = made
     monkeypatch.setattr("sits_models.maps.picture._MAX_PX", 100)
     labels = np.arange(540 * 576).reshape(540, 576)
     thinned = thin_map(
-        folder, TILING, magnification=m, pixel_m=10, declared=lambda block: labels[block.rows, block.columns]
+        folder, TILING, magnification=m, pixel_m=10, declared=lambda cell: labels[cell.rows, cell.columns]
     )
     whole = np.empty((540 * m, 576 * m), np.uint16)
-    for block in TILING.blocks():
-        place = (slice(m * block.row, None), slice(m * block.column, None))
-        whole[place][: m * block.height, : m * block.width] = read_block(folder, "crop_type", block, m)
+    for cell in TILING.cells():
+        place = (slice(m * cell.row, None), slice(m * cell.column, None))
+        whole[place][: m * cell.height, : m * cell.width] = read_cell(folder, "crop_type", cell, m)
     assert thinned.pixel_m == 60
     np.testing.assert_array_equal(thinned.predicted, whole[:: 6 * m, :: 6 * m])
     np.testing.assert_array_equal(thinned.declared, labels[::6, ::6])
@@ -260,10 +301,22 @@ def test_the_picture_is_the_same_every_time() -> None:
 def test_work_begun_with_other_weights_is_refused(tmp_path: Path) -> None:
     work, before = open_work(tmp_path, {"weights": "a", "tile": 48})
     assert before is None
-    work.begin({"weights": "a", "tile": 48})
-    assert open_work(tmp_path, {"weights": "a", "tile": 48})[1] == {"weights": "a", "tile": 48}
+    begun = Begun(identity={"weights": "a", "tile": 48}, threads=2, state="created")
+    work.begin(begun)
+    assert open_work(tmp_path, {"weights": "a", "tile": 48})[1] == begun
     with pytest.raises(FileExistsError, match=r"begun otherwise \(weights a, now b\); choose another --out"):
         open_work(tmp_path, {"weights": "b", "tile": 48})
+
+
+def test_what_a_killed_process_left_of_the_beginning_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/made_of.json.partial").write_text("{")
+    work, before = open_work(tmp_path, {"weights": "a"})
+    assert before is None
+    assert not list(tmp_path.rglob("*.partial"))
+    (work.path / "notes.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="is not empty and holds no map"):
+        open_work(tmp_path, {"weights": "a"})
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -272,18 +325,12 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
         open_work(tmp_path, {"weights": "a"})
 
 
-def test_a_line_that_was_cut_short_is_no_finished_block(tmp_path: Path) -> None:
-    work, _ = open_work(tmp_path, {})
-    work.finish({"block": 0, "classes": [1]})
+def test_a_line_that_was_cut_short_is_no_finished_cell(tmp_path: Path) -> None:
+    work = Work(tmp_path / "work")
+    work.begin(Begun(identity={}, threads=1))
+    work.finish({"cell": 0, "classes": [1]})
     with (work.path / "journal.jsonl").open("ab") as file:
-        file.write(b'{"block": 1, "cla')
+        file.write(b'{"cell": 1, "cla')
     assert list(work.done()) == [0]
-    work.finish({"block": 1, "classes": [2]})
+    work.finish({"cell": 1, "classes": [2]})
     assert list(work.done()) == [0, 1]
-
-
-def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
-    with lock_folder(tmp_path), pytest.raises(BlockingIOError, match="another process works"), lock_folder(tmp_path):
-        pass
-    with lock_folder(tmp_path):
-        pass

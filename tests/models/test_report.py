@@ -18,6 +18,7 @@ from sits_models.report import (
     EvaluationFacts,
     Group,
     ParcelGroup,
+    UnknownClass,
     confusion_png,
     evaluation_json,
     render_evaluation,
@@ -49,13 +50,22 @@ def facts_of(matrix: NDArray[np.int64] = MATRIX, names: tuple[str, ...] = NAMES)
         boundary=group_of(half, "boundary"),
         interior=group_of(matrix - half, "interior"),
         class_intervals=tuple((0.2, 0.5) if k else None for k in range(len(names))),
-        distances=(group_of(half, "<= 10 m"),),
-        parcels=group_of(half // 4, "parcels"),
-        sizes=(ParcelGroup(name="<= 0.5 ha", parcels=group_of(half // 4), pixels=group_of(half)),),
+        distances=(group_of(half, "<= 10 m", miou=(0.11, 0.22)),),
+        parcels=group_of(half // 4, "parcels", miou=(0.31, 0.42), overall_accuracy=(0.51, 0.62)),
+        sizes=(
+            ParcelGroup(
+                name="<= 0.5 ha",
+                parcels=group_of(half // 4, "<= 0.5 ha", overall_accuracy=(0.13, 0.24)),
+                pixels=group_of(half, "<= 0.5 ha", miou=(0.33, 0.44)),
+            ),
+        ),
+        unknown=(UnknownClass("x9", "hops <i>", 15), UnknownClass("(background)", "background", 5)),
         blocks=12,
         block_m=1280,
         resamples=1000,
         level=0.95,
+        halo=28,
+        window=120,
         credits=("Imagery: simulated.",),
         software="sits-cubes 0",
     )
@@ -172,6 +182,33 @@ def test_the_page_of_an_evaluation_without_a_pixel_says_so() -> None:
     page = render_evaluation(facts)
     assert "there is nothing to measure" in page
     assert "nan" not in page.lower().replace("nanum", "")
+
+
+def test_distances_parcels_and_sizes_have_their_intervals_on_the_page() -> None:
+    page = render_evaluation(facts_of())
+    for interval in ("11.0–22.0", "31.0–42.0", "51.0–62.0", "13.0–24.0", "33.0–44.0"):
+        assert interval in page
+    assert "≤ 0.5 ha" in page
+
+
+def test_pixels_that_count_nowhere_are_told_with_their_share() -> None:
+    page, document = render_evaluation(facts_of()), evaluation_json(facts_of())
+    assert "20 labelled pixels of this split (10.0 %)" in page  # beside 180 that are counted
+    assert "hops &lt;i&gt; (15 pixels), background (5 pixels)" in page
+    assert document["not_counted"] == {
+        "pixels": 20,
+        "share": 0.1,
+        "classes": [
+            {"code": "x9", "name": "hops <i>", "pixels": 15},
+            {"code": "(background)", "name": "background", "pixels": 5},
+        ],
+    }
+    assert "does not know" not in render_evaluation(replace(facts_of(), unknown=()))
+
+
+def test_the_page_says_what_the_windows_see() -> None:
+    assert "28 px around each chip of 64 px" in render_evaluation(facts_of())
+    assert "applied to windows of 128 px" in render_evaluation(replace(facts_of(), halo=0, window=128))
 
 
 def test_classes_stand_by_their_pixels_and_say_what_they_are_taken_for() -> None:

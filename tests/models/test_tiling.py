@@ -15,7 +15,7 @@ from sits_models.objectives import build_objective
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.recipe import BackboneRecipe, DataRecipe, Recipe, SegmentationRecipe
 from sits_models.sample import Sample
-from sits_models.tiling import Block, Mosaic, Tile, Tiling, blend_weights, plan_tiling
+from sits_models.tiling import Cell, Mosaic, Tile, Tiling, blend_weights, plan_tiling
 
 BANDS = ("B02", "B03", "B04")
 
@@ -31,7 +31,14 @@ def _one_thread() -> Iterator[None]:
 shapes = st.tuples(st.integers(1, 1100), st.integers(1, 600))
 halo_tilings = st.builds(
     lambda shape, reach, multiple, max_pixels: plan_tiling(
-        shape, reach=reach, tile_size=None, multiple=multiple, min_size=multiple, max_pixels=max_pixels, tile=None
+        shape,
+        reach=reach,
+        tile_size=None,
+        multiple=multiple,
+        min_size=multiple,
+        max_pixels=max_pixels,
+        tile=None,
+        pixel_bytes=12,
     ),
     shapes,
     st.integers(0, 40),
@@ -39,7 +46,9 @@ halo_tilings = st.builds(
     st.integers(1, 400_000),
 )
 blended_tilings = st.builds(
-    lambda shape, side: plan_tiling(shape, reach=None, tile_size=side, multiple=4, min_size=4, max_pixels=1, tile=None),
+    lambda shape, side: plan_tiling(
+        shape, reach=None, tile_size=side, multiple=4, min_size=4, max_pixels=1, tile=None, pixel_bytes=12
+    ),
     shapes,
     st.sampled_from([48, 64, 128]),
 )
@@ -59,16 +68,16 @@ def kept(tiling: Tiling, tile: Tile) -> tuple[slice, slice]:
 
 @settings(max_examples=15, deadline=None)
 @given(tilings)
-def test_blocks_cover_the_cube_once_and_their_tiles_cover_them(tiling: Tiling) -> None:
+def test_cells_cover_the_cube_once_and_their_tiles_cover_them(tiling: Tiling) -> None:
     covered = np.zeros(tiling.shape, np.int8)
-    for block in tiling.blocks():
-        covered[block.rows, block.columns] += 1
+    for cell in tiling.cells():
+        covered[cell.rows, cell.columns] += 1
         seen = np.zeros(tiling.shape, np.bool_)
-        for tile in tiling.tiles(block):
+        for tile in tiling.tiles(cell):
             seen[kept(tiling, tile)] = True
-        assert seen[block.rows, block.columns].all()
+        assert seen[cell.rows, cell.columns].all()
     assert (covered == 1).all()
-    assert [block.number for block in tiling.blocks()] == list(range(len(tiling.blocks())))
+    assert [cell.number for cell in tiling.cells()] == list(range(len(tiling.cells())))
 
 
 @settings(max_examples=15, deadline=None)
@@ -76,8 +85,8 @@ def test_blocks_cover_the_cube_once_and_their_tiles_cover_them(tiling: Tiling) -
 def test_tiles_with_a_halo_begin_where_pooling_of_the_whole_cube_does(tiling: Tiling, data: st.DataObject) -> None:
     assert tiling.halo is not None
     multiple = next(m for m in (16, 8, 4, 1) if tiling.tile % m == 0 and tiling.halo % m == 0)
-    block = data.draw(st.sampled_from(tiling.blocks()))
-    for tile in tiling.tiles(block):
+    cell = data.draw(st.sampled_from(tiling.cells()))
+    for tile in tiling.tiles(cell):
         assert tile.row % multiple == 0
         assert tile.column % multiple == 0
 
@@ -85,35 +94,41 @@ def test_tiles_with_a_halo_begin_where_pooling_of_the_whole_cube_does(tiling: Ti
 @settings(max_examples=15, deadline=None)
 @given(blended_tilings)
 def test_blended_tiles_are_of_one_lattice_that_ends_with_the_cube(tiling: Tiling) -> None:
-    rows = {tile.row for block in tiling.blocks() for tile in tiling.tiles(block)}
+    rows = {tile.row for cell in tiling.cells() for tile in tiling.tiles(cell)}
     last = max(0, tiling.shape[0] - tiling.tile)
     assert min(rows) == 0
     assert max(rows) == last
     assert all(row % tiling.stride == 0 for row in rows - {last})
 
 
-def test_a_cube_of_three_blocks_is_cut_as_worked_out_by_hand() -> None:
-    tiling = plan_tiling((600, 1100), reach=27, tile_size=None, multiple=4, min_size=4, max_pixels=320**2, tile=None)
-    assert tiling == Tiling(shape=(600, 1100), block=512, tile=256 + 56, stride=256, halo=28)
+def test_a_cube_of_three_cells_is_cut_as_worked_out_by_hand() -> None:
+    tiling = plan_tiling(
+        (600, 1100), reach=27, tile_size=None, multiple=4, min_size=4, max_pixels=320**2, tile=None, pixel_bytes=12
+    )
+    assert tiling == Tiling(shape=(600, 1100), cell=512, tile=256 + 56, stride=256, halo=28)
     assert tiling.grid == (2, 3)
-    last = tiling.blocks()[-1]
-    assert last == Block(number=5, row=512, column=1024, height=88, width=76)
+    last = tiling.cells()[-1]
+    assert last == Cell(number=5, row=512, column=1024, height=88, width=76)
     assert tiling.tiles(last) == (Tile(row=484, column=996),)
-    assert len(tiling.tiles(tiling.blocks()[0])) == 4
+    assert len(tiling.tiles(tiling.cells()[0])) == 4
 
 
-def test_tiles_across_the_border_of_two_blocks_cost_an_eighth() -> None:
-    tiling = plan_tiling((4096, 4096), reach=None, tile_size=128, multiple=8, min_size=8, max_pixels=1, tile=None)
-    assert tiling.block == 1024
-    computed = sum(len(tiling.tiles(block)) for block in tiling.blocks())
-    once = len({tile for block in tiling.blocks() for tile in tiling.tiles(block)})
+def test_tiles_across_the_border_of_two_cells_cost_an_eighth() -> None:
+    tiling = plan_tiling(
+        (4096, 4096), reach=None, tile_size=128, multiple=8, min_size=8, max_pixels=1, tile=None, pixel_bytes=12
+    )
+    assert tiling.cell == 1024
+    computed = sum(len(tiling.tiles(cell)) for cell in tiling.cells())
+    once = len({tile for cell in tiling.cells() for tile in tiling.tiles(cell)})
     assert computed / once < 1.13
 
 
 @pytest.mark.parametrize("side", [50, 48])
 def test_a_side_that_the_model_cannot_take_is_refused(side: int) -> None:
     with pytest.raises(ValueError, match=r"tiles of at least 60 px whose sides are multiples of 4; got --tile"):
-        plan_tiling((100, 100), reach=27, tile_size=None, multiple=4, min_size=4, max_pixels=1, tile=side)
+        plan_tiling(
+            (100, 100), reach=27, tile_size=None, multiple=4, min_size=4, max_pixels=1, tile=side, pixel_bytes=12
+        )
 
 
 @pytest.mark.parametrize("size", [2, 24, 48, 512])
@@ -130,23 +145,23 @@ def test_weights_are_positive_symmetric_and_begin_without_a_step(size: int) -> N
 @given(tiling=tilings, m=st.sampled_from([1, 2]), data=st.data())
 def test_what_all_tiles_agree_on_is_what_the_mosaic_holds(tiling: Tiling, m: int, data: st.DataObject) -> None:
     """Logits that say where they are: row and column of the map, at each magnification."""
-    block = data.draw(st.sampled_from(tiling.blocks()))
-    mosaic = Mosaic(tiling, block, classes=2, magnification=m)
+    cell = data.draw(st.sampled_from(tiling.cells()))
+    mosaic = Mosaic(tiling, cell, classes=2, magnification=m)
     side = torch.arange(m * tiling.tile, dtype=torch.float32)
-    for tile in tiling.tiles(block):
+    for tile in tiling.tiles(cell):
         rows, columns = torch.meshgrid(m * tile.row + side, m * tile.column + side, indexing="ij")
         mosaic.add(tile, torch.stack([rows, columns]))
     rows, columns = torch.meshgrid(
-        m * block.row + torch.arange(m * block.height), m * block.column + torch.arange(m * block.width), indexing="ij"
+        m * cell.row + torch.arange(m * cell.height), m * cell.column + torch.arange(m * cell.width), indexing="ij"
     )
     torch.testing.assert_close(mosaic.logits(), torch.stack([rows, columns]).float(), rtol=1e-6, atol=1e-3)
 
 
 def test_blending_of_two_tiles_by_hand() -> None:
-    tiling = Tiling(shape=(4, 6), block=512, tile=4, stride=2, halo=None)
-    block = tiling.blocks()[0]
-    assert tiling.tiles(block) == (Tile(row=0, column=0), Tile(row=0, column=2))
-    mosaic = Mosaic(tiling, block, classes=1, magnification=1)
+    tiling = Tiling(shape=(4, 6), cell=512, tile=4, stride=2, halo=None)
+    cell = tiling.cells()[0]
+    assert tiling.tiles(cell) == (Tile(row=0, column=0), Tile(row=0, column=2))
+    mosaic = Mosaic(tiling, cell, classes=1, magnification=1)
     mosaic.add(Tile(row=0, column=0), torch.zeros(1, 4, 4))
     mosaic.add(Tile(row=0, column=2), torch.ones(1, 4, 4))
     # sin^4 of 22.5 and of 67.5 degrees: 0.0214 and 0.7286, whose shares of their sum are 1/35 and 34/35 nearly.
@@ -220,12 +235,12 @@ def mapped(run: Callable[[Tensor], Tensor], image: Tensor, tiling: Tiling, *, cl
     """Logits (K, mH, mW) of a whole image by tiles; `run` takes (T, C, side, side) to (K, m side, m side)."""
     height, width = tiling.shape
     result = torch.full((classes, m * height, m * width), torch.nan)
-    for block in tiling.blocks():
-        mosaic = Mosaic(tiling, block, classes=classes, magnification=m)
-        for tile in tiling.tiles(block):
+    for cell in tiling.cells():
+        mosaic = Mosaic(tiling, cell, classes=classes, magnification=m)
+        for tile in tiling.tiles(cell):
             mosaic.add(tile, run(cut(image, tile, tiling.tile)))
-        rows = slice(m * block.row, m * (block.row + block.height))
-        result[:, rows, m * block.column : m * (block.column + block.width)] = mosaic.logits()
+        rows = slice(m * cell.row, m * (cell.row + cell.height))
+        result[:, rows, m * cell.column : m * (cell.column + cell.width)] = mosaic.logits()
     return result
 
 
@@ -234,7 +249,9 @@ def test_tiles_of_a_unet_with_a_halo_equal_the_whole_image(name: str, labels: in
     model = model_of(name, labels=labels)
     assert model.reach is not None
     image = image_of(104, 112)
-    tiling = plan_tiling((104, 112), reach=model.reach, tile_size=None, multiple=4, min_size=4, max_pixels=1, tile=tile)
+    tiling = plan_tiling(
+        (104, 112), reach=model.reach, tile_size=None, multiple=4, min_size=4, max_pixels=1, tile=tile, pixel_bytes=12
+    )
     with torch.inference_mode():
         whole = model(sample_of(image))[0]
         tiled = mapped(lambda part: model(sample_of(part))[0], image, tiling, classes=4, m=labels)
@@ -248,7 +265,9 @@ def test_tiles_of_a_unet_with_a_halo_equal_the_whole_image(name: str, labels: in
 def test_a_halo_that_is_too_small_is_seen() -> None:
     """The test above can fail: with a halo of 4 pixels, values differ."""
     model, image = model_of("unet3df"), image_of(104, 112)
-    tiling = plan_tiling((104, 112), reach=4, tile_size=None, multiple=4, min_size=4, max_pixels=1, tile=40)
+    tiling = plan_tiling(
+        (104, 112), reach=4, tile_size=None, multiple=4, min_size=4, max_pixels=1, tile=40, pixel_bytes=12
+    )
     with torch.inference_mode():
         whole = model(sample_of(image))[0]
         tiled = mapped(lambda part: model(sample_of(part))[0], image, tiling, classes=4)
@@ -265,7 +284,7 @@ def steps(values: Tensor, places: set[int], axis: int) -> tuple[float, float]:
 
 def seams(tiling: Tiling, axis: int) -> tuple[set[int], set[int]]:
     """Where tiles begin and end along an axis, and where the map passes from one to the next."""
-    tiles = {tile for block in tiling.blocks() for tile in tiling.tiles(block)}
+    tiles = {tile for cell in tiling.cells() for tile in tiling.tiles(cell)}
     starts = sorted({(tile.row, tile.column)[axis] for tile in tiles})
     ends = {edge for start in starts for edge in (start, start + tiling.tile)}
     return ends, {(a + b + tiling.tile) // 2 for a, b in pairwise(starts)}
@@ -281,7 +300,9 @@ def even_image(height: int, width: int) -> Tensor:
 
 def test_tiles_that_disagree_leave_no_step_at_their_ends() -> None:
     """Each tile is one number of its own: unblended, this would be a step at each end and none elsewhere."""
-    tiling = plan_tiling((192, 256), reach=None, tile_size=64, multiple=4, min_size=4, max_pixels=1, tile=None)
+    tiling = plan_tiling(
+        (192, 256), reach=None, tile_size=64, multiple=4, min_size=4, max_pixels=1, tile=None, pixel_bytes=12
+    )
     generator = torch.Generator().manual_seed(0)
 
     def run(part: Tensor) -> Tensor:
@@ -297,7 +318,9 @@ def test_tiles_that_disagree_leave_no_step_at_their_ends() -> None:
 def test_models_that_see_the_whole_chip_leave_no_seams(name: str, side: int) -> None:
     model = model_of(name, width=0.25)
     assert model.reach is None
-    tiling = plan_tiling((168, 176), reach=None, tile_size=side, multiple=8, min_size=8, max_pixels=1, tile=None)
+    tiling = plan_tiling(
+        (168, 176), reach=None, tile_size=side, multiple=8, min_size=8, max_pixels=1, tile=None, pixel_bytes=12
+    )
     with torch.inference_mode():
         logits = mapped(lambda part: model(sample_of(part))[0], even_image(168, 176), tiling, classes=4)
     found = [steps(logits.softmax(dim=0), seams(tiling, axis)[kind], axis + 1) for axis in (0, 1) for kind in (0, 1)]

@@ -76,11 +76,11 @@ class Chips:
     batches_in_epoch: int = 3
     validated: int = 2
 
-    def epoch(self, number: int, *, seed: int) -> Iterator[Sample]:
+    def epoch(self, number: int, *, seed: int, pin: bool = False) -> Iterator[Sample]:
         for batch in range(self.batches_in_epoch):
             yield sample_of(1000 * seed + 10 * number + batch)
 
-    def evaluation(self, split: Split, *, size: int | None = None) -> Iterator[Sample]:
+    def evaluation(self, split: Split, *, size: int | None = None, pin: bool = False) -> Iterator[Sample]:
         assert split is Split.VALIDATION
         for batch in range(self.validated):
             yield sample_of(99_000 + batch)

@@ -5,6 +5,16 @@ from __future__ import annotations
 from sits_models.data.chips import ChipReader
 from sits_models.data.classes import ClassTable, join_classes
 from sits_models.data.cubes import CropEntry, Cube, CubeFacts, open_cube
-from sits_models.data.loader import TrainingData
+from sits_models.data.loader import EvaluationData, TrainingData
 
-__all__ = ["ChipReader", "ClassTable", "CropEntry", "Cube", "CubeFacts", "TrainingData", "join_classes", "open_cube"]
+__all__ = [
+    "ChipReader",
+    "ClassTable",
+    "CropEntry",
+    "Cube",
+    "CubeFacts",
+    "EvaluationData",
+    "TrainingData",
+    "join_classes",
+    "open_cube",
+]

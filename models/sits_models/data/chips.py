@@ -1,18 +1,17 @@
-"""Chips cut from decoded blocks straight into the arrays of a batch."""
+"""Chips cut from decoded chunks straight into the arrays of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sits_catalog.cube import BOUNDARY_UNKNOWN, CHIP, Split
-from sits_models.data.blocks import BlockCache, Blocks, BlocksRead, Rectangle, read_blocks
+from sits_models.data.chunks import ChunkCache, Chunks, ChunksRead, Rectangle, read_chunks
 from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import Cube
 from sits_models.recipe import DateRule
@@ -81,9 +80,23 @@ class _Arrays:
         self.parcel[b] = 0
         self.boundary[b] = BOUNDARY_UNKNOWN
 
+    def hide(self, b: int, squares: NDArray[np.bool_], row: int, column: int) -> None:
+        """Make these squares of 64 px as outside of the cube; the chip begins at this pixel of the first square."""
+        size = self.boundary.shape[-1]
+        m = self.crop.shape[-1] // size
+        for y, x in np.argwhere(squares).tolist():
+            here = _part(y, row, size), _part(x, column, size)
+            self.image[b, :, :, *here] = 0
+            self.clear[b, :, *here] = False
+            self.boundary[b][here] = BOUNDARY_UNKNOWN
+            finer = _times(here, m)
+            self.crop[b][finer] = IGNORE_INDEX
+            self.counted[b][finer] = False
+            self.parcel[b][finer] = 0
+
 
 class ChipReader:
-    """Reads windows of cubes as samples, through a cache of decoded blocks; several threads may share it."""
+    """Reads windows of cubes as samples, through a cache of decoded chunks; several threads may share it."""
 
     def __init__(
         self,
@@ -101,7 +114,7 @@ class ChipReader:
         labelled cube the finer labels.
         """
         self.bands = tuple(bands)
-        self.cache = BlockCache(int(cache_mb * 1e6))
+        self.cache = ChunkCache(int(cache_mb * 1e6))
         self._cubes = tuple(cubes)
         self._rule = dates
         self._m = labels
@@ -120,14 +133,16 @@ class ChipReader:
         last: NDArray[np.bool_] | None = None,
         split: Split | None = None,
         keep: NDArray[np.int64] | None = None,
+        shown: NDArray[np.bool_] | None = None,
     ) -> Sample:
         """The chips of `size` px whose upper-left pixels are `places` (B, 3): number of the cube, row, column.
 
         Outside of the cube nothing is observed, labelled or of a parcel. `seeds` (B,) decide random dates; `pad_to` is
-        the T of the batch, without it that of its longest series. `around` (B, 4) is the rectangle of blocks (top,
+        the T of the batch, without it that of its longest series. `around` (B, 4) is the rectangle of chunks (top,
         bottom, left, right) to decode in one go where a chip's are missing, and `last` (B,) says that it may be
-        forgotten after the chip. Labels of pixels that are not of `split`,
-        or not in the part `keep` (B, 4) of their chip (top, bottom, left, right, pixels), are hidden.
+        forgotten after the chip. Labels of pixels that are not of `split`, or not in the part `keep` (B, 4) of their
+        chip (top, bottom, left, right, pixels), are hidden. `shown` (B, n, n) are the squares of 64 px, from that of
+        the chip's first pixel on, whose pixels may be seen; the others are as outside of the cube.
         """
         chosen = [self._dates_of(b, places, seeds) for b in range(len(places))]
         dates = max((len(one) for one in chosen), default=0) if pad_to is None else pad_to
@@ -137,9 +152,13 @@ class ChipReader:
                 raise ValueError(f"a chip of {len(chosen[b])} dates does not fit into {dates}")
             arrays.valid[b, : len(chosen[b])] = True
             arrays.day[b, : len(chosen[b])] = self._days[number][chosen[b]]
-            self._fill(arrays, b, (number, row, column), chosen[b], None if around is None else around[b], split)
-            if around is not None and last is not None and last[b]:
-                self.cache.release(Rectangle(number, *around[b].tolist()))
+            hidden = None if shown is None else ~shown[b]
+            rectangle = None if around is None else Rectangle(number, *around[b].tolist())
+            self._fill(arrays, b, (number, row, column), chosen[b], rectangle, split, hidden)
+            if rectangle is not None and last is not None and last[b]:
+                self.cache.release(rectangle)
+            if hidden is not None:
+                arrays.hide(b, hidden, row % CHIP, column % CHIP)
             if keep is not None:
                 _forget(arrays.crop[b], arrays.counted[b], keep[b] * self._m)
         return Sample(
@@ -165,8 +184,9 @@ class ChipReader:
         b: int,
         place: tuple[int, int, int],
         dates: NDArray[np.intp],
-        around: NDArray[np.int64] | None,
+        around: Rectangle | None,
         split: Split | None,
+        hidden: NDArray[np.bool_] | None,
     ) -> None:
         number, row, column = place
         size = arrays.image.shape[-1]
@@ -179,16 +199,19 @@ class ChipReader:
             arrays.clear_labels(b)
         if top >= bottom or left >= right:
             return
-        wanted = Rectangle(number, top // CHIP, (bottom - 1) // CHIP + 1, left // CHIP, (right - 1) // CHIP + 1)
-        larger = wanted if around is None else Rectangle(number, *around.tolist())
-        read = partial(read_blocks, self._cubes[number], what=self._what[number])
-        found = self.cache.fetch(wanted, larger, read)
-        # One rectangle holds it all, or each block has its own.
-        parts = [wanted] if len(found) == 1 else wanted.blocks()
-        for part, blocks in zip(parts, found, strict=True):
-            rows = max(top, part.top * CHIP), min(bottom, part.bottom * CHIP)
-            columns = max(left, part.left * CHIP), min(right, part.right * CHIP)
-            self._copy(arrays, b, place, dates, blocks, rows, columns, split)
+        wanted = Rectangle(
+            number, top // CHIP, (bottom - 1) // CHIP + 1, left // CHIP, (right - 1) // CHIP + 1
+        ).chunks()
+        if hidden is not None:
+            # What may not be seen is not even read.
+            y, x = row // CHIP, column // CHIP
+            wanted = [chunk for chunk in wanted if not hidden[chunk[1] - y, chunk[2] - x]]
+        read = partial(read_chunks, self._cubes[number], what=self._what[number])
+        for chunks in self.cache.fetch(wanted, around, read):
+            where = chunks.where
+            rows = max(top, where.top * CHIP), min(bottom, where.bottom * CHIP)
+            columns = max(left, where.left * CHIP), min(right, where.right * CHIP)
+            self._copy(arrays, b, place, dates, chunks, rows, columns, split)
 
     def _copy(
         self,
@@ -196,17 +219,17 @@ class ChipReader:
         b: int,
         place: tuple[int, int, int],
         dates: NDArray[np.intp],
-        blocks: Blocks,
+        chunks: Chunks,
         rows: tuple[int, int],
         columns: tuple[int, int],
         split: Split | None,
     ) -> None:
-        """Copy the pixels of these rows and columns of the cube out of `blocks`."""
+        """Copy the pixels of these rows and columns of the cube out of `chunks`."""
         number, row, column = place
         here = slice(rows[0] - row, rows[1] - row), slice(columns[0] - column, columns[1] - column)
-        y, x = blocks.where.top * CHIP, blocks.where.left * CHIP
+        y, x = chunks.where.top * CHIP, chunks.where.left * CHIP
         there = slice(rows[0] - y, rows[1] - y), slice(columns[0] - x, columns[1] - x)
-        image, clear = blocks.image[..., *there], blocks.clear[..., *there]
+        image, clear = chunks.image[..., *there], chunks.clear[..., *there]
         if len(dates) == len(image):
             arrays.image[b, : len(dates), :, *here] = image
             arrays.clear[b, : len(dates), *here] = clear
@@ -215,32 +238,37 @@ class ChipReader:
                 arrays.image[b, t, :, *here] = image[date]
                 arrays.clear[b, t, *here] = clear[date]
         lookup = self._lookups[number]
-        if lookup is None or blocks.crop is None or blocks.parcel is None or blocks.boundary is None:
+        if lookup is None or chunks.crop is None or chunks.parcel is None or chunks.boundary is None:
             return
         m = self._m
         finer_here, finer_there = _times(here, m), _times(there, m)
-        crop = lookup[blocks.crop[finer_there]]
+        crop = lookup[chunks.crop[finer_there]]
         arrays.counted[b][finer_here] = True
-        if split is not None and blocks.split is not None:
-            other = blocks.split[there] != split
+        if split is not None and chunks.split is not None:
+            other = chunks.split[there] != split
             finer_other = other if m == 1 else other.repeat(m, 0).repeat(m, 1)
             crop[finer_other] = IGNORE_INDEX
             arrays.counted[b][finer_here] = ~finer_other
         arrays.crop[b][finer_here] = crop
-        arrays.parcel[b][finer_here] = blocks.parcel[finer_there]
-        arrays.boundary[b][here] = blocks.boundary[there]
+        arrays.parcel[b][finer_here] = chunks.parcel[finer_there]
+        arrays.boundary[b][here] = chunks.boundary[there]
 
 
-def _what(cube: Cube, bands: Sequence[str], rule: DateRule, labels: int | None) -> BlocksRead:
+def _what(cube: Cube, bands: Sequence[str], rule: DateRule, labels: int | None) -> ChunksRead:
     facts = cube.facts
     if not facts.has_labels:
         labels = None
     if labels is not None and labels != 1 and labels not in facts.finer:
         raise ValueError(f"{facts.path} has no labels_x{labels}; build it with finer labels, or use labels at 10 m")
-    # All dates of a block are decoded anyway; those that no chip will hold are not kept.
+    # All dates of a chunk are decoded anyway; those that no chip will hold are not kept.
     dates = pick_dates(rule, len(facts.days), seed=None)
     fixed = rule.pick != "random" and len(dates) < len(facts.days)
-    return BlocksRead(bands=pick_bands(cube, bands), dates=tuple(dates.tolist()) if fixed else None, labels=labels)
+    return ChunksRead(bands=pick_bands(cube, bands), dates=tuple(dates.tolist()) if fixed else None, labels=labels)
+
+
+def _part(square: int, first: int, size: int) -> slice:
+    """Pixels of a chip in its square of this number, where it begins at pixel `first` of square 0."""
+    return slice(max(square * CHIP - first, 0), max(min((square + 1) * CHIP - first, size), 0))
 
 
 def _times(window: tuple[slice, slice], m: int) -> tuple[slice, slice]:

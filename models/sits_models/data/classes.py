@@ -12,9 +12,10 @@ from sits_catalog.cube import BACKGROUND, IGNORE
 from sits_models.data.cubes import CropEntry, Cube, CubeFacts
 from sits_models.sample import IGNORE_INDEX
 
-__all__ = ["BACKGROUND_CODE", "ClassTable", "CropEntry", "join_classes"]
+__all__ = ["BACKGROUND_CODE", "ClassTable", "CropEntry", "join_classes", "of_older_card"]
 
-BACKGROUND_CODE = "0"
+BACKGROUND_CODE = "(background)"
+"""Code of the background in a table of classes; a cube with a class of this code is refused."""
 _BACKGROUND = CropEntry(index=0, code=BACKGROUND_CODE, name="background", hcat=None, colour="#e8e8e8")
 
 
@@ -23,11 +24,16 @@ class ClassTable:
     """What the K outputs of a model mean, in order."""
 
     classes: tuple[CropEntry, ...]
-    """Index 0..K-1; the background, where it is a class, comes first, with the code "0"."""
+    """Index 0..K-1; the background, where it is a class, comes first, with `BACKGROUND_CODE`."""
 
     def __post_init__(self) -> None:
         if [entry.index for entry in self.classes] != list(range(len(self.classes))):
             raise ValueError(f"a class table counts from 0; got {[entry.index for entry in self.classes]}")
+        twice = _twice(self.codes)
+        if twice:
+            raise ValueError(f"the class table has {', '.join(twice)} twice; keep one of them")
+        if BACKGROUND_CODE in self.codes[1:]:
+            raise ValueError(f"{BACKGROUND_CODE} is the first class of a table; got {', '.join(self.codes)}")
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -76,6 +82,10 @@ def join_classes(cubes: Sequence[Cube], *, codes: tuple[str, ...] | None, backgr
         raise ValueError(f"no labels in {', '.join(cube.facts.path for cube in cubes)}; classes need a labelled cube")
     known: dict[str, CropEntry] = {}
     for facts in labelled:
+        if any(entry.code == BACKGROUND_CODE for entry in facts.classes):
+            raise ValueError(
+                f"{facts.path} has a class of code {BACKGROUND_CODE}, which is no crop; give it another code"
+            )
         for entry in facts.classes:
             known.setdefault(entry.code, entry)
     if codes is not None:
@@ -86,7 +96,7 @@ def join_classes(cubes: Sequence[Cube], *, codes: tuple[str, ...] | None, backgr
 
 
 def _check_codes(codes: tuple[str, ...], labelled: Sequence[CubeFacts]) -> None:
-    twice = sorted({code for code in codes if codes.count(code) > 1})
+    twice = _twice(codes)
     if twice:
         raise ValueError(f"the class table names {', '.join(twice)} twice; keep one of them")
     for facts in labelled:
@@ -94,3 +104,12 @@ def _check_codes(codes: tuple[str, ...], labelled: Sequence[CubeFacts]) -> None:
         missing = [code for code in codes if code not in there]
         if missing:
             raise ValueError(f"{facts.path} has no class of code {', '.join(missing)}; it has {', '.join(there)}")
+
+
+def _twice(codes: Sequence[str]) -> list[str]:
+    return sorted({code for code in codes if codes.count(code) > 1})
+
+
+def of_older_card(entry: CropEntry) -> CropEntry:
+    """A row of a model's card as it is today: the background had the code "0", which a crop may have, too."""
+    return _BACKGROUND if entry == replace(_BACKGROUND, code="0") else entry

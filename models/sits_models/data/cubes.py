@@ -6,16 +6,19 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import fsspec
 import numpy as np
 import pandas as pd
+import pyarrow
 import zarr
 from numcodecs import blosc  # type: ignore[import-untyped]  # published without types
 from numpy.typing import NDArray
+from pyarrow import parquet
 from zarr.storage import FsspecStore, LocalStore
 
 from sits_catalog.cube import VERSION
@@ -26,6 +29,8 @@ RADIOMETRY = ("level", "scale", "offset_removed", "clamp")
 """What of a cube's radiometry decides the meaning of its integers; the baselines do not, once the offset is gone."""
 
 _CUBE = "cube.zarr"
+_PARCELS_AT_ONCE = 16_384
+_NO_ACCESS = ("NoCredentialsError", "PartialCredentialsError", "ClientError", "NoAuthHandlerFound")
 _SETTING = "codec_pipeline.path"
 _log = logging.getLogger(__name__)
 
@@ -133,36 +138,47 @@ class Cube:
         """Values of an array such as "quality" or "labels_x2/crop_type" in a window of its own pixels.
 
         (time, band, y, x), (time, y, x) or (y, x) in the stored type; of the dates with these indices alone where
-        the array has dates. ValueError where the cube has no such array.
+        the array has dates. ValueError where the cube has no such array, OSError where it cannot be read.
         """
-        with _FUSED:
-            array = self._array(name)
+        array = self._array(name)
+        with _told(f"{name} of {self.facts.path}/{_CUBE}"), _FUSED:
             if dates is None or array.ndim == 2:
                 return np.asarray(array[..., rows, columns])
             first, last = min(dates), max(dates) + 1
             values = np.asarray(array[first:last, ..., rows, columns])
         return values if list(dates) == list(range(first, last)) else values[[date - first for date in dates]]
 
-    def chips(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The rows of `chips.parquet`, of these columns or all; geometries are WKB."""
-        return self._table("chips.parquet", columns)
+    def chips(self, columns: Sequence[str] | None = None, *, kind: str | None = None) -> pd.DataFrame:
+        """The rows of `chips.parquet`, of this kind and these columns or all; geometries are WKB."""
+        table: pd.DataFrame = self.chip_table(columns, kind=kind).to_pandas()
+        return table
+
+    def chip_table(self, columns: Sequence[str] | None = None, *, kind: str | None = None) -> pyarrow.Table:
+        """The rows of `chips.parquet` as Arrow has them, without an object a value."""
+        path = f"{self.facts.path}/chips.parquet"
+        filters = None if kind is None else [("kind", "==", kind)]
+        with _told(path), fsspec.open(path, "rb") as file:
+            return parquet.read_table(file, columns=None if columns is None else list(columns), filters=filters)
 
     def parcels(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The rows of `parcels.parquet`, of these columns or all; geometries are WKB."""
-        return self._table("parcels.parquet", columns)
-
-    def _table(self, name: str, columns: Sequence[str] | None) -> pd.DataFrame:
-        with fsspec.open(f"{self.facts.path}/{name}", "rb") as file:
+        path = f"{self.facts.path}/parcels.parquet"
+        with _told(path), fsspec.open(path, "rb") as file:
             return pd.read_parquet(file, columns=None if columns is None else list(columns))
+
+    def parcel_batches(self, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
+        """The rows of `parcels.parquet`, so many at a time that memory does not grow with the region."""
+        path = f"{self.facts.path}/parcels.parquet"
+        with _told(path), fsspec.open(path, "rb") as file:
+            yield from parquet.ParquetFile(file).iter_batches(_PARCELS_AT_ONCE, columns=list(columns))
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if self._process != os.getpid():
             self._arrays, self._process = {}, os.getpid()
         if name not in self._arrays:
-            found = _open_group(self.facts.path).get(name)
-            if not isinstance(found, zarr.Array):
-                raise ValueError(f"the cube in {self.facts.path} has no array {name!r}")
-            self._arrays[name] = found
+            # As it was in the process's configuration when it is opened, so is an array decoded ever after.
+            with _FUSED:
+                self._arrays[name] = _array_of(_open_group(self.facts.path), name, self.facts.path)
         return self._arrays[name]
 
 
@@ -179,11 +195,21 @@ def open_cube(path: str) -> Cube:
     if not isinstance(about, dict) or about.get("creating"):
         raise ValueError(f"{path}/{_CUBE} is no finished sits-cube; build it with sits-build, or give another folder")
     _check_kind(path, about)
-    group = _open_group(path)
-    reflectance = cast("zarr.Array[Any]", group["reflectance"])
-    labels = group["crop_type"].attrs.asdict() if "crop_type" in group else None
-    if not about["complete"]:
+    try:
+        cube = _opened(path, attributes, about)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}/{_CUBE} lacks metadata of a cube: {_sentence(error)}; build it again") from error
+    if not cube.facts.complete:
         _log.warning("%s is not complete: sources that could not be read are not observed there", path)
+    return cube
+
+
+def _opened(path: str, attributes: Mapping[str, Any], about: Mapping[str, Any]) -> Cube:
+    group = _open_group(path)
+    reflectance, time = (_array_of(group, name, path) for name in ("reflectance", "time"))
+    with _told(f"time of {path}/{_CUBE}"):
+        days = np.asarray(time[...])
+    labels = group["crop_type"].attrs.asdict() if "crop_type" in group else None
     height, width = reflectance.shape[-2:]
     return Cube(
         CubeFacts(
@@ -191,7 +217,7 @@ def open_cube(path: str) -> Cube:
             region=str(about["region"]),
             version=str(about["version"]),
             bands=tuple(attributes["band_names"]),
-            days=tuple(int(day) for day in np.asarray(cast("zarr.Array[Any]", group["time"])[...])),
+            days=tuple(int(day) for day in days),
             radiometry=about["radiometry"],
             statistics=about.get("statistics"),
             classes=() if labels is None else _entries(labels),
@@ -229,9 +255,12 @@ def calm_worker() -> None:
 
 
 def _root_attributes(path: str) -> dict[str, Any]:
+    if "://" in path and path.split("://", maxsplit=1)[0] not in fsspec.available_protocols():
+        raise ValueError(f"{path} is neither a folder nor a URL of a kind that can be read; give another one")
     try:
-        with fsspec.open(f"{path}/{_CUBE}/zarr.json", "rt") as file:
-            return dict(json.load(file)["attributes"])
+        with _told(f"{path}/{_CUBE}/zarr.json"), fsspec.open(f"{path}/{_CUBE}/zarr.json", "rb") as file:
+            text = file.read()
+        return dict(json.loads(text)["attributes"])
     except FileNotFoundError:
         raise FileNotFoundError(f"no dataset in {path}: it has no {_CUBE}; give the folder that holds it") from None
     except (ValueError, KeyError, TypeError):
@@ -240,14 +269,45 @@ def _root_attributes(path: str) -> dict[str, Any]:
         ) from None
 
 
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Whatever storage, codecs and Parquet raise becomes an error of one sentence that says what could not be read."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, MemoryError):
+        raise
+    except ImportError as error:
+        raise ValueError(f"cannot read {what}: {_sentence(error)}") from error
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{what} is torn or no Parquet; build the dataset again, or give another one") from error
+    except Exception as error:
+        if type(error).__name__ in _NO_ACCESS:
+            raise PermissionError(f"no access to {what}: {_sentence(error)}; give credentials") from error
+        raise OSError(f"cannot read {what}: {_sentence(error)}; check the dataset with sits-cube verify") from error
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _array_of(group: zarr.Group, name: str, path: str) -> zarr.Array[Any]:
+    with _told(f"{name} of {path}/{_CUBE}"):
+        found = group.get(name)
+    if isinstance(found, zarr.Array):
+        return found
+    raise ValueError(f"the cube in {path} has no array {name!r}; build it again, or give another one")
+
+
 def _check_kind(path: str, about: Mapping[str, Any]) -> None:
     if about.get("profile") != "region":
         raise ValueError(f"{path} is of the profile {about.get('profile')!r}; models read the profile 'region'")
     if str(about.get("version")).split(".")[0] != VERSION.split(".")[0]:
         raise ValueError(f"{path} is a cube of version {about.get('version')}; this reads version {VERSION}")
     # The merged journal is the last file of a build.
-    filesystem, root = fsspec.core.url_to_fs(path)
-    if not filesystem.exists(f"{root}/journal.jsonl"):
+    with _told(path):
+        filesystem, root = fsspec.core.url_to_fs(path)
+        finished = filesystem.exists(f"{root}/journal.jsonl")
+    if not finished:
         raise ValueError(f"{path} is not finished: it has no journal.jsonl; run its sits-build again, it goes on")
 
 
@@ -266,9 +326,10 @@ def _entries(attributes: Mapping[str, Any]) -> tuple[CropEntry, ...]:
 
 def _open_group(path: str) -> zarr.Group:
     location = f"{path}/{_CUBE}"
-    if "://" in location:
-        return zarr.open_group(FsspecStore.from_url(location, read_only=True), mode="r", zarr_format=3)
-    return zarr.open_group(LocalStore(location, read_only=True), mode="r", zarr_format=3)
+    with _told(location):
+        if "://" in location:
+            return zarr.open_group(FsspecStore.from_url(location, read_only=True), mode="r", zarr_format=3)
+        return zarr.open_group(LocalStore(location, read_only=True), mode="r", zarr_format=3)
 
 
 def _after_fork() -> None:

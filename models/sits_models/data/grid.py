@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow
 import shapely
 from numpy.typing import NDArray
 
@@ -28,7 +29,10 @@ class Grid:
     split: NDArray[np.uint8]
     """(rows, columns): `Split` of each cell; NONE where the region has no chip."""
     crops: NDArray[np.int64]
-    """(classes, rows, columns): pixels of each class of the model in a cell."""
+    """(classes, rows, columns): pixels of each class of the model in a cell, those in the buffer too.
+
+    For drawing by class, where few pixels more or less do no harm; `TrainingData.train_pixels` counts exactly.
+    """
     parcels: NDArray[np.int64]
     """(parcels, 3): row and column of the pixel at the centroid, and the split."""
 
@@ -41,24 +45,22 @@ class Grid:
 def read_grid(cube: Cube, table: ClassTable | None, *, parcels: bool) -> Grid:
     """The grid of a cube, from `chips.parquet` and, where asked for, `parcels.parquet`.
 
-    ValueError where the cube has no splits.
+    Without a `table` no class is counted. ValueError where the cube has no splits.
     """
-    chips = cube.chips(["kind", "row", "col", "split", "crop_counts"])
-    chips = chips[chips["kind"] == "grid"]
-    if chips["split"].isna().all():
+    chips = cube.chip_table(["row", "col", "split", *([] if table is None else ["crop_counts"])], kind="grid")
+    words = chips["split"].to_pandas()
+    if words.isna().all():
         raise ValueError(f"{cube.facts.path} has no splits; make them with sits-cube split")
     height, width = cube.facts.shape
-    shape = (-(-height // CHIP), -(-width // CHIP))
-    rows, columns = (chips[name].to_numpy(np.int64) // CHIP for name in ("row", "col"))
-    split = np.zeros(shape, np.uint8)
-    split[rows, columns] = [_WORDS.get(word, 0) for word in chips["split"]]
-    crops = np.zeros((0 if table is None else table.n, *shape), np.int64)
-    if table is not None:
-        lookup = table.lookup(cube.facts).tolist()
-        for row, column, counts in zip(rows.tolist(), columns.tolist(), chips["crop_counts"], strict=True):
-            for crop, pixels in _pairs(counts):
-                if lookup[crop] >= 0:
-                    crops[lookup[crop], row, column] += pixels
+    rows, columns = (chips[name].to_numpy().astype(np.int64) // CHIP for name in ("row", "col"))
+    split = np.zeros((-(-height // CHIP), -(-width // CHIP)), np.uint8)
+    split[rows, columns] = words.map(_WORDS).fillna(0).to_numpy(np.uint8)
+    crops = np.zeros((0 if table is None else table.n, *split.shape), np.int64)
+    if table is not None and len(chips):
+        number, crop, pixels = _counts(chips["crop_counts"].combine_chunks())
+        index = table.lookup(cube.facts)[crop]
+        known = index >= 0
+        np.add.at(crops, (index[known], rows[number[known]], columns[number[known]]), pixels[known])
     centres = _centres(cube) if parcels and cube.facts.has_labels else np.zeros((0, 3), np.int64)
     return Grid(height=height, width=width, split=split, crops=crops, parcels=centres)
 
@@ -68,23 +70,27 @@ def _sides(length: int) -> NDArray[np.int64]:
     return np.minimum(CHIP, length - np.arange(0, length, CHIP, dtype=np.int64))
 
 
-def _pairs(counts: Any) -> list[tuple[int, int]]:
-    """Entries of a map of Parquet, which comes as pairs or, from some readers, as a mapping; None is empty."""
-    if counts is None:
-        return []
-    return [(int(crop), int(pixels)) for crop, pixels in (counts.items() if isinstance(counts, dict) else counts)]
+def _counts(maps: pyarrow.MapArray) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of all entries of a column of maps: number of the row, key and value."""
+    offsets = maps.offsets.to_numpy().astype(np.int64)
+    number = np.repeat(np.arange(len(maps)), np.diff(offsets))
+    entries = slice(offsets[0], offsets[-1])
+    return number, *(part.to_numpy(zero_copy_only=False).astype(np.int64)[entries] for part in (maps.keys, maps.items))
 
 
 def _centres(cube: Cube) -> NDArray[np.int64]:
     """(parcels, 3) of the parcels that won a pixel and whose centroid lies in the cube."""
-    table = cube.parcels(["n_pixels", "split", "geometry"])
-    table = table[table["n_pixels"] > 0]
-    points = shapely.centroid(shapely.from_wkb(table["geometry"].to_numpy(object)))
-    row, column = _pixels(cube.facts, shapely.get_x(points), shapely.get_y(points))
-    split = np.array([_WORDS.get(word, 0) for word in table["split"]], np.int64)
-    found = np.stack([row, column, split], axis=1).reshape(-1, 3)
     height, width = cube.facts.shape
-    return found[(row >= 0) & (row < height) & (column >= 0) & (column < width)]
+    found = [np.zeros((0, 3), np.int64)]
+    for batch in cube.parcel_batches(["n_pixels", "split", "geometry"]):
+        table = batch.to_pandas()
+        table = table[table["n_pixels"] > 0]
+        points = shapely.centroid(shapely.from_wkb(table["geometry"].to_numpy(object)))
+        row, column = _pixels(cube.facts, shapely.get_x(points), shapely.get_y(points))
+        split = table["split"].map(_WORDS).fillna(0).to_numpy(np.int64)
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        found.append(np.stack([row, column, split], axis=1)[inside])
+    return np.concatenate(found)
 
 
 def _pixels(facts: CubeFacts, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

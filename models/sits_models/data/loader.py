@@ -1,17 +1,21 @@
-"""Training data from cubes: opened and compared once, then batches of chips an epoch."""
+"""Data from cubes, opened and compared once: batches of chips an epoch for training, or a split for evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Self
 
-from sits_catalog.cube import Split
+import numpy as np
+from numpy.typing import NDArray
+
+from sits_catalog.cube import CHIP, Split
 from sits_models.data.chips import ChipReader, pick_bands
 from sits_models.data.classes import ClassTable, join_classes
 from sits_models.data.cubes import Cube, check_radiometry, open_cube
 from sits_models.data.grid import Grid, read_grid
-from sits_models.data.readers import ReaderSettings, Workers, read_in_threads
+from sits_models.data.readers import Plans, ReaderSettings, Workers, read_in_threads
 from sits_models.data.sampling import (
     MIXED,
     BatchPlan,
@@ -21,15 +25,111 @@ from sits_models.data.sampling import (
     plan_evaluation,
     superblock_px,
 )
-from sits_models.data.statistics import pool_statistics
-from sits_models.recipe import DataRecipe
+from sits_models.data.statistics import count_labels, pool_statistics
+from sits_models.recipe import DataRecipe, DateRule
 from sits_models.sample import Sample
 
-__all__ = ["TrainingData"]
+__all__ = ["EvaluationData", "TrainingData"]
 
 _REFLECTANCE_SCALE = 10_000.0
 _FOR_EVALUATION = 1 / 8
-"""Of the cache: an evaluation passes over each block once."""
+"""Of the cache: an evaluation passes over each chunk once."""
+
+
+class EvaluationData:
+    """Cubes whose splits are read by threads, each pixel once; `close` forgets decoded pixels."""
+
+    def __init__(
+        self,
+        settings: ReaderSettings,
+        *,
+        grids: tuple[Grid, ...],
+        batch: int,
+        readers: int,
+        reader: ChipReader | None = None,
+    ) -> None:
+        """As `open` makes it; `reader` is one whose cache is shared."""
+        self.cubes = settings.cubes
+        self.bands = settings.bands
+        self.table = settings.table
+        self.grids = grids
+        self._settings = settings
+        self._batch = batch
+        self._readers = readers
+        self._reader = reader
+        self._running = weakref.WeakSet[Generator[Sample]]()
+
+    @classmethod
+    def open(
+        cls,
+        cubes: Sequence[Cube] | Sequence[str],
+        *,
+        table: ClassTable | None,
+        bands: Sequence[str],
+        dates: DateRule,
+        labels: int,
+        batch: int,
+        pad_to: int,
+        readers: int = 2,
+        cache_mb: float = 512,
+    ) -> Self:
+        """The data of these cubes or folders for a model with this table of classes, these bands and dates.
+
+        No statistics and no train pixels are needed. A chip has `pad_to` dates, shorter series are padded. ValueError,
+        with one sentence, where there is no cube, or one lacks a band, splits or finer labels.
+        """
+        if not cubes:
+            raise ValueError("no cube to evaluate with; give --cube")
+        if readers < 1 or batch < 1:
+            raise ValueError(f"an evaluation needs a reader and a chip in a batch at least; got {readers} and {batch}")
+        opened = tuple(open_cube(cube) if isinstance(cube, str) else cube for cube in cubes)
+        settings = ReaderSettings(
+            cubes=opened,
+            table=table,
+            bands=tuple(bands),
+            dates=dates,
+            labels=labels,
+            cache_mb=cache_mb,
+            pad_to=pad_to,
+        )
+        reader = settings.open()
+        grids = tuple(read_grid(cube, None, parcels=False) for cube in opened)
+        return cls(settings, grids=grids, batch=batch, readers=readers, reader=reader)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def evaluation(
+        self, split: Split, *, size: int | None = None, halo: int = 0, pin: bool = False
+    ) -> Generator[Sample]:
+        """Windows of the grid chips of a split that together count each of their labelled pixels once.
+
+        A window owns a grid chip, or the part of one where `size` is below 64, and sees `halo` px around that on each
+        side; it is `size` px wide at least (64 without one). Of what it sees, pixels in grid chips of another split or
+        of none are as outside of the cube: not observed, no label, no parcel. Labels that it does not own are hidden:
+        IGNORE_INDEX and not `counted`. Random dates are spread evenly. `pin` puts batches into page-locked memory.
+        """
+        plan = plan_evaluation(self.grids, split=split, size=size or CHIP, halo=halo, batch=self._batch)
+        if self._reader is None:
+            self._reader = self._settings.open()
+        reader, settings = self._reader, self._settings
+
+        def read(batch: BatchPlan) -> Sample:
+            sample = settings.read(reader, batch)
+            return sample.pin_memory() if pin else sample
+
+        running = read_in_threads(Plans(plan), read, threads=self._readers)
+        self._running.add(running)
+        return running
+
+    def close(self) -> None:
+        """End the threads and forget decoded pixels; the data may be read again."""
+        for running in tuple(self._running):
+            running.close()
+        self._reader = None
 
 
 class TrainingData:
@@ -65,6 +165,9 @@ class TrainingData:
         )
         self._reader: ChipReader | None = None
         self._workers: Workers | None = None
+        self._evaluation: EvaluationData | None = None
+        self._train_pixels: NDArray[np.int64] | None = None
+        self._running = weakref.WeakSet[Generator[Sample]]()
 
     @classmethod
     def open(
@@ -107,48 +210,82 @@ class TrainingData:
         """Batches of a training epoch, all of them full."""
         return chips_in_epoch(self.grids, self.recipe) // self.recipe.batch
 
+    def train_pixels(self) -> NDArray[np.int64]:
+        """(K,): labels of each class in the train split, which leaves out its buffer; all cubes are passed over once.
+
+        Where the labels are finer than 10 m, those are counted.
+        """
+        if self._train_pixels is None:
+            found = [
+                count_labels(cube, grid, self.table, split=Split.TRAIN, labels=self.recipe.labels)
+                for cube, grid in zip(self.cubes, self.grids, strict=True)
+            ]
+            self._train_pixels = np.sum(found, axis=0, dtype=np.int64)
+        return self._train_pixels.copy()
+
     def plan(self, number: int, *, seed: int) -> EpochPlan:
         """The chips of a training epoch, in order."""
         return plan_epoch(self.grids, self.recipe, seed=seed, epoch=number, mixed=self._mixed())
 
-    def epoch(self, number: int, *, seed: int, start: int = 0) -> Iterator[Sample]:
+    def epoch(self, number: int, *, seed: int, start: int = 0, pin: bool = False) -> Iterator[Sample]:
         """The batches of a training epoch, from batch `start` on.
 
         The same number, seed and recipe give the same batches, whatever the kind of readers. Only one epoch is read
-        at a time: with reader processes a new one ends the one before.
+        at a time: with reader processes a new one ends the one before. `pin` puts batches into page-locked memory.
         """
         plan = self.plan(number, seed=seed)
         # Streams take turns, so that what is left begins with another one: the batches are the same.
-        plans = [plan[k] for k in range(start, len(plan))]
+        plans = Plans(plan, start)
         if self.recipe.start == "threads":
-            return self._threads(plans)
-        if self._workers is None:
+            reader, settings = self._shared_reader(), self._settings
+
+            def read(batch: BatchPlan) -> Sample:
+                sample = settings.read(reader, batch)
+                return sample.pin_memory() if pin else sample
+
+            running = read_in_threads(plans, read, threads=self.recipe.readers)
+            self._running.add(running)
+            return running
+        if self._workers is None or self._workers.is_closed or self._workers.pin != pin:
+            self._end_workers()
             share = self.recipe.cache_mb * (1 - _FOR_EVALUATION) / self.recipe.readers
             settings = replace(self._settings, cache_mb=share)
-            self._workers = Workers(settings, processes=self.recipe.readers, start=self.recipe.start)
+            self._workers = Workers(settings, processes=self.recipe.readers, start=self.recipe.start, pin=pin)
         return self._workers.read(plans)
 
-    def evaluation(self, split: Split, *, size: int | None = None) -> Iterator[Sample]:
-        """The windows of a split, each of its labelled pixels in exactly one; elsewhere IGNORE_INDEX.
-
-        Windows are of `size` px, at most 64 and 64 without one, so that each lies in a cell of the split: no input
-        pixel is of another one. Random dates are spread evenly. It may run while an epoch is read.
-        """
-        plan = plan_evaluation(self.grids, split=split, size=size or 64, batch=self.recipe.batch)
-        return self._threads([plan[k] for k in range(len(plan))])
+    def evaluation(
+        self, split: Split, *, size: int | None = None, halo: int = 0, pin: bool = False
+    ) -> Generator[Sample]:
+        """As `EvaluationData.evaluation`. It may run while an epoch is read."""
+        if self._evaluation is None:
+            self._evaluation = EvaluationData(
+                self._settings,
+                grids=self.grids,
+                batch=self.recipe.batch,
+                readers=self.recipe.readers,
+                reader=self._shared_reader(),
+            )
+        return self._evaluation.evaluation(split, size=size, halo=halo, pin=pin)
 
     def close(self) -> None:
-        """End the reader processes and forget decoded pixels; the data may be read again."""
+        """End the reader processes and threads and forget decoded pixels; the data may be read again."""
+        self._end_workers()
+        for running in tuple(self._running):
+            running.close()
+        if self._evaluation is not None:
+            self._evaluation.close()
+        self._reader = self._evaluation = None
+
+    def _end_workers(self) -> None:
         if self._workers is not None:
             self._workers.close()
-        self._workers = self._reader = None
+        self._workers = None
 
-    def _threads(self, plans: Sequence[BatchPlan]) -> Iterator[Sample]:
+    def _shared_reader(self) -> ChipReader:
         if self._reader is None:
             share = 1.0 if self.recipe.start == "threads" else _FOR_EVALUATION
             self._reader = replace(self._settings, cache_mb=self.recipe.cache_mb * share).open()
-        reader, settings = self._reader, self._settings
-        return read_in_threads(plans, lambda plan: settings.read(reader, plan), threads=self.recipe.readers)
+        return self._reader
 
     def _mixed(self) -> int:
         """Superblocks that each reader mixes: as many as its share of the cache holds, up to `MIXED`."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from sits_models.data.chips import ChipReader
 from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import Cube, calm_worker
-from sits_models.data.sampling import BatchPlan
+from sits_models.data.sampling import BatchPlan, EpochPlan
 from sits_models.recipe import DateRule
 from sits_models.sample import Sample
 
-__all__ = ["ReaderSettings", "Workers", "read_in_threads"]
+__all__ = ["Plans", "ReaderSettings", "Workers", "read_in_threads"]
 
 _AHEAD = 2
 """Batches that a reader prepares before the first of them is taken."""
@@ -59,7 +62,28 @@ class ReaderSettings:
             last=plan.last,
             split=plan.split,
             keep=plan.keep,
+            shown=plan.shown,
         )
+
+
+class Plans(Sequence[BatchPlan]):
+    """The batches of an epoch from one on, made when they are asked for."""
+
+    def __init__(self, plan: EpochPlan, start: int = 0) -> None:
+        self._plan = plan
+        self._numbers = range(start, len(plan))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, number: int) -> BatchPlan: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[BatchPlan]: ...
+    def __getitem__(self, number: int | slice) -> BatchPlan | Sequence[BatchPlan]:
+        if isinstance(number, slice):
+            return [self._plan[k] for k in self._numbers[number]]
+        return self._plan[self._numbers[number]]
 
 
 def read_in_threads(
@@ -111,10 +135,19 @@ class Workers:
     """Reader processes that stay for all epochs; process i reads every plan whose number is i modulo their number."""
 
     def __init__(
-        self, settings: ReaderSettings, *, processes: int, start: Literal["forkserver", "spawn", "fork"]
+        self,
+        settings: ReaderSettings,
+        *,
+        processes: int,
+        start: Literal["forkserver", "spawn", "fork"],
+        pin: bool = False,
     ) -> None:
+        self.pin = pin
+        """Whether batches come in page-locked memory."""
         self._plans = _Plans()
-        self._loader: DataLoader[Sample] | None = DataLoader(
+        self._batches: _BaseDataLoaderIter | None = None
+        self._turn = 0
+        self._loader: DataLoader[Sample | Exception] | None = DataLoader(
             _Batches(settings),
             batch_size=None,
             sampler=self._plans,
@@ -124,18 +157,65 @@ class Workers:
             multiprocessing_context=start,
             persistent_workers=True,
             worker_init_fn=_begin,
+            pin_memory=pin,
         )
 
     def read(self, plans: Sequence[BatchPlan]) -> Iterator[Sample]:
-        """The batches of the plans, in order; what is left of an earlier call is given up."""
+        """The batches of the plans, in order; what is left of an earlier call is given up.
+
+        An error in a process is raised here, in place of its batch; RuntimeError where a process is gone.
+        """
         if self._loader is None:
             raise ValueError("these readers were closed; open the data again")
         self._plans.plans = plans
-        return iter(self._loader)
+        self._turn += 1
+        # The processes begin now, not with the first batch that is taken.
+        with _gone_is_said():
+            self._batches = iter(self._loader)
+        return self._take(self._batches, self._turn)
+
+    def _take(self, batches: _BaseDataLoaderIter, turn: int) -> Iterator[Sample]:
+        while True:
+            if self._loader is None or turn != self._turn:
+                raise ValueError("the readers of this epoch were closed or began another one; begin the epoch again")
+            try:
+                with _gone_is_said():
+                    result = next(batches)
+            except StopIteration:
+                return
+            except BaseException:
+                self.close()
+                raise
+            if isinstance(result, Exception):
+                raise result
+            yield result
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the processes have ended, by `close` or by a fault."""
+        return self._loader is None
 
     def close(self) -> None:
         """End the processes."""
-        self._loader = None
+        batches, self._batches, self._loader = self._batches, None, None
+        if batches is not None:
+            # The iterator ends them when it is collected, but whoever holds it may keep it alive.
+            shutdown: Callable[[], None] = getattr(batches, "_shutdown_workers")  # noqa: B009  # not in its types
+            shutdown()
+
+
+@contextmanager
+def _gone_is_said() -> Iterator[None]:
+    """What a process that was killed leaves behind, an end of file or a word of DataLoader, becomes one sentence."""
+    gone = "a reader process ended before its batch was there (out of memory?); use fewer data.readers or cache_mb"
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise RuntimeError(gone) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RuntimeError(gone) from error
 
 
 class _Plans(Sampler[BatchPlan]):
@@ -151,20 +231,32 @@ class _Plans(Sampler[BatchPlan]):
         return len(self.plans)
 
 
-class _Batches(Dataset[Sample]):
+class _Batches(Dataset[Sample | Exception]):
     """Reads a plan, with a reader that each process makes for itself: caches and locks do not travel."""
 
     def __init__(self, settings: ReaderSettings) -> None:
         self._settings = settings
         self._reader: ChipReader | None = None
 
-    def __getitem__(self, plan: BatchPlan) -> Sample:
-        if self._reader is None:
-            self._reader = self._settings.open()
-        return self._settings.read(self._reader, plan)
+    def __getitem__(self, plan: BatchPlan) -> Sample | Exception:
+        """The batch, or the error: DataLoader would raise one whose message is a traceback."""
+        try:
+            if self._reader is None:
+                self._reader = self._settings.open()
+            return self._settings.read(self._reader, plan)
+        except Exception as error:  # noqa: BLE001  # raised again where the batch is taken
+            return _that_travels(error)
 
 
-def _as_it_is(sample: Sample) -> Sample:
+def _that_travels(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # written in the line
+    except Exception:  # noqa: BLE001  # an error may hold anything
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _as_it_is(sample: Sample | Exception) -> Sample | Exception:
     return sample
 
 

@@ -13,10 +13,20 @@ from sits_catalog.cube import CHIP, Split
 from sits_models.data.grid import Grid
 from sits_models.recipe import DataRecipe
 
-__all__ = ["MIXED", "BatchPlan", "EpochPlan", "chips_in_epoch", "plan_epoch", "plan_evaluation", "superblock_px"]
+__all__ = [
+    "MIXED",
+    "BatchPlan",
+    "EpochPlan",
+    "chips_in_epoch",
+    "evaluation_px",
+    "plan_epoch",
+    "plan_evaluation",
+    "superblock_px",
+]
 
 MIXED = 16
-"""Superblocks that a reader draws its chips from at a time: 64 blocks of 64 px for chips of at most 64 px."""
+"""Superblocks that a reader draws its chips from at a time: 64 chunks of 64 px for chips of at most 64 px."""
+_TOGETHER = 8
 _TRIES = 32
 _AT_ONCE = 16_384
 
@@ -35,6 +45,7 @@ class BatchPlan:
     around: NDArray[np.int64] | None
     last: NDArray[np.bool_] | None
     keep: NDArray[np.int64] | None
+    shown: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +61,8 @@ class EpochPlan:
     last: NDArray[np.bool_] | None
     """(chips,): no later chip of the reader is of the same superblock."""
     keep: NDArray[np.int64] | None
+    cells: tuple[NDArray[np.bool_], ...] | None = None
+    """Of each cube the grid chips, (rows, columns), whose pixels may be seen; None: every window lies in such ones."""
 
     def __len__(self) -> int:
         return -(-len(self.places) // self.batch)
@@ -64,7 +77,19 @@ class EpochPlan:
             around=None if self.around is None else self.around[chips],
             last=None if self.last is None else self.last[chips],
             keep=None if self.keep is None else self.keep[chips],
+            shown=None if self.cells is None else self._shown(self.places[chips], self.cells),
         )
+
+    def _shown(self, places: Places, cells: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """(chips, n, n): whether the grid chips from that of the upper-left pixel on may be seen."""
+        touched = np.arange((self.size - 2) // CHIP + 2)
+        shown = np.zeros((len(places), len(touched), len(touched)), np.bool_)
+        for b, (number, row, column) in enumerate(places.tolist()):
+            rows, columns = row // CHIP + touched, column // CHIP + touched
+            height, width = cells[number].shape
+            here = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
+            shown[b][np.ix_(*here)] = cells[number][np.ix_(rows[here[0]], columns[here[1]])]
+        return shown
 
 
 def superblock_px(size: int) -> int:
@@ -84,10 +109,10 @@ def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: i
     """The batches of a training epoch.
 
     Chips are drawn from the windows that touch train cells alone, by `recipe.sampling`. They lie in superblocks of
-    2 x 2 blocks (more for chips beyond 64 px) of a lattice that is shifted anew each epoch, and are weighted so that
+    2 x 2 chunks (more for chips beyond 64 px) of a lattice that is shifted anew each epoch, and are weighted so that
     over the epochs no window is rarer for being cut by more shifts. Each of `recipe.readers` streams draws its chips
     in random order from the chips of `mixed` superblocks, and opens another one where one is used up; batch k is of
-    stream k modulo readers. So a block is decoded once an epoch while its chips are spread over many batches.
+    stream k modulo readers. So a chunk is decoded once an epoch while its chips are spread over many batches.
 
     ValueError where no window lies in the train split.
     """
@@ -114,34 +139,61 @@ def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: i
     )
 
 
-def plan_evaluation(grids: Sequence[Grid], *, split: Split, size: int, batch: int) -> EpochPlan:
-    """Windows that hold each pixel of a split once: those of a cell lie evenly in it and share it at half overlaps.
+def plan_evaluation(grids: Sequence[Grid], *, split: Split, size: int, batch: int, halo: int = 0) -> EpochPlan:
+    """Windows that own each pixel of a split once, and see no grid chip of another one.
 
-    ValueError where a window would pass the cell, and see another split's pixels.
+    What windows own lies in one grid chip of the split: all of it, or for a `size` below 64 a part, where windows of
+    `size` px lie evenly in the grid chip and share it at half overlaps. Around that they see `halo` px on each side,
+    or more where `size` asks for it: a window is `evaluation_px(size, halo)` wide. Grid chips of another split, or of
+    none, are not among the `cells` that may be seen.
     """
-    if not 1 <= size <= CHIP:
+    if size < 1 or halo < 0:
         raise ValueError(
-            f"windows of an evaluation lie in cells of {CHIP} px, so that none sees another split; got {size}"
+            f"windows of an evaluation have a size of at least 1 and a halo of at least 0; got {size}, {halo}"
         )
-    places, keep = [], []
-    for number, grid in enumerate(grids):
-        for row, column in np.argwhere(grid.split == split).tolist():
-            rows = _tiles(min(CHIP, grid.height - row * CHIP), size)
-            columns = _tiles(min(CHIP, grid.width - column * CHIP), size)
-            for y, top, bottom in rows:
-                for x, left, right in columns:
-                    places.append((number, row * CHIP + y, column * CHIP + x))
-                    keep.append((top, bottom, left, right))
+    side, inner = evaluation_px(size, halo), min(size, CHIP)
+    before = (side - inner) // 2
+    windows = [_windows(number, grid, split, inner) for number, grid in enumerate(grids)]
+    every = np.concatenate([np.zeros((0, 7), np.int64), *windows])
+    if before:
+        # Neighbours see the same pixels: squares of 8 x 8 grid chips, a shard or so, are passed over one by one.
+        row, column = every[:, 1] // CHIP, every[:, 2] // CHIP
+        every = every[np.lexsort((every[:, 2], every[:, 1], column // _TOGETHER, row // _TOGETHER, every[:, 0]))]
     return EpochPlan(
         batch=batch,
-        size=size,
+        size=side,
         split=split,
-        places=np.array(places, np.int64).reshape(-1, 3),
+        places=every[:, :3] - np.array([0, before, before]),
         seeds=None,
         around=None,
         last=None,
-        keep=np.array(keep, np.int64).reshape(-1, 4),
+        keep=every[:, 3:] + before,
+        cells=tuple(grid.split == split for grid in grids) if side > inner else None,
     )
+
+
+def evaluation_px(size: int, halo: int) -> int:
+    """Side of the windows of an evaluation: `size`, or more where at most 64 px and a halo on both sides are more."""
+    return max(size, min(size, CHIP) + 2 * halo)
+
+
+def _windows(number: int, grid: Grid, split: Split, size: int) -> NDArray[np.int64]:
+    """(windows, 7) in the grid chips of a split: cube, row and column of the first pixel, and the part they own."""
+    cells = np.argwhere(grid.split == split)
+    lengths = np.minimum(CHIP, np.array([grid.height, grid.width]) - cells * CHIP)
+    found, order = [np.zeros((0, 7), np.int64)], [np.zeros(0, np.int64)]
+    # Four kinds of grid chips at most: whole ones and those that the cube's edges cut.
+    for height, width in np.unique(lengths, axis=0).tolist():
+        mine = np.flatnonzero((lengths == (height, width)).all(axis=1))
+        tiles = [
+            (number, y, x, top, bottom, left, right)
+            for y, top, bottom in _tiles(height, size)
+            for x, left, right in _tiles(width, size)
+        ]
+        corners = np.pad(cells[mine] * CHIP, ((0, 0), (1, 4)))
+        found.append((corners[:, None] + np.array(tiles)[None]).reshape(-1, 7))
+        order.append(np.repeat(mine, len(tiles)))
+    return np.concatenate(found)[np.argsort(np.concatenate(order), kind="stable")]
 
 
 def _tiles(length: int, size: int) -> list[tuple[int, int, int]]:
@@ -157,7 +209,7 @@ def _tiles(length: int, size: int) -> list[tuple[int, int, int]]:
 
 
 def _superblock(size: int) -> int:
-    """Blocks along a superblock: at least 2, and as many as a chip can touch."""
+    """Chunks along a superblock: at least 2, and as many as a chip can touch."""
     return max(2, (size + CHIP - 2) // CHIP + 1)
 
 
@@ -252,7 +304,7 @@ def _count(
 
 
 def _draw_shift(frames: Sequence[_Frame], side: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Blocks by which the lattice of superblocks is shifted down and right.
+    """Chunks by which the lattice of superblocks is shifted down and right.
 
     A shift is as likely as the windows that it leaves whole weigh together: then, after the weights of that shift are
     divided by their sum, every window has the same chance over all shifts.
@@ -325,18 +377,20 @@ def _starts(side: _Side, runs: NDArray[np.int64], rng: np.random.Generator) -> N
 def _draw_classes(frames: Sequence[_Frame], n: int, shift: NDArray[np.int64], rng: np.random.Generator) -> Places:
     """Each class of the split alike often; then a window as likely as it is to hold a pixel of the class.
 
-    A window is taken to hold of each cell's pixels of a class the share that it covers of the cell.
+    A window is taken to hold of each cell's pixels of a class the share that it covers of the cell, and pixels in the
+    buffer are counted among them: how often a class is drawn is exact, where it is drawn is not.
     """
     overlaps = [(frame.rows.overlap(), frame.columns.overlap()) for frame in frames]
-    counts = len(frames[0].grid.crops)
-    chances = [
-        [rows @ frame.grid.crops[crop] @ columns.T for frame, (rows, columns) in zip(frames, overlaps, strict=True)]
-        for crop in range(counts)
-    ]
+
+    def chances(crop: int) -> list[NDArray[np.float64]]:
+        # Of one class at a time: the runs of all classes together would be many times the grid.
+        pairs = zip(frames, overlaps, strict=True)
+        return [rows @ frame.grid.crops[crop] @ columns.T for frame, (rows, columns) in pairs]
+
     present = [
         crop
-        for crop in range(counts)
-        if any((chance * frame.eligible).any() for chance, frame in zip(chances[crop], frames, strict=True))
+        for crop in range(len(frames[0].grid.crops))
+        if any((chance * frame.eligible).any() for chance, frame in zip(chances(crop), frames, strict=True))
     ]
     if not present:
         raise ValueError("no class of the table grows in the train split; draw chips uniformly, or mend the table")
@@ -344,7 +398,7 @@ def _draw_classes(frames: Sequence[_Frame], n: int, shift: NDArray[np.int64], rn
     places = np.empty((n, 3), np.int64)
     for crop in present:
         mine = np.flatnonzero(wanted == crop)
-        places[mine] = _draw_windows(frames, chances[crop], len(mine), shift, rng)
+        places[mine] = _draw_windows(frames, chances(crop), len(mine), shift, rng)
     return places
 
 
@@ -416,7 +470,7 @@ def _groups(places: Places, side: int, shift: NDArray[np.int64]) -> NDArray[np.i
 
 
 def _around(places: Places, groups: NDArray[np.int64], grids: Sequence[Grid], size: int) -> NDArray[np.int64]:
-    """(chips, 4): top, bottom, left and right of the blocks that the chips of a superblock touch."""
+    """(chips, 4): top, bottom, left and right of the chunks that the chips of a superblock touch."""
     limits = np.array([(grid.height, grid.width) for grid in grids], np.int64)[places[:, 0]]
     first = places[:, 1:] // CHIP
     last = -(-np.minimum(places[:, 1:] + size, limits) // CHIP)

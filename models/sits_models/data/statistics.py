@@ -1,14 +1,18 @@
-"""Mean and deviation of each band over the train pixels of several cubes."""
+"""What the train pixels of cubes hold: mean and deviation of each band, labels of each class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sits_catalog.cube import Split
+import numpy as np
+from numpy.typing import NDArray
+
+from sits_catalog.cube import CHIP, Split
+from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import Cube
 from sits_models.data.grid import Grid
 
-__all__ = ["pool_statistics"]
+__all__ = ["count_labels", "pool_statistics"]
 
 
 def pool_statistics(
@@ -40,3 +44,26 @@ def _pool(cubes: Sequence[Cube], grids: Sequence[Grid], band: str) -> tuple[floa
     mean = first / total
     # A band that is the same everywhere would divide by nothing.
     return mean, max(second / total - mean**2, 0.0) ** 0.5 or 1.0
+
+
+def count_labels(cube: Cube, grid: Grid, table: ClassTable, *, split: Split, labels: int) -> NDArray[np.int64]:
+    """(K,): pixels of each class whose own `split` this is; `labels` times finer, shard by shard."""
+    total = np.zeros(table.n, np.int64)
+    if not cube.facts.has_labels:
+        return total
+    lookup, side = table.lookup(cube.facts), -(-cube.facts.shard_px // CHIP)
+    name = "crop_type" if labels == 1 else f"labels_x{labels}/crop_type"
+    for top in range(0, grid.split.shape[0], side):
+        for left in range(0, grid.split.shape[1], side):
+            # No pixel of a split lies in the blocks of another one.
+            if not (grid.split[top : top + side, left : left + side] == split).any():
+                continue
+            rows = slice(top * CHIP, min((top + side) * CHIP, grid.height))
+            columns = slice(left * CHIP, min((left + side) * CHIP, grid.width))
+            ours = cube.read("split", rows, columns) == split
+            if labels > 1:
+                rows, columns = (slice(labels * part.start, labels * part.stop) for part in (rows, columns))
+                ours = ours.repeat(labels, axis=0).repeat(labels, axis=1)
+            index = lookup[cube.read(name, rows, columns)[ours]]
+            total += np.bincount(index[index >= 0], minlength=table.n)
+    return total

@@ -1,11 +1,12 @@
-"""Cloud-optimised GeoTIFFs of a map, with colours and class names, a block at a time so that memory stays flat."""
+"""Cloud-optimised GeoTIFFs of a map, with colours and class names, a cell at a time so that memory stays flat."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from sits_models.maps.store import NO_CLASS, NOTHING, ONE, MapLayout, read_block
+from sits_models.folder import move_whole
+from sits_models.maps.store import NO_CLASS, NOTHING, ONE, MapLayout, read_cell
 from sits_models.tiling import Tiling
 
 __all__ = ["write_cogs"]
@@ -29,9 +30,9 @@ def _write(folder: Path, name: str, path: Path, layout: MapLayout, tiling: Tilin
     try:
         with rasterio.open(plain, "w", **_profile(name, layout)) as file:
             _describe(file, name, layout)
-            for block in tiling.blocks():
-                window = Window(m * block.column, m * block.row, m * block.width, m * block.height)
-                file.write(read_block(folder, name, block, m), 1, window=window)
+            for cell in tiling.cells():
+                window = Window(m * cell.column, m * cell.row, m * cell.width, m * cell.height)
+                file.write(read_cell(folder, name, cell, m), 1, window=window)
         copy(
             plain,
             partial,
@@ -43,7 +44,7 @@ def _write(folder: Path, name: str, path: Path, layout: MapLayout, tiling: Tilin
             bigtiff="IF_SAFER",
             num_threads="ALL_CPUS",
         )
-        partial.replace(path)
+        move_whole(partial, path)
     finally:
         for leftover in (plain, partial):
             leftover.unlink(missing_ok=True)
@@ -75,6 +76,8 @@ def _profile(name: str, layout: MapLayout) -> dict[str, Any]:
 def _describe(file: Any, name: str, layout: MapLayout) -> None:
     file.descriptions = (name,)
     tags = {"DESCRIPTION": layout.arrays()[name][2]}
+    if layout.simulated:
+        tags["SIMULATED"] = "YES"
     if name == "crop_type":
         tags |= {f"CLASS_{index}": crop.name for index, crop in enumerate(layout.classes)}
         # A palette of 16-bit pixels has 65536 entries; those that are no class are black.

@@ -1,4 +1,4 @@
-"""From a cube and a model to the class probabilities of one block after the other."""
+"""From a cube and a model to the class probabilities of one cell after the other."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from sits_models.maps.store import NO_CLASS, NOTHING, ONE
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.recipe import DateRule
 from sits_models.sample import Sample
-from sits_models.tiling import Block, Mosaic, Tile, Tiling
+from sits_models.tiling import Cell, Mosaic, Tile, Tiling
 
-__all__ = ["BlockMap", "Computation", "compute_blocks", "quantise", "summarise"]
+__all__ = ["CellLogits", "Computation", "Strip", "compute_cells", "quantise", "summarise"]
+
+_STRIP_BYTES = 2**24
+"""Of the probabilities of a strip."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockMap:
-    """What is known of a block of (m height, m width) pixels of the map."""
+class Strip:
+    """What is known of some rows of a cell, at the pixels of the map and over the whole width of the cell."""
 
-    block: Block
+    row: int
+    """The first one, counted from the cell's, pixels of the map."""
     crop_type: NDArray[np.uint16]
     """Index in the class table; 65535 where nothing was observed."""
     probability: NDArray[np.uint8]
@@ -38,6 +42,40 @@ class BlockMap:
     """Entropy of the probabilities over log K, x 254; 255 where nothing was observed."""
     probabilities: NDArray[np.float32]
     """(K, y, x), 1 in sum."""
+
+    @property
+    def rows(self) -> slice:
+        """Its rows as a slice of the cell."""
+        return slice(self.row, self.row + len(self.crop_type))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellLogits:
+    """What the model says of a cell of (h, w) pixels of the cube: the one array of a map that is large."""
+
+    cell: Cell
+    magnification: int
+    """m: pixels of the map a pixel of the cube, along a side."""
+    logits: Tensor
+    """(K, m h, m w) float32."""
+    observed: NDArray[np.bool_]
+    """(h, w): whether any date has a value."""
+
+    def strips(self) -> Iterator[Strip]:
+        """The cell from top to bottom, a few rows at a time: their probabilities take 16 MB and are not kept."""
+        m, (n, height, width) = self.magnification, self.logits.shape
+        rows = m * max(1, _STRIP_BYTES // (4 * n * width * m))
+        for row in range(0, height, rows):
+            shares = torch.softmax(self.logits[:, row : row + rows], dim=0).cpu().numpy()
+            observed = self.observed[row // m : (row + rows) // m].repeat(m, axis=0).repeat(m, axis=1)
+            crop_type, probability, uncertainty = summarise(shares, observed)
+            yield Strip(
+                row=row,
+                crop_type=crop_type,
+                probability=probability,
+                uncertainty=uncertainty,
+                probabilities=shares,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +88,7 @@ class Computation:
     """The model's classes."""
     dates: DateRule
     pad_to: int | None
-    """Dates the model was built for, where no other number works."""
+    """Dates that a shorter series is filled up to, as in training; None: the model does not mind."""
     magnification: int
     """Pixels of the map a pixel of the cube, along a side."""
     tiling: Tiling
@@ -65,54 +103,64 @@ class Computation:
 
 @dataclass(frozen=True)
 class _Job:
-    """Tiles of a block that the model sees at a time."""
+    """Tiles of a cell that the model sees at a time."""
 
-    block: Block
+    cell: Cell
     tiles: tuple[Tile, ...]
     last: bool
-    """Whether the block is complete with them."""
+    """Whether the cell is complete with them."""
 
 
-def compute_blocks(computation: Computation, blocks: Sequence[Block]) -> Generator[BlockMap]:
-    """The blocks in the order given; each is the same whatever comes before it."""
-    model = computation.model.to(computation.device).eval()
+def compute_cells(computation: Computation, cells: Sequence[Cell]) -> Generator[CellLogits]:
+    """The cells in the order given; each is the same whatever comes before it.
+
+    Let go of one before you take the next: there is memory for the logits of one.
+    """
+    computation.model.to(computation.device).eval()
     mosaic: Mosaic | None = None
     seen = np.empty((0, 0), np.bool_)
-    for job, sample in _read_ahead(computation, blocks):
-        with torch.inference_mode():
-            if mosaic is None:
-                mosaic = _mosaic(computation, job.block)
-                seen = np.zeros((job.block.height, job.block.width), np.bool_)
-            observed = _observed(sample)
-            _mark(seen, job, observed)
-            # A tile without any observation would fill pixels that hold no class anyway.
-            if observed.any():
-                logits = model(sample.to(computation.device, non_blocking=True))
-                for tile, part in zip(job.tiles, logits, strict=True):
-                    mosaic.add(tile, part)
-            if job.last:
-                yield _finished(job.block, mosaic.logits(), seen, computation.magnification)
-                mosaic = None
+    for job, sample in _read_ahead(computation, cells):
+        if mosaic is None:
+            mosaic = _mosaic(computation, job.cell)
+            seen = np.zeros((job.cell.height, job.cell.width), np.bool_)
+        observed = _observed(sample)
+        _mark(seen, job, observed)
+        # A tile without any observation would fill pixels that hold no class anyway.
+        if observed.any():
+            _add(mosaic, job, computation, sample)
+        if job.last:
+            logits, mosaic = mosaic.logits(), None
+            yield CellLogits(cell=job.cell, magnification=computation.magnification, logits=logits, observed=seen)
+            del logits
 
 
-def _mosaic(computation: Computation, block: Block) -> Mosaic:
+# Not around the generator: what runs between two cells is the caller's.
+@torch.inference_mode()
+def _add(mosaic: Mosaic, job: _Job, computation: Computation, sample: Sample) -> None:
+    """Run the model on some tiles, and enter what it says into the mosaic."""
+    logits = computation.model(sample.to(computation.device, non_blocking=True))
+    for tile, part in zip(job.tiles, logits, strict=True):
+        mosaic.add(tile, part)
+
+
+def _mosaic(computation: Computation, cell: Cell) -> Mosaic:
     return Mosaic(
         computation.tiling,
-        block,
+        cell,
         classes=computation.table.n,
         magnification=computation.magnification,
         device=computation.device,
     )
 
 
-def _jobs(computation: Computation, blocks: Sequence[Block]) -> Iterator[_Job]:
-    for block in blocks:
-        groups = list(batched(computation.tiling.tiles(block), computation.batch))
+def _jobs(computation: Computation, cells: Sequence[Cell]) -> Iterator[_Job]:
+    for cell in cells:
+        groups = list(batched(computation.tiling.tiles(cell), computation.batch))
         for number, tiles in enumerate(groups, 1):
-            yield _Job(block, tiles, number == len(groups))
+            yield _Job(cell, tiles, number == len(groups))
 
 
-def _read_ahead(computation: Computation, blocks: Sequence[Block]) -> Iterator[tuple[_Job, Sample]]:
+def _read_ahead(computation: Computation, cells: Sequence[Cell]) -> Iterator[tuple[_Job, Sample]]:
     """Each job with its pixels, which threads read while the model computes."""
     reader = ChipReader(
         [computation.cube],
@@ -131,7 +179,7 @@ def _read_ahead(computation: Computation, blocks: Sequence[Block]) -> Iterator[t
     pool = ThreadPoolExecutor(computation.workers, thread_name_prefix="tiles")
     ahead: deque[tuple[_Job, Future[Sample]]] = deque()
     try:
-        for job in _jobs(computation, blocks):
+        for job in _jobs(computation, cells):
             ahead.append((job, pool.submit(read, job)))
             if len(ahead) > computation.workers:
                 first, future = ahead.popleft()
@@ -150,24 +198,11 @@ def _observed(sample: Sample) -> NDArray[np.bool_]:
 
 
 def _mark(seen: NDArray[np.bool_], job: _Job, observed: NDArray[np.bool_]) -> None:
-    """Enter what is observed of some tiles into their block."""
+    """Enter what is observed of some tiles into their cell."""
     for tile, mask in zip(job.tiles, observed, strict=True):
-        row, column = tile.row - job.block.row, tile.column - job.block.column
+        row, column = tile.row - job.cell.row, tile.column - job.cell.column
         here = seen[max(row, 0) : max(row + len(mask), 0), max(column, 0) : max(column + len(mask), 0)]
         here |= mask[max(-row, 0) :, max(-column, 0) :][: here.shape[0], : here.shape[1]]
-
-
-def _finished(block: Block, logits: Tensor, seen: NDArray[np.bool_], m: int) -> BlockMap:
-    probabilities = torch.softmax(logits, dim=0).cpu().numpy()
-    observed = seen.repeat(m, axis=0).repeat(m, axis=1)
-    crop_type, probability, uncertainty = summarise(probabilities, observed)
-    return BlockMap(
-        block=block,
-        crop_type=crop_type,
-        probability=probability,
-        uncertainty=uncertainty,
-        probabilities=probabilities,
-    )
 
 
 def summarise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 
 from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import CubeFacts
+from sits_models.folder import move_whole, partial_of, sync, write_whole
 from sits_models.maps.store import NO_CLASS
+from sits_models.metrics import decide
 
-__all__ = ["ParcelCounts", "Verdicts", "count_parcels", "decide", "write_parcels"]
+__all__ = ["ParcelCounts", "Verdicts", "count_parcels", "judge", "write_parcels"]
 
 _ONE = 65535
 """What stands for a probability of 1: whole numbers have the same sum in any order."""
 _ROWS = 50_000
-"""Parcels held at a time, and rows of a row group."""
+"""Parcels held at a time, and rows of a row group: those whose numbers, less one, are as often a multiple of this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +36,49 @@ class ParcelCounts:
     sums: NDArray[np.uint64]
     """(n, K): probability of each class x 65535, summed over the pixels."""
 
-    def save(self, path: Path) -> None:
-        """Write to a file that appears whole or not at all."""
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez(file, parcel_id=self.parcel_id, votes=self.votes, sums=self.sums)
-        partial.replace(path)
+    def save(self, folder: Path, cell: int) -> None:
+        """Write what a cell adds below `folder`: a file for every 50 000 numbers, each whole or not at all."""
+        bucket = _bucket(self.parcel_id)
+        for number in np.unique(bucket).tolist():
+            mine, buffer = bucket == number, io.BytesIO()
+            np.savez(buffer, parcel_id=self.parcel_id[mine], votes=self.votes[mine], sums=self.sums[mine])
+            path = folder / f"{number:06d}"
+            path.mkdir(parents=True, exist_ok=True)
+            sync(folder.parent)
+            sync(folder)
+            write_whole(path / f"{cell:06d}.npz", buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """What `save` wrote."""
+        """What `save` wrote into a file."""
         with np.load(path, allow_pickle=False) as arrays:
             return cls(parcel_id=arrays["parcel_id"], votes=arrays["votes"], sums=arrays["sums"])
+
+    @classmethod
+    def total(cls, parts: Sequence[Self]) -> Self:
+        """The sums over all parts, of which there is at least one."""
+        ids, row = np.unique(np.concatenate([part.parcel_id for part in parts]), return_inverse=True)
+        votes = np.zeros((len(ids), parts[0].votes.shape[1]), np.uint32)
+        sums = np.zeros(votes.shape, np.uint64)
+        first = 0
+        for part in parts:
+            # A part has each parcel once.
+            here = row[first : first + len(part.parcel_id)]
+            votes[here] += part.votes
+            sums[here] += part.sums
+            first += len(here)
+        return cls(parcel_id=ids, votes=votes, sums=sums)
+
+
+def _bucket(parcel_id: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.int64]:
+    """Which file of a cell a parcel is in; numbers begin at 1."""
+    return (parcel_id.astype(np.int64) - 1) // _ROWS
 
 
 def count_parcels(
     parcel_id: NDArray[np.integer[Any]], crop_type: NDArray[np.uint16], probabilities: NDArray[np.float32]
 ) -> ParcelCounts:
-    """Counts of a block: parcel and class (y, x), probabilities (K, y, x); pixels without an observation count not."""
+    """Counts of a cell: parcel and class (y, x), probabilities (K, y, x); pixels without an observation count not."""
     counted = (parcel_id > 0) & (crop_type != NO_CLASS)
     found, row = np.unique(parcel_id[counted], return_inverse=True)
     n, classes = len(found), len(probabilities)
@@ -75,10 +103,9 @@ class Verdicts:
     n_pixels: NDArray[np.int64]
 
 
-def decide(votes: NDArray[np.integer[Any]], sums: NDArray[np.integer[Any]]) -> Verdicts:
-    """Majority vote over (n, K) counts; of a tie the more probable class, then the first."""
-    most = votes == votes.max(axis=1, keepdims=True)
-    predicted = np.where(most, sums.astype(np.float64), -1.0).argmax(axis=1)
+def judge(votes: NDArray[np.integer[Any]], sums: NDArray[np.integer[Any]]) -> Verdicts:
+    """Majority vote over (n, K) counts, as evaluation takes it: of a tie the class with the smaller index."""
+    predicted = decide(votes)
     rows, n_pixels = np.arange(len(votes)), votes.sum(axis=1).astype(np.int64)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = votes[rows, predicted] / n_pixels
@@ -88,15 +115,15 @@ def decide(votes: NDArray[np.integer[Any]], sums: NDArray[np.integer[Any]]) -> V
     )
 
 
-def write_parcels(path: Path, source: str, counts: Sequence[Path], *, table: ClassTable, facts: CubeFacts) -> int:
+def write_parcels(path: Path, source: str, counts: Path, *, table: ClassTable, facts: CubeFacts) -> int:
     """Write a GeoParquet with a row for each parcel of the cube's table `source`, a path or URL; their number.
 
-    `counts` are files of `ParcelCounts`, one a block. Parcels are taken some 50 000 at a time, so that memory does not
-    grow with their number.
+    `counts` is the folder in which the `ParcelCounts` of all cells were saved. Parcels are taken 50 000 at a time, with
+    the files that count these: memory does not grow with their number, and each file is read once.
     """
     import pyarrow.parquet as pq
 
-    partial, written = path.with_suffix(".partial"), 0
+    partial, written = partial_of(path), 0
     with fsspec.open(source, "rb") as file, pq.ParquetFile(file) as parcels:
         geo = parcels.schema_arrow.metadata[b"geo"]
         writer = None
@@ -113,27 +140,29 @@ def write_parcels(path: Path, source: str, counts: Sequence[Path], *, table: Cla
             if writer is not None:
                 writer.close()
     if writer is not None:
-        partial.replace(path)
+        move_whole(partial, path)
     return written
 
 
-def _gathered(batch: Any, counts: Sequence[Path], classes: int) -> Verdicts:
-    """The verdicts of the parcels of a batch from all blocks."""
+def _gathered(batch: Any, counts: Path, classes: int) -> Verdicts:
+    """The verdicts of the parcels of a batch from all cells."""
     ids = np.asarray(batch.column("parcel_id"), np.uint32)
     order = np.argsort(ids, kind="stable")
     ascending = ids[order]
     votes, sums = np.zeros((len(ids), classes), np.int64), np.zeros((len(ids), classes), np.uint64)
-    for part in _loaded(counts):
-        at = np.minimum(np.searchsorted(ascending, part.parcel_id), max(0, len(ids) - 1))
+    for part in _loaded(counts, ids):
+        at = np.minimum(np.searchsorted(ascending, part.parcel_id), len(ids) - 1)
         mine = ascending[at] == part.parcel_id
         rows = order[at[mine]]
         votes[rows] += part.votes[mine]
         sums[rows] += part.sums[mine]
-    return decide(votes, sums)
+    return judge(votes, sums)
 
 
-def _loaded(counts: Sequence[Path]) -> Iterator[ParcelCounts]:
-    return (part for part in map(ParcelCounts.load, counts) if len(part.parcel_id))
+def _loaded(counts: Path, ids: NDArray[np.uint32]) -> Iterator[ParcelCounts]:
+    """What all cells have of these parcels; the table is in the order of its numbers, so that this is one bucket."""
+    for number in np.unique(_bucket(ids)).tolist():
+        yield from map(ParcelCounts.load, sorted((counts / f"{number:06d}").glob("*.npz")))
 
 
 def _rows(batch: Any, verdicts: Verdicts, table: ClassTable, facts: CubeFacts) -> Any:

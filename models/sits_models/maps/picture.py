@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sits_models.data.classes import CropEntry
-from sits_models.maps.store import NO_CLASS, NOTHING, ONE, read_block
-from sits_models.tiling import Block, Tiling
+from sits_models.maps.store import NO_CLASS, NOTHING, ONE, read_cell
+from sits_models.tiling import Cell, Tiling
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,8 @@ _MAX_PX = 740
 """What a panel shows of them."""
 _NO_LABEL = "#bcc2c4"
 _INK, _SOFT = "#17242d", "#5b6b76"
-_COLUMNS, _MAX_NAME = 4, 30
+_COLUMNS, _MAX_NAME = {2: 3, 3: 5}, 30
+"""Of the legend, by the number of panels, and letters of a class there."""
 _SHARE, _GAP = 0.93, 0.03
 """Of the width for the panels, and between them."""
 
@@ -48,24 +49,24 @@ def thin_map(
     *,
     magnification: int,
     pixel_m: float,
-    declared: Callable[[Block], NDArray[np.int64]] | None,
+    declared: Callable[[Cell], NDArray[np.int64]] | None,
 ) -> Thinned:
-    """Read a map a block at a time and keep so few pixels that no side passes 740.
+    """Read a map a cell at a time and keep so few pixels that no side passes 740.
 
-    `declared` gives the labels of a block of the cube at its own resolution; `pixel_m` is that of the cube.
+    `declared` gives the labels of a cell of the cube at its own resolution; `pixel_m` is that of the cube.
     """
     step = max(1, -(-max(tiling.shape) // _MAX_PX))
     shape = tuple(-(-size // step) for size in tiling.shape)
     predicted, uncertainty = np.full(shape, NO_CLASS, np.uint16), np.full(shape, NOTHING, np.uint8)
     labels = np.full(shape, -1, np.int64)
-    for block in tiling.blocks():
-        skip = (-block.row % step, -block.column % step)
-        place = _place(block, step)
+    for cell in tiling.cells():
+        skip = (-cell.row % step, -cell.column % step)
+        place = _place(cell, step)
         fine = tuple(slice(magnification * first, None, magnification * step) for first in skip)
-        predicted[place] = read_block(folder, "crop_type", block, magnification)[fine]
-        uncertainty[place] = read_block(folder, "uncertainty", block, magnification)[fine]
+        predicted[place] = read_cell(folder, "crop_type", cell, magnification)[fine]
+        uncertainty[place] = read_cell(folder, "uncertainty", cell, magnification)[fine]
         if declared is not None:
-            labels[place] = declared(block)[skip[0] :: step, skip[1] :: step]
+            labels[place] = declared(cell)[skip[0] :: step, skip[1] :: step]
     return Thinned(
         predicted=predicted,
         uncertainty=uncertainty,
@@ -74,9 +75,9 @@ def thin_map(
     )
 
 
-def _place(block: Block, step: int) -> tuple[slice, slice]:
-    rows = slice(-(-block.row // step), -(-(block.row + block.height) // step))
-    return rows, slice(-(-block.column // step), -(-(block.column + block.width) // step))
+def _place(cell: Cell, step: int) -> tuple[slice, slice]:
+    rows = slice(-(-cell.row // step), -(-(cell.row + cell.height) // step))
+    return rows, slice(-(-cell.column // step), -(-(cell.column + cell.width) // step))
 
 
 def draw_map(thinned: Thinned, classes: tuple[CropEntry, ...], title: str) -> bytes:
@@ -91,8 +92,9 @@ def draw_map(thinned: Thinned, classes: tuple[CropEntry, ...], title: str) -> by
     n = len(panels)
     across = panel * n + 0.7
     picture = _SHARE * across / (n + _GAP * (n - 1)) * min(1.6, max(0.35, height / width))
-    legend = 0.35 + 0.24 * -(-(len(shown) + 1) // _COLUMNS)
-    total = picture + legend + 0.95
+    # Inches; a row of the legend takes 0.19.
+    legend = 0.15 + 0.19 * -(-(len(shown) + 1) // _COLUMNS[n])
+    total = picture + legend + 0.85
     figure = Figure(figsize=(across, total), facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.015, 1 - 0.2 / total, title, ha="left", va="top", fontsize=13, color=_INK, weight="bold")
@@ -110,7 +112,7 @@ def draw_map(thinned: Thinned, classes: tuple[CropEntry, ...], title: str) -> by
         _draw_panel(axis, name, thinned, classes)
     _draw_scale(axes[0], thinned)
     _draw_uncertainty_bar(figure, axes[-1])
-    _draw_legend(figure, [classes[index] for index in shown], has_unknown=thinned.declared is not None)
+    _draw_legend(figure, [classes[index] for index in shown], top=legend / total, panels=n)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     return buffer.getvalue()
@@ -174,17 +176,19 @@ def _draw_uncertainty_bar(figure: Figure, axis: Axes) -> None:
     bar.tick_params(labelsize=8, colors=_SOFT, length=2)
 
 
-def _draw_legend(figure: Figure, classes: list[CropEntry], *, has_unknown: bool) -> None:
+def _draw_legend(figure: Figure, classes: list[CropEntry], *, top: float, panels: int) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(facecolor=crop.colour, edgecolor="#c9d1d6", label=_short(crop.name)) for crop in classes]
-    nothing = "no label, or nothing observed" if has_unknown else "nothing observed"
+    nothing = "no label, or nothing observed" if panels == 3 else "nothing observed"
     patches.append(Patch(facecolor=_NO_LABEL, edgecolor="#c9d1d6", label=nothing))
     figure.legend(
         handles=patches,
-        loc="lower left",
-        bbox_to_anchor=(0.008, 0.0),
-        ncols=_COLUMNS,
+        loc="upper left",
+        bbox_to_anchor=(0.015, top),
+        borderaxespad=0,
+        borderpad=0,
+        ncols=_COLUMNS[panels],
         frameon=False,
         fontsize=9,
         labelcolor=_INK,

@@ -1,4 +1,4 @@
-"""A map in Zarr: class, probability and uncertainty a pixel on the grid of its cube, written a block at a time."""
+"""A map in Zarr: class, probability and uncertainty a pixel on the grid of its cube, written a cell at a time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from zarr.codecs import BloscCodec
 
 from sits_catalog.conventions import cf_grid_mapping, georeference
 from sits_models.data.classes import CropEntry
-from sits_models.tiling import Block
+from sits_models.folder import sync
+from sits_models.tiling import Cell
 
-__all__ = ["MAP", "NOTHING", "NO_CLASS", "ONE", "MapLayout", "create_map", "read_block", "write_block"]
+__all__ = ["MAP", "NOTHING", "NO_CLASS", "ONE", "MapLayout", "create_map", "read_cell", "write_cell"]
 
 MAP = "map.zarr"
 """Name of the group in the folder of a map."""
@@ -43,14 +44,16 @@ class MapLayout:
     transform: tuple[float, float, float, float, float, float]
     """Affine a to f of pixel corners, metres."""
     epsg: int
-    block: int
-    """Side of a block in pixels of the map: each is a shard of its own."""
+    cell: int
+    """Side of a cell in pixels of the map: each is a shard of its own."""
     classes: tuple[CropEntry, ...]
     """The model's class table; index 0..K-1 is what `crop_type` holds."""
     probabilities: bool
     """Whether the probabilities of all classes are kept."""
     attributes: Mapping[str, Any]
     """The root attribute `sits_map`: what the map was made from and by."""
+    simulated: bool = False
+    """Whether the imagery is made up."""
 
     def arrays(self) -> dict[str, tuple[str, int, str]]:
         """Name to type, fill value and meaning."""
@@ -71,8 +74,9 @@ def create_map(folder: Path, layout: MapLayout) -> None:
         if old.exists():
             shutil.rmtree(old)
     epsg = layout.epsg
+    about = {**layout.attributes, **({"simulated": True} if layout.simulated else {})}
     shared = georeference(epsg, layout.transform, layout.shape)
-    root = {**shared, "coordinates": "spatial_ref", "Conventions": "CF-1.12", "sits_map": dict(layout.attributes)}
+    root = {**shared, "coordinates": "spatial_ref", "Conventions": "CF-1.12", "sits_map": about}
     group = zarr.create_group(partial, attributes=root)
     for name, (dtype, fill, meaning) in layout.arrays().items():
         extra = {"classes": _rows(layout.classes)} if name in ("crop_type", "probabilities") else {}
@@ -82,7 +86,10 @@ def create_map(folder: Path, layout: MapLayout) -> None:
         # Not in the Zarr v3 specification yet; readers that do not know it ignore it.
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(partial)
+    for entry in [*partial.rglob("*"), partial]:
+        sync(entry)
     partial.rename(path)
+    sync(folder)
 
 
 def _rows(classes: tuple[CropEntry, ...]) -> list[dict[str, str | int | None]]:
@@ -98,7 +105,7 @@ def _create_array(
     dims: tuple[str, ...] = ("y", "x")
     shape: tuple[int, ...] = layout.shape
     chunks: tuple[int, ...] = (_CHUNK, _CHUNK)
-    shards: tuple[int, ...] = (layout.block, layout.block)
+    shards: tuple[int, ...] = (layout.cell, layout.cell)
     if name == "probabilities":
         n = len(layout.classes)
         dims, shape, chunks, shards = ("class", *dims), (n, *shape), (1, *chunks), (n, *shards)
@@ -148,23 +155,37 @@ def _coordinate(
     array[...] = values
 
 
-def write_block(folder: Path, block: Block, magnification: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write the pixels of a block, each array a whole shard that appears at once."""
+def write_cell(folder: Path, cell: Cell, magnification: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write the pixels of a cell, each array a whole shard that appears at once; then the disk holds them."""
     group = zarr.open_group(folder / MAP, mode="r+", zarr_format=3, use_consolidated=False)
     for name, values in arrays.items():
-        _array(group, name)[..., *_place(block, magnification)] = values
+        array, place = _array(group, name), _place(cell, magnification)
+        array[..., *place] = values
+        _sync_shard(folder / MAP / name, array, place)
 
 
-def read_block(folder: Path, name: str, block: Block, magnification: int) -> NDArray[Any]:
-    """The pixels of a block; fill value where nothing was written."""
+def _sync_shard(root: Path, array: zarr.Array[Any], place: tuple[slice, slice]) -> None:
+    """Zarr renames a shard into its place and leaves the rest to the system."""
+    side = (array.shards or array.chunks)[-1]
+    index = [0] * (array.ndim - 2) + [axis.start // side for axis in place]
+    entry = root.joinpath("c", *map(str, index))
+    # A shard of nothing but the fill value is none.
+    while entry != root.parent:
+        if entry.exists():
+            sync(entry)
+        entry = entry.parent
+
+
+def read_cell(folder: Path, name: str, cell: Cell, magnification: int) -> NDArray[Any]:
+    """The pixels of a cell; fill value where nothing was written."""
     group = zarr.open_group(folder / MAP, mode="r", zarr_format=3, use_consolidated=False)
-    return np.asarray(_array(group, name)[..., *_place(block, magnification)])
+    return np.asarray(_array(group, name)[..., *_place(cell, magnification)])
 
 
-def _place(block: Block, m: int) -> tuple[slice, slice]:
+def _place(cell: Cell, m: int) -> tuple[slice, slice]:
     return (
-        slice(m * block.row, m * (block.row + block.height)),
-        slice(m * block.column, m * (block.column + block.width)),
+        slice(m * cell.row, m * (cell.row + cell.height)),
+        slice(m * cell.column, m * (cell.column + cell.width)),
     )
 
 

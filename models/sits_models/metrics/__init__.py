@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from sits_models.metrics.bootstrap import bootstrap_interval, bootstrap_scores
+from sits_models.metrics.bootstrap import Intervals, bootstrap_scores
 from sits_models.metrics.boundary import boundary_map, boundary_window, distance_bands, name_bands
 from sits_models.metrics.confusion import (
+    Counted,
+    Margins,
     Scores,
     confusion_matrix,
     kappa,
     macro_f1,
+    margins_of,
     mean_iou,
     overall_accuracy,
     scores_of,
 )
-from sits_models.metrics.parcels import ParcelMajority, ParcelVotes, majority_by_parcel, size_table
-from sits_models.metrics.regions import RegionMatrices, Regions
+from sits_models.metrics.parcels import ParcelMajority, ParcelVotes, decide, size_table
+from sits_models.metrics.regions import RegionMatrices, Regions, block_keys
 
 __all__ = [
+    "Counted",
+    "Intervals",
+    "Margins",
     "ParcelMajority",
     "ParcelVotes",
     "RegionMatrices",
     "Regions",
     "Scores",
-    "bootstrap_interval",
+    "block_keys",
     "bootstrap_scores",
     "boundary_map",
     "boundary_window",
     "confusion_matrix",
+    "decide",
     "distance_bands",
     "kappa",
     "macro_f1",
-    "majority_by_parcel",
+    "margins_of",
     "mean_iou",
     "name_bands",
     "overall_accuracy",

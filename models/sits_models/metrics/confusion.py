@@ -13,7 +13,18 @@ from torch import Tensor
 
 from sits_models.sample import IGNORE_INDEX
 
-__all__ = ["Scores", "confusion_matrix", "kappa", "macro_f1", "mean_iou", "overall_accuracy", "scores_of"]
+__all__ = [
+    "Counted",
+    "Margins",
+    "Scores",
+    "confusion_matrix",
+    "kappa",
+    "macro_f1",
+    "margins_of",
+    "mean_iou",
+    "overall_accuracy",
+    "scores_of",
+]
 
 
 def confusion_matrix(
@@ -111,17 +122,18 @@ def scores_of(matrix: NDArray[np.int64], *, left_out: Sequence[int] = ()) -> Sco
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"a confusion matrix is square, (K, K); got the shape {matrix.shape}")
-    hits, truth, guess = _margins(matrix, left_out)
-    iou, f1, precision, recall = _by_class(hits, truth, guess)
+    margins = margins_of(matrix, left_out=left_out)
+    hits, truth, guess = margins.hits, margins.truth, margins.guess
+    iou, f1, precision, recall = margins.iou(), margins.f1(), ratio(hits, guess), ratio(hits, truth)
     return Scores(
         count=int(truth.sum()),
-        miou=_optional(_mean(iou)),
-        overall_accuracy=_optional(overall_accuracy(matrix, left_out=left_out)),
-        macro_f1=_optional(_mean(f1)),
-        kappa=_optional(kappa(matrix, left_out=left_out)),
-        macro_accuracy=_optional(_mean(recall)),
-        macro_precision=_optional(_mean(precision)),
-        micro_iou=_optional(_ratio(hits.sum(), 2 * truth.sum() - hits.sum())),
+        miou=_optional(mean_of(iou)),
+        overall_accuracy=_optional(overall_accuracy(margins)),
+        macro_f1=_optional(mean_of(f1)),
+        kappa=_optional(kappa(margins)),
+        macro_accuracy=_optional(mean_of(recall)),
+        macro_precision=_optional(mean_of(precision)),
+        micro_iou=_optional(ratio(hits.sum(), (truth + guess - hits).sum())),
         iou=tuple(map(_optional, iou)),
         f1=tuple(map(_optional, f1)),
         precision=tuple(map(_optional, precision)),
@@ -131,55 +143,85 @@ def scores_of(matrix: NDArray[np.int64], *, left_out: Sequence[int] = ()) -> Sco
     )
 
 
-def mean_iou(matrices: NDArray[np.int64], *, left_out: Sequence[int] = ()) -> NDArray[np.float64]:
-    """`Scores.miou` of each of the matrices (..., K, K); NaN where it is undefined."""
-    return _mean(_by_class(*_margins(matrices, left_out))[0])
+@dataclass(frozen=True)
+class Margins:
+    """What the headline scores need of confusion matrices (..., K, K): counts a class that add up as they do."""
+
+    hits: NDArray[np.int64]
+    """(..., K): true positives."""
+    truth: NDArray[np.int64]
+    """(..., K): targets."""
+    guess: NDArray[np.int64]
+    """(..., K): predictions."""
+
+    def iou(self) -> NDArray[np.float64]:
+        """(..., K): intersection over union; NaN for a class in neither target nor prediction."""
+        return ratio(self.hits, self.truth + self.guess - self.hits)
+
+    def f1(self) -> NDArray[np.float64]:
+        """(..., K); NaN for a class in neither target nor prediction."""
+        return ratio(2 * self.hits, self.truth + self.guess)
 
 
-def macro_f1(matrices: NDArray[np.int64], *, left_out: Sequence[int] = ()) -> NDArray[np.float64]:
-    """`Scores.macro_f1` of each of the matrices (..., K, K); NaN where it is undefined."""
-    return _mean(_by_class(*_margins(matrices, left_out))[1])
-
-
-def overall_accuracy(matrices: NDArray[np.int64], *, left_out: Sequence[int] = ()) -> NDArray[np.float64]:
-    """`Scores.overall_accuracy` of each of the matrices (..., K, K); NaN where it is undefined."""
-    hits, truth, _ = _margins(matrices, left_out)
-    return _ratio(hits.sum(-1), truth.sum(-1))
-
-
-def kappa(matrices: NDArray[np.int64], *, left_out: Sequence[int] = ()) -> NDArray[np.float64]:
-    """`Scores.kappa` of each of the matrices (..., K, K); NaN where it is undefined."""
-    hits, truth, guess = _margins(matrices, left_out)
-    n = truth.sum(-1)
-    # Disagreements, observed and by chance: 1 - p_e would cancel where one class has nearly all pixels.
-    by_chance = _ratio((truth * (n[..., None] - guess).astype(np.float64)).sum(-1), n)
-    return 1 - _ratio(n - hits.sum(-1), by_chance)
-
-
-def _margins(
-    matrices: NDArray[np.int64], left_out: Sequence[int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """True positives, targets and predictions a class, each (..., K)."""
+def margins_of(matrices: NDArray[np.int64], *, left_out: Sequence[int] = ()) -> Margins:
+    """The margins of matrices (..., K, K); `left_out` as in `scores_of`."""
     counts = np.array(matrices, np.int64)
     counts[..., list(left_out), :] = 0
     guess = counts.sum(-2)
     guess[..., list(left_out)] = 0
-    return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), guess
+    return Margins(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), guess)
 
 
-def _by_class(
-    hits: NDArray[np.int64], truth: NDArray[np.int64], guess: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """IoU, F1, precision and recall, each (..., K), NaN for 0/0."""
-    return (
-        _ratio(hits, truth + guess - hits),
-        _ratio(2 * hits, truth + guess),
-        _ratio(hits, guess),
-        _ratio(hits, truth),
-    )
+@dataclass(frozen=True)
+class Counted:
+    """Pixels, or parcels, that were counted: all together, and block by block."""
+
+    matrix: NDArray[np.int64]
+    """(K, K), rows = target."""
+    blocks: Margins
+    """(N, K) of N blocks of ground: what a bootstrap draws from."""
 
 
-def _ratio(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
+def count_by_block(
+    target: NDArray[np.int64], predicted: NDArray[np.int64], block: NDArray[np.int64], *, classes: int
+) -> Counted:
+    """Counts of targets and predictions (N,) that lie in the blocks with these keys (N,); blocks ascend by key."""
+    keys, row = np.unique(block, return_inverse=True)
+    right = target == predicted
+
+    def tally(rows: NDArray[np.int64], values: NDArray[np.int64], height: int) -> NDArray[np.int64]:
+        return np.bincount(rows * classes + values, minlength=height * classes).astype(np.int64).reshape(-1, classes)
+
+    n = len(keys)
+    margins = Margins(tally(row[right], target[right], n), tally(row, target, n), tally(row, predicted, n))
+    return Counted(tally(target, predicted, classes), margins)
+
+
+def mean_iou(margins: Margins) -> NDArray[np.float64]:
+    """`Scores.miou` (...,); NaN where it is undefined."""
+    return mean_of(margins.iou())
+
+
+def macro_f1(margins: Margins) -> NDArray[np.float64]:
+    """`Scores.macro_f1` (...,); NaN where it is undefined."""
+    return mean_of(margins.f1())
+
+
+def overall_accuracy(margins: Margins) -> NDArray[np.float64]:
+    """`Scores.overall_accuracy` (...,); NaN where it is undefined."""
+    return ratio(margins.hits.sum(-1), margins.truth.sum(-1))
+
+
+def kappa(margins: Margins) -> NDArray[np.float64]:
+    """`Scores.kappa` (...,); NaN where it is undefined."""
+    hits, truth, guess = margins.hits, margins.truth, margins.guess
+    n = truth.sum(-1)
+    # Disagreements, observed and by chance: 1 - p_e would cancel where one class has nearly all pixels.
+    by_chance = ratio((truth * (n[..., None] - guess).astype(np.float64)).sum(-1), n)
+    return 1 - ratio(n - hits.sum(-1), by_chance)
+
+
+def ratio(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
     """part / whole, NaN for a whole of 0."""
     divisor = np.asarray(whole)
     out = np.full(divisor.shape, np.nan)
@@ -187,10 +229,10 @@ def _ratio(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
     return out
 
 
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the last axis of what is not NaN."""
     known = ~np.isnan(values)
-    return _ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1))
+    return ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1))
 
 
 def _optional(value: NDArray[np.float64]) -> float | None:

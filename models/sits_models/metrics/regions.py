@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sits_models.metrics.boundary import distance_bands, name_bands
-from sits_models.metrics.confusion import counted_pairs
+from sits_models.metrics.confusion import Counted, Margins, counted_pairs, margins_of
 from sits_models.sample import IGNORE_INDEX, Sample
 
-__all__ = ["RegionMatrices", "Regions"]
+__all__ = ["RegionMatrices", "Regions", "block_keys"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
     """How pixels are told apart."""
 
-    distances_dm: tuple[int, ...] = (100, 200, 400)
+    distances_dm: tuple[int, ...] = (100, 200, 500)
     """Upper limits of the bands by distance to a parcel's edge, decimetres; one more band holds all beyond."""
     sizes_ha: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0)
     """Upper limits of the size classes of parcels; one more holds all larger."""
-    block_px: int = 64
+    block_px: int
     """Side of a block of the bootstrap, pixels of 10 m, counted from the cube's corner."""
 
     @property
@@ -40,18 +40,18 @@ class Regions:
 
 
 class RegionMatrices:
-    """Confusion matrices, int64 (K, K) with rows = target, that grow batch by batch."""
+    """Counts that grow batch by batch; memory grows with the blocks seen, 3 K numbers a region, and not with pixels."""
 
     def __init__(self, *, classes: int, regions: Regions, sizes: Sequence[NDArray[np.int64]] | None = None) -> None:
         """`sizes` holds a `size_table` with the limits of `regions` for each cube; None: no size classes."""
         self.classes = classes
         self.regions = regions
-        self.overall = np.zeros((classes, classes), np.int64)
-        self.boundary = np.zeros_like(self.overall)
-        self.interior = np.zeros_like(self.overall)
-        self._bands = np.zeros((len(regions.distances_dm) + 1, classes, classes), np.int64)
-        self._sizes = np.zeros((len(regions.sizes_ha) + 1, classes, classes), np.int64)
-        self._blocks: dict[tuple[int, int, int], NDArray[np.int64]] = {}
+        bands, parcels = len(regions.distances_dm) + 1, 0 if sizes is None else len(regions.sizes_ha) + 1
+        self._edges, self._bands = slice(0, 2), slice(2, 2 + bands)
+        self._sizes = slice(2 + bands, 2 + bands + parcels)
+        self._regions = self._sizes.stop
+        self._matrices = np.zeros((self._regions, classes, classes), np.int64)
+        self._blocks: dict[int, NDArray[np.int64]] = {}  # (regions, 3, K): hits, targets, predictions
         self._size_table, self._size_offsets = _joined(sizes)
 
     def add(self, sample: Sample, predicted: Tensor, *, edges: Tensor) -> None:
@@ -68,43 +68,65 @@ class RegionMatrices:
         )
         kept = sample.crop != IGNORE_INDEX
         cell = truth * self.classes + guess
-        by_edge = self._grouped(edges[kept].to(torch.int64), cell, 2)
-        self.interior += by_edge[0]
-        self.boundary += by_edge[1]
-        self.overall += by_edge.sum(0)
+        keys, block = torch.unique(block_keys(sample, self.regions.block_px)[kept], return_inverse=True)
         bands = _finer(distance_bands(sample.boundary, self.regions.distances_dm), sample.magnification)
-        self._bands += self._grouped(bands[kept], cell, len(self._bands))
+        self._count(self._edges, edges[kept].to(torch.int64), keys, block, cell)
+        self._count(self._bands, bands[kept], keys, block, cell)
         if self._size_table is not None:
-            self._sizes += self._grouped(self._size_classes(sample)[kept], cell, len(self._sizes))
-        self._add_blocks(sample, kept, cell)
+            self._count(self._sizes, self._size_classes(sample)[kept], keys, block, cell)
 
     @property
-    def distance_bands(self) -> dict[str, NDArray[np.int64]]:
+    def overall(self) -> Counted:
+        """All counted pixels."""
+        return self._counted(self._edges)
+
+    @property
+    def boundary(self) -> Counted:
+        """Those where `edges` was True."""
+        return self._counted(slice(1, 2))
+
+    @property
+    def interior(self) -> Counted:
+        """Those where it was not."""
+        return self._counted(slice(0, 1))
+
+    @property
+    def distance_bands(self) -> dict[str, Counted]:
         """By distance to a parcel's edge; pixels whose distance is unknown are in none."""
-        return dict(zip(self.regions.band_names, self._bands, strict=True))
+        return self._each(self._bands, self.regions.band_names)
 
     @property
-    def size_classes(self) -> dict[str, NDArray[np.int64]]:
+    def size_classes(self) -> dict[str, Counted]:
         """Pixels by the size of their parcel; pixels of no parcel are in none. Empty without size tables."""
-        return {} if self._size_table is None else dict(zip(self.regions.size_names, self._sizes, strict=True))
+        return {} if self._size_table is None else self._each(self._sizes, self.regions.size_names)
 
     @property
     def block_keys(self) -> tuple[tuple[int, int, int], ...]:
-        """Cube, block row and block column of every block with a counted pixel, sorted."""
-        return tuple(sorted(self._blocks))
+        """Cube, block row and block column of every block with a counted pixel, in the order of `Counted.blocks`."""
+        return tuple((key >> 40, key >> 20 & 0xFFFFF, key & 0xFFFFF) for key in sorted(self._blocks))
 
-    @property
-    def blocks(self) -> NDArray[np.int64]:
-        """(N, K, K), in the order of `block_keys`: what the bootstrap draws from."""
-        found = [self._blocks[key] for key in self.block_keys]
-        return np.stack(found) if found else np.zeros((0, self.classes, self.classes), np.int64)
+    def _count(self, regions: slice, group: Tensor, keys: Tensor, block: Tensor, cell: Tensor) -> None:
+        """Count pixels (N,) of one way to part them: the number of the region, where a negative one is none."""
+        k, groups, inside = self.classes, regions.stop - regions.start, group >= 0
+        index = ((block * groups + group) * k * k + cell)[inside]
+        flat = torch.bincount(index, minlength=len(keys) * groups * k * k).cpu().numpy()
+        counts = flat.reshape(len(keys), groups, k, k)
+        self._matrices[regions] += counts.sum(0)
+        margins = margins_of(counts)
+        parts = np.stack([margins.hits, margins.truth, margins.guess], axis=2)  # (blocks, groups, 3, K)
+        for key, part in zip(keys.tolist(), parts, strict=True):
+            if key not in self._blocks:
+                self._blocks[key] = np.zeros((self._regions, 3, k), np.int64)
+            self._blocks[key][regions] += part
 
-    def _grouped(self, group: Tensor, cell: Tensor, groups: int) -> NDArray[np.int64]:
-        """Matrices (groups, K, K) of counted pixels by their group; a negative group is none."""
-        k = self.classes
-        inside = group >= 0
-        counts = torch.bincount(group[inside] * (k * k) + cell[inside], minlength=groups * k * k)
-        return counts.cpu().numpy().reshape(groups, k, k)
+    def _counted(self, regions: slice) -> Counted:
+        found = [self._blocks[key][regions].sum(0) for key in sorted(self._blocks)]
+        blocks = np.stack(found) if found else np.zeros((0, 3, self.classes), np.int64)
+        return Counted(self._matrices[regions].sum(0), Margins(blocks[:, 0], blocks[:, 1], blocks[:, 2]))
+
+    def _each(self, regions: slice, names: Sequence[str]) -> dict[str, Counted]:
+        numbers = range(regions.start, regions.stop)
+        return {name: self._counted(slice(n, n + 1)) for n, name in zip(numbers, names, strict=True)}
 
     def _size_classes(self, sample: Sample) -> Tensor:
         assert self._size_table is not None
@@ -116,19 +138,16 @@ class RegionMatrices:
             raise ValueError(f"the size table of a cube lacks the parcel {int(sample.parcel.max())}")
         return self._size_table[sample.parcel + self._size_offsets[cube][:, None, None]]
 
-    def _add_blocks(self, sample: Sample, kept: Tensor, cell: Tensor) -> None:
-        side = self.regions.block_px * sample.magnification
-        device = sample.crop.device
-        height, width = sample.crop.shape[-2:]
-        place = sample.place * torch.tensor([1, sample.magnification, sample.magnification], device=device)
-        rows = (place[:, 1, None] + torch.arange(height, device=device)) // side  # (B, mH)
-        columns = (place[:, 2, None] + torch.arange(width, device=device)) // side  # (B, mW)
-        # 20 bits each: 2**20 blocks of one pixel would be 10 000 km.
-        key = (place[:, 0, None, None] << 40) | (rows[:, :, None] << 20) | columns[:, None, :]
-        keys, group = torch.unique(key[kept], return_inverse=True)
-        for number, matrix in zip(keys.tolist(), self._grouped(group, cell, len(keys)), strict=True):
-            name = (number >> 40, number >> 20 & 0xFFFFF, number & 0xFFFFF)
-            self._blocks[name] = self._blocks[name] + matrix if name in self._blocks else matrix
+
+def block_keys(sample: Sample, block_px: int) -> Tensor:
+    """Key of the block of each label, int64 (B, mH, mW): by cube, then by row and column of the block."""
+    side, device = block_px * sample.magnification, sample.crop.device
+    height, width = sample.crop.shape[-2:]
+    place = sample.place * torch.tensor([1, sample.magnification, sample.magnification], device=device)
+    rows = (place[:, 1, None] + torch.arange(height, device=device)) // side  # (B, mH)
+    columns = (place[:, 2, None] + torch.arange(width, device=device)) // side  # (B, mW)
+    # 20 bits each: 2**20 blocks of one pixel would be 10 000 km.
+    return (place[:, 0, None, None] << 40) | (rows[:, :, None] << 20) | columns[:, None, :]
 
 
 def _joined(sizes: Sequence[NDArray[np.int64]] | None) -> tuple[Tensor | None, Tensor]:

@@ -3,7 +3,7 @@
 from sits_models.report.confusion import confusion_png, write_confusion
 from sits_models.report.curves import write_curves
 from sits_models.report.document import evaluation_json
-from sits_models.report.facts import ClassName, EvaluationFacts, Group, ParcelGroup
+from sits_models.report.facts import ClassName, EvaluationFacts, Group, ParcelGroup, UnknownClass
 from sits_models.report.page import render_evaluation
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "EvaluationFacts",
     "Group",
     "ParcelGroup",
+    "UnknownClass",
     "confusion_png",
     "evaluation_json",
     "render_evaluation",

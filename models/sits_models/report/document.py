@@ -27,6 +27,12 @@ def evaluation_json(facts: EvaluationFacts) -> dict[str, object]:
         "by_parcel_size": [
             {"name": row.name, "parcels": _group(row.parcels), "pixels": _group(row.pixels)} for row in facts.sizes
         ],
+        "not_counted": {
+            "pixels": facts.not_counted,
+            "share": facts.not_counted_share,
+            "classes": [{"code": crop.code, "name": crop.name, "pixels": crop.pixels} for crop in facts.unknown],
+        },
+        "windows": {"size_px": facts.window, "halo_px": facts.halo},
         "bootstrap": {
             "blocks": facts.blocks,
             "block_m": facts.block_m,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sits_models.metrics import Scores
 
-__all__ = ["ClassName", "EvaluationFacts", "Group", "ParcelGroup"]
+__all__ = ["ClassName", "EvaluationFacts", "Group", "ParcelGroup", "UnknownClass"]
 
 Interval = tuple[float, float]
 
@@ -23,6 +23,16 @@ class ClassName:
     name: str
     colour: str
     """Such as "#4f9d3a"."""
+
+
+@dataclass(frozen=True)
+class UnknownClass:
+    """A class of the cubes that the model does not know; its pixels count nowhere."""
+
+    code: str
+    name: str
+    pixels: int
+    """Labelled pixels of the split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +88,8 @@ class EvaluationFacts:
     parcels: Group | None
     """By majority vote; None where no labelled pixel lies in a parcel."""
     sizes: tuple[ParcelGroup, ...]
+    unknown: tuple[UnknownClass, ...]
+    """Classes with labelled pixels in the split that the model does not know, those with most pixels first."""
     blocks: int
     """Blocks that the bootstrap draws from."""
     block_m: int
@@ -85,5 +97,19 @@ class EvaluationFacts:
     resamples: int
     level: float
     """Of the intervals, such as 0.95."""
+    halo: int
+    """Pixels that a window of the evaluation sees around those that it counts, 0 for a model of whole chips."""
+    window: int
+    """Side of these windows."""
     credits: tuple[str, ...]
     software: str
+
+    @property
+    def not_counted(self) -> int:
+        """Labelled pixels of classes that the model does not know."""
+        return sum(crop.pixels for crop in self.unknown)
+
+    @property
+    def not_counted_share(self) -> float:
+        """Their share of the labelled pixels of the split."""
+        return self.not_counted / max(1, self.not_counted + self.overall.n)

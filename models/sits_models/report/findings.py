@@ -8,7 +8,6 @@ from importlib.metadata import version
 
 import fsspec
 import numpy as np
-import torch
 import yaml
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,23 +16,20 @@ from sits_catalog.cube import CHIP, PIXEL_M
 from sits_models.checkpoints import Card
 from sits_models.data.cubes import Cube
 from sits_models.metrics import (
+    Counted,
+    Intervals,
     ParcelVotes,
     RegionMatrices,
     Regions,
-    bootstrap_interval,
+    block_keys,
     bootstrap_scores,
     scores_of,
     size_table,
 )
-from sits_models.report.facts import ClassName, EvaluationFacts, Group, ParcelGroup
-from sits_models.sample import IGNORE_INDEX, Sample
+from sits_models.report.facts import ClassName, EvaluationFacts, Group, ParcelGroup, UnknownClass
+from sits_models.sample import Sample
 
-__all__ = ["DISTANCES_DM", "SIZES_HA", "DatasetNotes", "EvaluationCounts", "find_facts", "read_notes"]
-
-DISTANCES_DM = (100, 200, 500)
-"""Upper limits of the bands by distance to the nearest parcel edge, decimetres."""
-SIZES_HA = (0.5, 1.0, 2.0, 5.0)
-"""Upper limits of the classes of parcel size, hectares."""
+__all__ = ["DatasetNotes", "EvaluationCounts", "find_facts", "read_notes"]
 
 _RESAMPLES, _LEVEL, _SEED = 1000, 0.95, 0
 
@@ -75,38 +71,41 @@ def _mapping(value: object) -> Mapping[str, object]:
 class EvaluationCounts:
     """All that is counted while the chips stream by."""
 
-    overall: RegionMatrices
-    boundary: RegionMatrices
-    interior: RegionMatrices
+    pixels: RegionMatrices
     votes: ParcelVotes
     sizes: tuple[NDArray[np.int64], ...]
     """Size class by parcel id, one table a cube."""
+    unknown: dict[tuple[str, str], int]
+    """Labelled pixels by code and name of the classes that the model does not know."""
 
     @classmethod
     def of(cls, cubes: Sequence[Cube], *, classes: int, block_px: int) -> EvaluationCounts:
         """Nothing counted yet; a block of the bootstrap has a side of `block_px` pixels of 10 m."""
-        regions = Regions(distances_dm=DISTANCES_DM, sizes_ha=SIZES_HA, block_px=block_px)
-        sizes = tuple(_sizes(cube) for cube in cubes)
+        regions = Regions(block_px=block_px)
+        sizes = tuple(_sizes(cube, regions) for cube in cubes)
         return cls(
-            overall=RegionMatrices(classes=classes, regions=regions, sizes=sizes),
-            boundary=RegionMatrices(classes=classes, regions=regions),
-            interior=RegionMatrices(classes=classes, regions=regions),
+            pixels=RegionMatrices(classes=classes, regions=regions, sizes=sizes),
             votes=ParcelVotes(classes=classes),
             sizes=sizes,
+            unknown={},
         )
 
     def add(self, sample: Sample, predicted: Tensor, edges: Tensor) -> None:
-        """Count a batch."""
-        self.overall.add(sample, predicted, edges=edges)
-        for part, where in ((self.boundary, edges), (self.interior, ~edges)):
-            crop = torch.where(where, sample.crop, IGNORE_INDEX)
-            part.add(sample.replace(crop=crop), predicted, edges=edges)
-        self.votes.add(predicted, target=sample.crop, parcel=sample.parcel, cube=sample.place[:, 0])
+        """Count a batch; `predicted` and `edges` are as `RegionMatrices.add` takes them."""
+        self.pixels.add(sample, predicted, edges=edges)
+        blocks = block_keys(sample, self.pixels.regions.block_px)
+        self.votes.add(predicted, target=sample.crop, parcel=sample.parcel, cube=sample.place[:, 0], block=blocks)
+
+    def add_unknown(self, pixels: Mapping[tuple[str, str], int]) -> None:
+        """Count labelled pixels of classes that the model does not know, by code and name."""
+        for crop, n in pixels.items():
+            self.unknown[crop] = self.unknown.get(crop, 0) + n
 
 
-def _sizes(cube: Cube) -> NDArray[np.int64]:
+def _sizes(cube: Cube, regions: Regions) -> NDArray[np.int64]:
     parcels = cube.parcels(["parcel_id", "area_ha"])
-    return size_table(parcels["parcel_id"].to_numpy(np.int64), parcels["area_ha"].to_numpy(np.float64), SIZES_HA)
+    ids, areas = parcels["parcel_id"].to_numpy(np.int64), parcels["area_ha"].to_numpy(np.float64)
+    return size_table(ids, areas, regions.sizes_ha)
 
 
 # From counts to facts
@@ -120,11 +119,13 @@ def find_facts(
     counts: EvaluationCounts,
     *,
     split: str,
+    window: int,
+    halo: int,
 ) -> EvaluationFacts:
     """All that the page tells, intervals drawn with a fixed seed."""
-    overall = _group("all", counts.overall)
-    blocks = counts.overall.blocks
-    parcels = counts.votes.confusion()
+    pixels, parcels = counts.pixels, counts.votes.counted()
+    overall = pixels.overall
+    intervals = _intervals(overall)
     return EvaluationFacts(
         title=card.recipe.name,
         model=_model_rows(card, weights, cubes),
@@ -132,61 +133,64 @@ def find_facts(
         split=split,
         simulated=any(cube.facts.simulated for cube in cubes),
         classes=tuple(ClassName(entry.code, entry.name, entry.colour) for entry in card.classes),
-        overall=overall,
-        boundary=_group("boundary", counts.boundary),
-        interior=_group("interior", counts.interior),
-        class_intervals=tuple(_class_interval(blocks, k) for k in range(len(card.classes))),
+        overall=_group_with("all", overall, intervals),
+        boundary=_group("boundary", pixels.boundary),
+        interior=_group("interior", pixels.interior),
+        class_intervals=_class_intervals(intervals, len(card.classes)),
         distances=tuple(
-            _plain_group(name, matrix) for name, matrix in counts.overall.distance_bands.items() if matrix.any()
+            _group(name, counted) for name, counted in pixels.distance_bands.items() if counted.matrix.any()
         ),
-        parcels=_plain_group("parcels", parcels) if parcels.any() else None,
+        parcels=_group("parcels", parcels) if parcels.matrix.any() else None,
         sizes=_size_groups(counts),
-        blocks=len(blocks),
-        block_m=counts.overall.regions.block_px * PIXEL_M,
+        unknown=tuple(
+            UnknownClass(code, name, n)
+            for (code, name), n in sorted(counts.unknown.items(), key=lambda found: (-found[1], found[0]))
+        ),
+        blocks=len(pixels.block_keys),
+        block_m=pixels.regions.block_px * PIXEL_M,
         resamples=_RESAMPLES,
         level=_LEVEL,
+        halo=halo,
+        window=window,
         credits=_credits(cubes, notes),
         software=f"sits-cubes {version('sits-cubes')}",
     )
 
 
-def _plain_group(name: str, matrix: NDArray[np.int64]) -> Group:
-    return Group(name=name, matrix=matrix, scores=scores_of(matrix))
-
-
-def _group(name: str, matrices: RegionMatrices) -> Group:
-    """A group with intervals; without, where nothing was counted."""
-    plain = _plain_group(name, matrices.overall)
-    if not plain.n:
-        return plain
-    intervals = bootstrap_scores(matrices.blocks, resamples=_RESAMPLES, seed=_SEED, level=_LEVEL)
-    known = {key: ends for key, ends in intervals.items() if not np.isnan(ends).any()}
-    return Group(name=name, matrix=plain.matrix, scores=plain.scores, intervals=known)
-
-
-def _class_interval(blocks: NDArray[np.int64], k: int) -> tuple[float, float] | None:
-    if not blocks.any():
+def _intervals(counted: Counted) -> Intervals | None:
+    """None where nothing was counted."""
+    if not counted.matrix.any():
         return None
-    # A class against the rest: hits, misses, false alarms; the bootstrap then sums 2 x 2 matrices and not K x K.
-    hits, truth, guess = blocks[:, k, k], blocks[:, k, :].sum(1), blocks[:, :, k].sum(1)
-    rest = blocks.sum((1, 2)) - truth - guess + hits
-    small = np.stack([hits, truth - hits, guess - hits, rest], axis=1).reshape(-1, 2, 2)
-    ends = bootstrap_interval(small, _first_iou, resamples=_RESAMPLES, seed=_SEED, level=_LEVEL)
-    return None if np.isnan(ends).any() else ends
+    return bootstrap_scores(counted.blocks, resamples=_RESAMPLES, seed=_SEED, level=_LEVEL)
 
 
-def _first_iou(matrix: NDArray[np.int64]) -> float | None:
-    union = int(matrix[0, 0] + matrix[0, 1] + matrix[1, 0])
-    return int(matrix[0, 0]) / union if union else None
+def _group(name: str, counted: Counted) -> Group:
+    return _group_with(name, counted, _intervals(counted))
+
+
+def _group_with(name: str, counted: Counted, intervals: Intervals | None) -> Group:
+    known = {} if intervals is None else intervals.headline
+    return Group(
+        name=name,
+        matrix=counted.matrix,
+        scores=scores_of(counted.matrix),
+        intervals={key: ends for key, ends in known.items() if not np.isnan(ends).any()},
+    )
+
+
+def _class_intervals(intervals: Intervals | None, classes: int) -> tuple[tuple[float, float] | None, ...]:
+    if intervals is None:
+        return (None,) * classes
+    return tuple(None if np.isnan(ends).any() else ends for ends in intervals.iou)
 
 
 def _size_groups(counts: EvaluationCounts) -> tuple[ParcelGroup, ...]:
-    pixels = counts.overall.size_classes
-    parcels = counts.votes.confusion_by_size(counts.sizes, groups=len(SIZES_HA) + 1)
+    pixels = counts.pixels.size_classes
+    parcels = counts.votes.counted_by_size(counts.sizes, groups=len(pixels))
     return tuple(
-        ParcelGroup(name=name, parcels=_plain_group(name, matrix), pixels=_plain_group(name, pixels[name]))
-        for name, matrix in zip(pixels, parcels, strict=True)
-        if matrix.any()
+        ParcelGroup(name=name, parcels=_group(name, counted), pixels=_group(name, pixels[name]))
+        for name, counted in zip(pixels, parcels, strict=True)
+        if counted.matrix.any()
     )
 
 
@@ -204,10 +208,6 @@ def _model_rows(card: Card, weights: str, cubes: Sequence[Cube]) -> dict[str, st
     for number, cube in enumerate(cubes, 1):
         key = "Cube" if len(cubes) == 1 else f"Cube {number}"
         rows[key] = f"{cube.facts.path}, configuration {cube.facts.config_sha256}"
-    known = {entry.code for entry in card.classes}
-    strange = {entry.code for cube in cubes for entry in cube.facts.classes} - known
-    if strange:
-        rows["Not counted"] = f"pixels of classes that the model does not know: {', '.join(sorted(strange))}"
     return rows
 
 

@@ -35,6 +35,7 @@ def render_evaluation(facts: EvaluationFacts) -> str:
         absent=[crop.name for crop, n in zip(facts.classes, facts.overall.matrix.sum(axis=1), strict=True) if n == 0],
         grounds=[_place(group) for group in (facts.overall, facts.boundary, facts.interior)],
         distances=[_place(group) for group in facts.distances],
+        sizes=[SizeRow(parcels=_place(row.parcels), pixels=_place(row.pixels)) for row in facts.sizes],
         confusion=f"data:image/png;base64,{picture}",
         blocks=_blocks(facts),
     )
@@ -91,6 +92,14 @@ class PlaceRow:
     accuracy: Mark
     f1: float | None
     kappa: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRow:
+    """The parcels of a size class, and their pixels."""
+
+    parcels: PlaceRow
+    pixels: PlaceRow
 
 
 def class_rows(facts: EvaluationFacts) -> list[ClassRow]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sits_catalog.console import Narrator
-from sits_catalog.cube import PIXEL_M, Split
-from sits_models.checkpoints import Card, load_model, write_whole
-from sits_models.data.classes import ClassTable
+from sits_catalog.cube import BACKGROUND, CHIP, IGNORE, PIXEL_M, Split
+from sits_models.backbones.base import check_dates
+from sits_models.checkpoints import Card, load_model
+from sits_models.data.classes import BACKGROUND_CODE, ClassTable
 from sits_models.data.cubes import Cube, open_cube
-from sits_models.data.loader import TrainingData
-from sits_models.metrics import (
-    ParcelMajority,
-    Scores,
-    boundary_window,
-)
+from sits_models.data.loader import EvaluationData
+from sits_models.device import resolve_device
+from sits_models.folder import write_whole
+from sits_models.metrics import ParcelMajority, Scores, boundary_window
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.report import (
     ClassName,
@@ -61,16 +61,24 @@ class EvaluationOutcome:
 
 
 def evaluate(
-    weights: str, *, cubes: Sequence[str] | None, out: str, split: str = "test", narrator: Narrator
+    weights: str,
+    *,
+    cubes: Sequence[str] | None,
+    out: str,
+    split: str = "test",
+    device: str = "auto",
+    narrator: Narrator,
 ) -> EvaluationOutcome:
     """Measure a model on one split of cubes, each pixel once, and write figures, pictures and a page into `out`.
 
-    `weights` is a folder of weights or of a run; `cubes` None: those of the model's recipe. Raises ValueError where
-    the model does no segmentation, or a cube has no labels in the split, or differs in bands or radiometry. Pixels of
-    a class that the model does not know are not counted, and the page says so.
+    `weights` is a folder of weights or of a run; `cubes` None: those of the model's recipe. They need no train split.
+    Raises ValueError where the model does no segmentation, or a cube has no labels in the split, differs in bands or
+    radiometry, or has more dates than the model takes. Pixels of a class that the model does not know count in no
+    score; how many there are is told.
     """
     if split not in _SPLITS:
         raise ValueError(f"a model is evaluated on one of the splits {', '.join(_SPLITS)}; got {split!r}")
+    where = resolve_device(device)
     narrator.stage(f"reading {weights}")
     model = load_model(weights)
     card, objective = model.card, model.objective
@@ -82,20 +90,17 @@ def evaluate(
     if not paths:
         raise ValueError(f"the recipe of {weights} names no cube; give --cube with the folder of a dataset")
     opened = [_labelled(path, card) for path in paths]
-    table = ClassTable(classes=card.classes)
+    windows = _plan_windows(objective, card)
     notes = [read_notes(cube) for cube in opened]
     block_px = max(note.block_m for note in notes) // PIXEL_M
-    counts = EvaluationCounts.of(opened, classes=table.n, block_px=block_px)
-    data = TrainingData.open(card.recipe.data, cubes=paths, table=table, bands=card.bands)
-    try:
+    counts = EvaluationCounts.of(opened, classes=len(card.classes), block_px=block_px)
+    with _open(opened, objective, card, windows) as data:
         narrator.stage(f"mapping the {split} split")
-        _count(data, opened, table, objective, counts, split=_SPLITS[split], narrator=narrator)
-    finally:
-        data.close()
-    if not counts.overall.overall.any():
+        _count(data, objective.to(where).eval(), counts, windows, split=_SPLITS[split], narrator=narrator)
+    if not counts.pixels.overall.matrix.any():
         raise ValueError(f"no labelled pixel lies in the {split} split of {', '.join(paths)}; choose another split")
     narrator.stage("drawing the page")
-    facts = find_facts(card, weights, opened, notes, counts, split=split)
+    facts = find_facts(card, weights, opened, notes, counts, split=split, window=windows.side, halo=windows.halo)
     folder = Path(out)
     _write(folder, facts, counts, opened)
     return EvaluationOutcome(
@@ -115,44 +120,105 @@ def _labelled(path: str, card: Card) -> Cube:
     return cube
 
 
+# What the model is shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Windows:
+    """The windows of an evaluation."""
+
+    size: int | None
+    """For a model of whole chips, the side at which it is applied."""
+    halo: int
+    """For any other, the pixels around a grid chip that its logits depend on."""
+    batch: int
+
+    @property
+    def side(self) -> int:
+        return self.size or CHIP + 2 * self.halo
+
+
+def _plan_windows(objective: Segmentation, card: Card) -> _Windows:
+    """Windows in which a pixel gets the logits that it has on a map."""
+    backbone, recipe = objective.encoder.backbone, card.recipe.data
+    halo = 0
+    if backbone.tile_size is None and objective.reach is not None:
+        multiple = backbone.needs.size_multiple
+        halo = -(-objective.reach // multiple) * multiple
+    windows = _Windows(size=backbone.tile_size, halo=halo, batch=1)
+    # As many pixels at a time as in training.
+    batch = max(1, recipe.batch * recipe.size**2 // windows.side**2)
+    return _Windows(size=windows.size, halo=windows.halo, batch=batch)
+
+
+def _open(cubes: Sequence[Cube], objective: Segmentation, card: Card, windows: _Windows) -> EvaluationData:
+    backbone, recipe = objective.encoder.backbone, card.recipe.data
+    dates = max(check_dates(backbone.needs, recipe.dates, len(cube.facts.days)) for cube in cubes)
+    if not backbone.ignores_padding or backbone.needs.dates is not None:
+        dates = max(dates, card.dates)  # as in training
+    return EvaluationData.open(
+        cubes,
+        table=ClassTable(classes=card.classes),
+        bands=card.bands,
+        dates=recipe.dates,
+        labels=recipe.labels,
+        batch=windows.batch,
+        pad_to=dates,
+        readers=recipe.readers,
+        cache_mb=recipe.cache_mb,
+    )
+
+
 # Counting
 
 
 def _count(
-    data: TrainingData,
-    cubes: Sequence[Cube],
-    table: ClassTable,
+    data: EvaluationData,
     objective: Segmentation,
     counts: EvaluationCounts,
+    windows: _Windows,
     *,
     split: Split,
     narrator: Narrator,
 ) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective.to(device).eval()
-    needed = objective.encoder.backbone.needs.dates or 0
-    total = _labelled_pixels(cubes, split) * objective.encoder.magnification**2
-    readers = [_label_reader(cube, table, objective.encoder.magnification) for cube in cubes]
-    done = 0
+    magnification = objective.encoder.magnification
+    assert data.table is not None
+    maps = [_LabelMap(cube, data.table, magnification) for cube in data.cubes]
+    total = _labelled_pixels(data.cubes, split) * magnification**2
+    device, done = objective.encoder.mean.device, 0
     with torch.inference_mode():
-        for sample in data.evaluation(split, size=objective.encoder.backbone.tile_size):
-            predicted = objective(_padded(sample.to(device), needed)).argmax(dim=1).cpu()
-            counts.add(sample, predicted, _edges(sample, cubes, readers))
-            done += int((sample.crop != IGNORE_INDEX).sum())
+        for sample in data.evaluation(split, size=windows.size, halo=windows.halo):
+            predicted = objective(sample.to(device)).argmax(dim=1).cpu()
+            owned, predicted = _owned(sample, predicted)
+            counts.add(owned, predicted, _edges(owned, maps))
+            for found in _unknown(owned, maps):
+                counts.add_unknown(found)
+            done += int((owned.crop != IGNORE_INDEX).sum())
             narrator.progress(done, total)
 
 
-def _padded(sample: Sample, dates: int) -> Sample:
-    """The batch with padding up to so many dates, for a backbone that takes no other number."""
-    missing = dates - sample.valid.shape[1]
-    if missing <= 0:
-        return sample
-    longer = {
-        name: torch.cat([tensor, tensor.new_zeros(tensor.shape[0], missing, *tensor.shape[2:])], dim=1)
-        for name in ("image", "valid", "day", "clear")
-        for tensor in [getattr(sample, name)]
-    }
-    return sample.replace(**longer)
+def _owned(sample: Sample, predicted: Tensor) -> tuple[Sample, Tensor]:
+    """The part of the windows, the same in all, that holds every label which is not hidden."""
+    m = sample.magnification
+    rows, columns = (_span(sample.counted.any(0).any(axis).nonzero(), m) for axis in (1, 0))
+    fine = (..., slice(m * rows.start, m * rows.stop), slice(m * columns.start, m * columns.stop))
+    part = sample.replace(
+        image=sample.image[..., rows, columns],
+        clear=sample.clear[..., rows, columns],
+        boundary=sample.boundary[..., rows, columns],
+        crop=sample.crop[fine],
+        counted=sample.counted[fine],
+        parcel=sample.parcel[fine],
+        place=sample.place + torch.tensor([0, rows.start, columns.start]),
+    )
+    return part, predicted[fine]
+
+
+def _span(found: Tensor, m: int) -> slice:
+    """The input pixels that hold these positions of labels; one where there is none."""
+    if not len(found):
+        return slice(0, 1)
+    return slice(int(found.min()) // m, int(found.max()) // m + 1)
 
 
 def _labelled_pixels(cubes: Sequence[Cube], split: Split) -> int:
@@ -162,26 +228,77 @@ def _labelled_pixels(cubes: Sequence[Cube], split: Split) -> int:
     return round(sum(float((part["height"] * part["width"] * part["labelled_share"]).sum()) for part in parts))
 
 
-LabelReader = Callable[[slice, slice], NDArray[np.int64]]
+_SQUARES = 512
+"""Squares of labels that are kept: evaluations pass over 8 x 8 grid chips, then over the next ones."""
 
 
-def _label_reader(cube: Cube, table: ClassTable, magnification: int) -> LabelReader:
-    """Reads a window of the whole label map, in the model's classes; what the split hides is seen."""
-    name = "crop_type" if magnification == 1 else f"labels_x{magnification}/crop_type"
-    lookup = table.lookup(cube.facts)
-    return lambda rows, columns: lookup[cube.read(name, rows, columns)]
+class _LabelMap:
+    """The whole label map of a cube, as it is stored: what a window hides of it is seen."""
+
+    def __init__(self, cube: Cube, table: ClassTable, magnification: int) -> None:
+        height, width = cube.facts.shape
+        self.shape = (magnification * height, magnification * width)
+        self.lookup = table.lookup(cube.facts)
+        self.names = {BACKGROUND: (BACKGROUND_CODE, "background")}
+        self.names |= {entry.index: (entry.code, entry.name) for entry in cube.facts.classes}
+        self._name = "crop_type" if magnification == 1 else f"labels_x{magnification}/crop_type"
+        self._cube = cube
+        self._side = CHIP * magnification
+        self._square = lru_cache(maxsize=_SQUARES)(self._read_square)
+
+    def read(self, rows: slice, columns: slice) -> NDArray[np.uint16]:
+        """The labels of a window inside the map."""
+        values = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.uint16)
+        for i in range(rows.start // self._side, -(-rows.stop // self._side)):
+            for j in range(columns.start // self._side, -(-columns.stop // self._side)):
+                square = self._square(i, j)
+                top, left = i * self._side, j * self._side
+                first, last = max(rows.start, top), min(rows.stop, top + self._side)
+                begin, end = max(columns.start, left), min(columns.stop, left + self._side)
+                values[first - rows.start : last - rows.start, begin - columns.start : end - columns.start] = square[
+                    first - top : last - top, begin - left : end - left
+                ]
+        return values
+
+    def edges(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
+        """Where the 3 x 3 rule, applied to the whole map in the model's classes, finds a boundary."""
+        return boundary_window(lambda y, x: self.lookup[self.read(y, x)], rows, columns, shape=self.shape)
+
+    def tally(self, mask: NDArray[np.bool_], rows: slice, columns: slice) -> dict[tuple[str, str], int]:
+        """Labelled pixels by code and name where the mask of a window holds."""
+        top, bottom = max(rows.start, 0), min(rows.stop, self.shape[0])
+        left, right = max(columns.start, 0), min(columns.stop, self.shape[1])
+        inside = mask[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
+        found, pixels = np.unique(self.read(slice(top, bottom), slice(left, right))[inside], return_counts=True)
+        labels = zip(found.tolist(), pixels.tolist(), strict=True)
+        return {self.names.get(label, (str(label), "")): n for label, n in labels if label != IGNORE}
+
+    def _read_square(self, i: int, j: int) -> NDArray[np.uint16]:
+        top, left = i * self._side, j * self._side
+        rows = slice(top, min(top + self._side, self.shape[0]))
+        return self._cube.read(self._name, rows, slice(left, min(left + self._side, self.shape[1])))
 
 
-def _edges(sample: Sample, cubes: Sequence[Cube], readers: Sequence[LabelReader]) -> Tensor:
-    """Where the 3 x 3 rule, applied to the whole map, finds a boundary: bool (B, mH, mW)."""
-    m = sample.magnification
-    height, width = sample.crop.shape[-2:]
-    maps = []
-    for number, row, column in sample.place.tolist():
-        rows, columns = slice(row * m, row * m + height), slice(column * m, column * m + width)
-        shape = cubes[number].facts.shape
-        maps.append(boundary_window(readers[number], rows, columns, shape=(shape[0] * m, shape[1] * m)))
-    return torch.from_numpy(np.stack(maps))
+def _edges(sample: Sample, maps: Sequence[_LabelMap]) -> Tensor:
+    """Where a label is boundary: bool (B, mH, mW)."""
+    found = [maps[number].edges(rows, columns) for number, rows, columns in _places(sample)]
+    return torch.from_numpy(np.stack(found))
+
+
+def _unknown(sample: Sample, maps: Sequence[_LabelMap]) -> list[Mapping[tuple[str, str], int]]:
+    """Of each chip the labelled pixels of classes that the model does not know, by code and name."""
+    ignored = (sample.counted & (sample.crop == IGNORE_INDEX)).numpy()
+    places = zip(ignored, _places(sample), strict=True)
+    return [maps[number].tally(mask, rows, columns) for mask, (number, rows, columns) in places if mask.any()]
+
+
+def _places(sample: Sample) -> list[tuple[int, slice, slice]]:
+    """Of each chip the number of its cube, and its window in pixels of the labels."""
+    m, (height, width) = sample.magnification, sample.crop.shape[-2:]
+    return [
+        (number, slice(m * row, m * row + height), slice(m * column, m * column + width))
+        for number, row, column in sample.place.tolist()
+    ]
 
 
 # Files

@@ -1,7 +1,9 @@
-"""`sits-model predict`: a map of a whole cube, a block at a time, taken up again where it was interrupted."""
+"""`sits-model predict`: a map of a whole cube, a cell at a time, taken up again where it was interrupted."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -16,41 +18,47 @@ import torch
 from numpy.typing import NDArray
 
 from sits_catalog.console import Narrator
-from sits_models.checkpoints import Card, load_model, write_whole
+from sits_models.backbones.base import Backbone
+from sits_models.checkpoints import Card, load_model
 from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import Cube, open_cube
+from sits_models.folder import lock_folder, write_whole
 from sits_models.maps import (
-    BlockMap,
+    Begun,
+    CellLogits,
     Computation,
     MapLayout,
+    ParcelCounts,
     Work,
-    compute_blocks,
+    compute_cells,
     count_parcels,
     create_map,
     draw_map,
-    lock_folder,
     open_work,
     refuse_another,
     thin_map,
-    write_block,
+    write_cell,
     write_cogs,
     write_parcels,
 )
 from sits_models.maps.compute import quantise
-from sits_models.maps.store import MAP, NO_CLASS
+from sits_models.maps.store import NO_CLASS
+from sits_models.maps.work import WORK
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.recipe import DateRule
-from sits_models.tiling import Block, Tiling, plan_tiling
+from sits_models.tiling import Cell, Tiling, plan_tiling
 
 __all__ = ["PredictionOutcome", "predict"]
 
 _SUMMARY = "prediction.json"
-_BYTES = 3 * 2**30
+_BYTES = 3 * 2**29
 """What the activations of a batch may take, roughly: a figure of the model and the cube, never of the machine."""
 _MAX_BATCH = 16
 """More tiles at a time make nothing quicker."""
 _BYTES_A_CHANNEL = 24
 """Six float32 maps of 128 channels times width: what UNet3Df was measured to need."""
+_MAPS_A_HEAD = 3
+"""Float32 maps of all channels and all classes that a head holds at a time."""
 _MAX_CACHE_MB = 512
 
 
@@ -61,8 +69,8 @@ class PredictionOutcome:
     folder: Path
     complete: bool
     """False where `limit` stopped it; the same command goes on."""
-    blocks: int
-    """Blocks that are done."""
+    cells: int
+    """Cells that are done."""
     tiles: int
     """Tiles the model has seen in them."""
     class_pixels: tuple[int, ...]
@@ -95,19 +103,22 @@ def predict(
     `prediction.json`. The same model, cube and options give the same bytes, whatever the number of `workers` that read
     and however often it was interrupted (the last bit of a probability depends on torch and on its threads, whose
     number a map keeps from its beginning). `batch` and `tile` None: chosen for the model. `limit`: stop after so many
-    blocks.
+    cells.
 
     Raises ValueError where the cube's bands or radiometry are not the model's, or the model cannot map it;
     FileExistsError where `out` holds another map; FileNotFoundError where there is no cube or no model.
     """
     narrator.stage("opening the model and the cube")
-    job = _job(weights, cube=cube, batch=batch, tile=tile, workers=workers, device=device, probabilities=probabilities)
+    wishes = _Wishes(batch=batch, tile=tile, workers=workers, device=device, probabilities=probabilities)
+    job = _job(weights, cube, wishes)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
         finished = _finished_before(folder, job)
         if finished is not None:
             narrator.stage(f"{folder} holds this map already")
+            # Its summary is the last file that is written, but not the last thing that is done.
+            Work(folder / WORK).remove()
             return finished
         threads = torch.get_num_threads()
         work = _begin(folder, job)
@@ -115,9 +126,20 @@ def predict(
             _compute(folder, work, job, narrator, limit)
         finally:
             torch.set_num_threads(threads)
-        if len(work.done()) < len(job.tiling.blocks()):
+        if len(work.done()) < len(job.tiling.cells()):
             return _outcome(folder, job, work.done(), parcels=0, complete=False)
         return _finish(folder, work, job, narrator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wishes:
+    """What a caller may decide; see `predict`."""
+
+    batch: int | None
+    tile: int | None
+    workers: int
+    device: str
+    probabilities: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,75 +168,84 @@ class _Job:
         return self.computation.magnification
 
 
-def _job(
-    weights: str,
-    *,
-    cube: str,
-    batch: int | None,
-    tile: int | None,
-    workers: int,
-    device: str,
-    probabilities: bool,
-) -> _Job:
-    for name, value in (("--batch", batch), ("--workers", workers)):
+def _job(weights: str, cube: str, wishes: _Wishes) -> _Job:
+    for name, value in (("--batch", wishes.batch), ("--workers", wishes.workers)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is at least 1; got {value}")
     loaded, opened = load_model(weights), open_cube(cube)
-    model, card, facts = loaded.objective, loaded.card, opened.facts
-    if not isinstance(model, Segmentation):
+    if not isinstance(loaded.objective, Segmentation):
         raise ValueError(  # noqa: TRY004  # wrong weights, not a wrong type
             f"the weights in {weights} are those of a pretraining, which knows no classes; finetune them first"
         )
-    card.check_cube(facts)
-    needs = model.encoder.backbone.needs
-    dates = _check_dates(card.recipe.data.dates, len(facts.days), needs.dates)
-    pixel_bytes = dates * 128 * card.recipe.backbone.width * _BYTES_A_CHANNEL
-    max_pixels = int(_BYTES / pixel_bytes)
-    tiling = plan_tiling(
-        facts.shape,
-        reach=model.reach,
-        tile_size=model.encoder.backbone.tile_size,
-        multiple=needs.size_multiple,
-        min_size=needs.min_size,
-        max_pixels=max_pixels,
-        tile=tile,
-    )
-    computation = Computation(
-        model=model,
-        cube=opened,
-        table=ClassTable(classes=card.classes),
-        dates=card.recipe.data.dates,
-        pad_to=needs.dates,
-        magnification=card.magnification,
-        tiling=tiling,
-        batch=batch or min(_MAX_BATCH, max(1, max_pixels // tiling.tile**2)),
-        workers=workers,
-        device=_device(device),
-        cache_mb=_cache_mb(tiling, dates * (2 * len(card.bands) + 1)),
-    )
-    identity = _identity(computation, card, probabilities=probabilities)
+    loaded.card.check_cube(opened.facts)
+    computation = _computation(loaded.objective, loaded.card, opened, wishes)
+    identity = _identity(computation, loaded.card, probabilities=wishes.probabilities)
     return _Job(
         computation=computation,
-        card=card,
-        layout=_layout(computation, card, identity, probabilities=probabilities),
+        card=loaded.card,
+        layout=_layout(computation, loaded.card, identity, probabilities=wishes.probabilities),
         identity=identity,
     )
 
 
+def _computation(model: Segmentation, card: Card, cube: Cube, wishes: _Wishes) -> Computation:
+    """What is computed, in parts that fit into memory."""
+    backbone, rule = model.encoder.backbone, card.recipe.data.dates
+    dates = _check_dates(rule, len(cube.facts.days), backbone.needs.dates)
+    pad_to = _pad_to(backbone, dates, card.dates)
+    max_pixels = _BYTES // _bytes_a_pixel(model, card, dates if pad_to is None else pad_to)
+    tiling = plan_tiling(
+        cube.facts.shape,
+        reach=model.reach,
+        tile_size=backbone.tile_size,
+        multiple=backbone.needs.size_multiple,
+        min_size=backbone.needs.min_size,
+        max_pixels=max_pixels,
+        tile=wishes.tile,
+        pixel_bytes=4 * len(card.classes) * card.magnification**2,
+    )
+    return Computation(
+        model=model,
+        cube=cube,
+        table=ClassTable(classes=card.classes),
+        dates=rule,
+        pad_to=pad_to,
+        magnification=card.magnification,
+        tiling=tiling,
+        batch=wishes.batch or min(_MAX_BATCH, max(1, max_pixels // tiling.tile**2)),
+        workers=wishes.workers,
+        device=_device(wishes.device),
+        cache_mb=_cache_mb(tiling, dates * (2 * len(card.bands) + 1)),
+    )
+
+
 def _check_dates(rule: DateRule, days: int, needed: int | None) -> int:
-    """How many dates the model sees. Raises ValueError where the cube has more than it was built for."""
+    """How many dates of the cube the model sees. Raises ValueError where there are more than it was built for."""
     chosen = days if rule.n is None else min(rule.n, days)
     if needed is not None and chosen > needed:
         raise ValueError(
             f"this model was built for {needed} dates and takes all of a cube, but this one has {days}; "
             "train with data.dates={pick: even, n: ...}, or build the cube with fewer dates"
         )
-    return needed or chosen
+    return chosen
+
+
+def _pad_to(backbone: Backbone, dates: int, trained: int) -> int | None:
+    """Dates of the series that the model is given: as many as in training, where it would see a difference."""
+    if backbone.needs.dates is not None:
+        return backbone.needs.dates
+    return None if backbone.ignores_padding else max(dates, trained)
+
+
+def _bytes_a_pixel(model: Segmentation, card: Card, dates: int) -> int:
+    """What the activations of a pixel of a tile take: those of the backbone, then those at the map's resolution."""
+    finer = 4 * _MAPS_A_HEAD * card.magnification**2 * (model.encoder.channels + len(card.classes))
+    return int(dates * 128 * card.recipe.backbone.width * _BYTES_A_CHANNEL) + finer
 
 
 def _cache_mb(tiling: Tiling, pixel_bytes: int) -> int:
-    """Decoded pixels worth keeping: those of two rows of tiles of a block, which overlap."""
-    width = min(tiling.block, tiling.shape[1]) + 2 * tiling.tile
+    """Decoded pixels worth keeping: those of two rows of tiles of a cell, which overlap."""
+    width = min(tiling.cell, tiling.shape[1]) + 2 * tiling.tile
     return min(_MAX_CACHE_MB, -(-2 * tiling.tile * width * pixel_bytes // 10**6))
 
 
@@ -233,9 +264,14 @@ def _device(text: str) -> torch.device:
 def _identity(computation: Computation, card: Card, *, probabilities: bool) -> dict[str, Any]:
     """What decides every byte of a map."""
     tiling, facts = computation.tiling, computation.cube.facts
+    plain = json.dumps(card.to_json(), sort_keys=True)
     return {
         "weights": card.sha256,
+        "card": hashlib.sha256(plain.encode()).hexdigest(),
         "cube": facts.config_sha256,
+        # A cube whose sources could not all be read is read again without another config.
+        "complete": facts.complete,
+        "journal": _hash_of_journal(facts.path),
         "region": facts.region,
         "tile": tiling.tile,
         "stride": tiling.stride,
@@ -243,6 +279,18 @@ def _identity(computation: Computation, card: Card, *, probabilities: bool) -> d
         "device": computation.device.type,
         "probabilities": probabilities,
     }
+
+
+def _hash_of_journal(path: str) -> str | None:
+    """SHA-256 of the last line of a cube's journal, which vouches for those before it; None where it is not at hand."""
+    try:
+        with (Path(path) / "journal.jsonl").open("rb") as file:
+            last = b""
+            for line in file:
+                last = line
+    except FileNotFoundError:
+        return None
+    return hashlib.sha256(last).hexdigest()
 
 
 def _layout(computation: Computation, card: Card, identity: Mapping[str, Any], *, probabilities: bool) -> MapLayout:
@@ -254,69 +302,77 @@ def _layout(computation: Computation, card: Card, identity: Mapping[str, Any], *
         shape=(m * height, m * width),
         transform=(a / m, b / m, c, d / m, e / m, f),
         epsg=int(str(facts.crs).removeprefix("EPSG:")),
-        block=m * computation.tiling.block,
+        cell=m * computation.tiling.cell,
         classes=computation.table.classes,
         probabilities=probabilities,
         attributes={"version": "1.0", "recipe": card.recipe.name, "made_of": made_of},
+        simulated=facts.simulated,
     )
 
 
 def _begin(folder: Path, job: _Job) -> Work:
-    work, before = open_work(folder, job.identity)
-    if before is not None:
-        for leftover in (folder / MAP).rglob("*.partial"):
-            leftover.unlink()
-        threads = int(before["threads"])
-    else:
+    work, begun = open_work(folder, job.identity)
+    if begun is None:
+        begun = Begun(identity=job.identity, threads=torch.get_num_threads())
+        work.begin(begun)
+    if begun.state == "creating":
         create_map(folder, job.layout)
-        threads = torch.get_num_threads()
-        work.begin({**job.identity, "threads": threads})
+        work.begin(dataclasses.replace(begun, state="created"))
     # Sums are cut into as many parts as there are threads: another number changes the last bit of a probability.
-    torch.set_num_threads(threads)
+    torch.set_num_threads(begun.threads)
     return work
 
 
 def _compute(folder: Path, work: Work, job: _Job, narrator: Narrator, limit: int | None) -> None:
-    done, blocks = set(work.done()), job.tiling.blocks()
-    todo = [block for block in blocks if block.number not in done][:limit]
+    done, cells = set(work.done()), job.tiling.cells()
+    todo = [cell for cell in cells if cell.number not in done][:limit]
     narrator.stage(f"mapping {job.layout.shape[0]} x {job.layout.shape[1]} pixels")
     started = time.monotonic()
-    with closing(compute_blocks(job.computation, todo)) as computed:
-        for number, made in enumerate(computed, len(blocks) - len(todo) + 1):
-            counts = _store(folder, work, job, made)
+    with closing(compute_cells(job.computation, todo)) as computed:
+        for number, made in enumerate(computed, len(cells) - len(todo) + 1):
+            cell, counts = made.cell, _store(folder, work, job, made)
+            # Its logits go before those of the next cell come.
+            del made
             seconds, started = time.monotonic() - started, time.monotonic()
-            work.finish({"block": made.block.number, "classes": counts, "seconds": round(seconds, 3)})
-            narrator.progress(number, len(blocks))
+            work.finish({"cell": cell.number, "classes": counts, "seconds": round(seconds, 3)})
+            narrator.progress(number, len(cells))
 
 
-def _store(folder: Path, work: Work, job: _Job, made: BlockMap) -> list[int]:
-    """Write all files of a block, and return the pixels of each class, and at the end of none."""
+def _store(folder: Path, work: Work, job: _Job, made: CellLogits) -> list[int]:
+    """Write all files of a cell, and return the pixels of each class, and at the end of none."""
+    m, cell, n = job.magnification, made.cell, job.table.n
+    shape = (m * cell.height, m * cell.width)
     arrays: dict[str, NDArray[Any]] = {
-        "crop_type": made.crop_type,
-        "probability": made.probability,
-        "uncertainty": made.uncertainty,
+        name: np.empty((n, *shape) if name == "probabilities" else shape, dtype)
+        for name, (dtype, _, _) in job.layout.arrays().items()
     }
-    if job.layout.probabilities:
-        arrays["probabilities"] = quantise(made.probabilities, made.crop_type != NO_CLASS)
-    write_block(folder, made.block, job.magnification, arrays)
-    if job.cube.facts.has_labels:
-        parcel_id = _labels(job.cube, "parcel_id", made.block, job.magnification)
-        count_parcels(parcel_id, made.crop_type, made.probabilities).save(work.counts(made.block.number))
-    n = job.table.n
-    counts = np.bincount(np.minimum(made.crop_type, n).ravel(), minlength=n + 1)
+    parcel_id = _labels(job.cube, "parcel_id", cell, m) if job.cube.facts.has_labels else None
+    parcels: list[ParcelCounts] = []
+    for strip in made.strips():
+        arrays["crop_type"][strip.rows] = strip.crop_type
+        arrays["probability"][strip.rows] = strip.probability
+        arrays["uncertainty"][strip.rows] = strip.uncertainty
+        if "probabilities" in arrays:
+            arrays["probabilities"][:, strip.rows] = quantise(strip.probabilities, strip.crop_type != NO_CLASS)
+        if parcel_id is not None:
+            parcels.append(count_parcels(parcel_id[strip.rows], strip.crop_type, strip.probabilities))
+    write_cell(folder, cell, m, arrays)
+    if parcels:
+        ParcelCounts.total(parcels).save(work.parcels, cell.number)
+    counts = np.bincount(np.minimum(arrays["crop_type"], n).ravel(), minlength=n + 1)
     return [int(count) for count in counts]
 
 
-def _labels(cube: Cube, name: str, block: Block, m: int) -> NDArray[Any]:
+def _labels(cube: Cube, name: str, cell: Cell, m: int) -> NDArray[Any]:
     """A label array on the grid of the map: the cube's own finer one where it has that, else each pixel m x m times."""
     if m > 1 and m in cube.facts.finer:
-        rows = slice(m * block.row, m * (block.row + block.height))
-        return cube.read(f"labels_x{m}/{name}", rows, slice(m * block.column, m * (block.column + block.width)))
-    return cube.read(name, block.rows, block.columns).repeat(m, axis=0).repeat(m, axis=1)
+        rows = slice(m * cell.row, m * (cell.row + cell.height))
+        return cube.read(f"labels_x{m}/{name}", rows, slice(m * cell.column, m * (cell.column + cell.width)))
+    return cube.read(name, cell.rows, cell.columns).repeat(m, axis=0).repeat(m, axis=1)
 
 
 def _finish(folder: Path, work: Work, job: _Job, narrator: Narrator) -> PredictionOutcome:
-    """The files that are made from all blocks; the summary comes last and says that the map is whole."""
+    """The files that are made from all cells; the summary comes last and says that the map is whole."""
     narrator.stage("writing GeoTIFFs, parcels and the picture")
     write_cogs(folder, job.layout, job.tiling, job.magnification)
     parcels = _write_parcels(folder, work, job)
@@ -333,17 +389,16 @@ def _write_parcels(folder: Path, work: Work, job: _Job) -> int:
     filesystem, path = fsspec.core.url_to_fs(source)
     if not facts.has_labels or not filesystem.exists(path):
         return 0
-    counts = [work.counts(block.number) for block in job.tiling.blocks()]
-    return write_parcels(folder / "parcels.parquet", source, counts, table=job.table, facts=facts)
+    return write_parcels(folder / "parcels.parquet", source, work.parcels, table=job.table, facts=facts)
 
 
 def _draw(folder: Path, job: _Job) -> None:
     facts = job.cube.facts
     lookup = job.table.lookup(facts) if facts.has_labels else None
 
-    def declared(block: Block) -> NDArray[np.int64]:
+    def declared(cell: Cell) -> NDArray[np.int64]:
         assert lookup is not None
-        return np.asarray(lookup[job.cube.read("crop_type", block.rows, block.columns)])
+        return np.asarray(lookup[job.cube.read("crop_type", cell.rows, cell.columns)])
 
     thinned = thin_map(
         folder,
@@ -352,7 +407,8 @@ def _draw(folder: Path, job: _Job) -> None:
         pixel_m=facts.transform[0],
         declared=None if lookup is None else declared,
     )
-    title = f"{facts.region}: crops mapped by {job.card.recipe.name}"
+    made_up = " (simulated data)" if facts.simulated else ""
+    title = f"{facts.region}: crops mapped by {job.card.recipe.name}{made_up}"
     write_whole(folder / "map.png", draw_map(thinned, job.table.classes, title))
 
 
@@ -363,8 +419,8 @@ def _outcome(
     return PredictionOutcome(
         folder=folder,
         complete=complete,
-        blocks=len(done),
-        tiles=sum(len(job.tiling.tiles(block)) for block in job.tiling.blocks() if block.number in done),
+        cells=len(done),
+        tiles=sum(len(job.tiling.tiles(cell)) for cell in job.tiling.cells() if cell.number in done),
         class_pixels=tuple(counts[:-1]),
         empty_pixels=counts[-1],
         parcels=parcels,
@@ -377,7 +433,8 @@ def _summary(job: _Job, outcome: PredictionOutcome) -> dict[str, Any]:
         "format": "sits-map 1",
         "recipe": job.card.recipe.name,
         "made_of": dict(job.identity),
-        "blocks": outcome.blocks,
+        "simulated": job.layout.simulated,
+        "cells": outcome.cells,
         "tiles": outcome.tiles,
         "classes": [
             {"index": index, "code": crop.code, "name": crop.name, "pixels": pixels}
@@ -399,7 +456,7 @@ def _finished_before(folder: Path, job: _Job) -> PredictionOutcome | None:
     return PredictionOutcome(
         folder=folder,
         complete=True,
-        blocks=summary["blocks"],
+        cells=summary["cells"],
         tiles=summary["tiles"],
         class_pixels=tuple(row["pixels"] for row in summary["classes"]),
         empty_pixels=summary["empty_pixels"],

@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from sits_catalog.console import Narrator
-from sits_catalog.cube import IGNORE
-from sits_models.checkpoints import Card, LoadReport, read_card, save_weights, transfer, write_whole
+from sits_catalog.cube import Split
+from sits_models.checkpoints import CARD, WEIGHTS, Card, LoadReport, read_card, save_weights, transfer
 from sits_models.data.cubes import RADIOMETRY, Cube
+from sits_models.data.grid import Grid
 from sits_models.data.loader import TrainingData
-from sits_models.engine import METRICS, Fitted, derived_seed, fit
-from sits_models.maps.work import lock_folder
+from sits_models.engine import CHECKPOINT, METRICS, Fitted, check_precision, derived_seed, fit
+from sits_models.folder import lock_folder, partial_of, write_whole
 from sits_models.objectives import build_objective
 from sits_models.objectives.base import Objective
 from sits_models.recipe import Recipe, dump_recipe, load_recipe
@@ -31,6 +33,8 @@ from sits_models.report import write_confusion, write_curves
 __all__ = ["TrainingOutcome", "train"]
 
 _RECIPE, _DATA, _ENVIRONMENT, _DONE = "recipe.yaml", "data.json", "environment.json", "metrics.json"
+_WHOLE = (_RECIPE, _DATA, _ENVIRONMENT, METRICS, CHECKPOINT, f"weights/{WEIGHTS}", f"weights/{CARD}", _DONE)
+"""What is written whole, in a run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class TrainingOutcome:
     """What became of the weights it started from; None where it started from random ones, or was finished before."""
     finished_before: bool
     """Whether there was nothing left to do."""
+    notes: tuple[str, ...] = ()
+    """Where the weights it started from overruled the recipe."""
 
     @property
     def weights(self) -> Path:
@@ -68,6 +74,7 @@ def train(
     right, FileExistsError where `out` holds something else, BlockingIOError where another process trains there.
     """
     folder = Path(out)
+    check_precision(recipe.training)
     paths = _paths(recipe, cubes)
     narrator.stage(f"reading {', '.join(paths)}")
     card = None if weights is None else read_card(weights)
@@ -76,17 +83,21 @@ def train(
         if card is not None:
             for cube in data.cubes:
                 card.check_cube(cube.facts)
-        resolved = _resolved(recipe, paths, data)
+        resolved, notes = _resolved(recipe, paths, data, card)
+        for note in notes:
+            narrator.stage(note)
         objective = _objective(resolved, data)
+        _check_chips(resolved, objective, data)
         loaded = None if weights is None else transfer(objective, weights)
-        described = _describe(data, parent=None if card is None else card.sha256)
+        described = _describe(data, objective, parent=None if card is None else card.sha256)
         _check_folder(folder, resolved, described)
         folder.mkdir(parents=True, exist_ok=True)
         with lock_folder(folder):
             if (folder / _DONE).is_file():
                 return _finished_before(folder, resolved)
             _begin(folder, resolved, described)
-            fitted = fit(objective, data, resolved, folder=folder, narrator=narrator)
+            with _threads_of(folder):
+                fitted = fit(objective, data, resolved, folder=folder, narrator=narrator)
             _finish(folder, objective, resolved, data, described, fitted)
     finally:
         data.close()
@@ -100,6 +111,7 @@ def train(
         stopped_early=fitted.stopped_early,
         loaded=loaded,
         finished_before=False,
+        notes=notes,
     )
 
 
@@ -115,10 +127,27 @@ def _bands(recipe: Recipe, card: Card | None) -> tuple[str, ...] | None:
     return recipe.data.bands if recipe.data.bands is not None or card is None else card.bands
 
 
-def _resolved(recipe: Recipe, paths: tuple[str, ...], data: TrainingData) -> Recipe:
-    """The recipe with everything it leaves to the cubes."""
+def _resolved(
+    recipe: Recipe, paths: tuple[str, ...], data: TrainingData, card: Card | None
+) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe with everything it leaves to the cubes and to the weights, and what of it these overrule."""
     choices = dataclasses.replace(recipe.data, cubes=paths, bands=data.bands)
-    return dataclasses.replace(recipe, data=choices)
+    notes: tuple[str, ...] = ()
+    if card is not None and card.recipe.data.normalize != choices.normalize:
+        theirs = card.recipe.data.normalize
+        notes = (f"normalizing by {theirs}, as the weights it starts from, not by {choices.normalize} as the recipe",)
+        choices = dataclasses.replace(choices, normalize=theirs)
+    return dataclasses.replace(recipe, data=choices), notes
+
+
+def _check_chips(recipe: Recipe, objective: Objective, data: TrainingData) -> None:
+    """Raises ValueError where no batch can be drawn, or the backbone cannot take one."""
+    size, backbone = recipe.data.size, objective.encoder.backbone
+    try:
+        backbone.check(torch.empty(1, data.dates, len(data.bands), size, size, device="meta"))
+    except ValueError as error:
+        raise ValueError(f"data.size is {size} and a chip holds {data.dates} dates: {error}") from error
+    data.plan(0, seed=recipe.training.seed)
 
 
 def _objective(recipe: Recipe, data: TrainingData) -> Objective:
@@ -131,21 +160,8 @@ def _objective(recipe: Recipe, data: TrainingData) -> Objective:
         classes=data.table.n,
         mean=data.mean,
         std=data.std,
-        class_weights=_inverse_frequency(_train_pixels(data)) if weighted else None,
+        class_weights=_inverse_frequency(data.train_pixels()) if weighted else None,
     )
-
-
-def _train_pixels(data: TrainingData) -> NDArray[np.int64]:
-    """Labelled pixels of each class in the train chips, (K,)."""
-    total = np.zeros(data.table.n, np.int64)
-    for cube in data.cubes:
-        lookup = data.table.lookup(cube.facts)
-        table = cube.chips(["kind", "split", "crop_counts"])
-        for counts in table.loc[(table.kind == "grid") & (table.split == "train"), "crop_counts"]:
-            for crop, pixels in () if counts is None else dict(counts).items():
-                if int(crop) != IGNORE and (index := int(lookup[int(crop)])) >= 0:
-                    total[index] += int(pixels)
-    return total
 
 
 def _inverse_frequency(pixels: NDArray[np.int64]) -> list[float]:
@@ -168,7 +184,11 @@ def _check_folder(folder: Path, recipe: Recipe, described: Mapping[str, object])
     if not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; give --out a folder")
     if not (folder / _RECIPE).is_file():
-        strangers = [path.name for path in folder.iterdir() if path.name not in (_DATA, _ENVIRONMENT, ".lock")]
+        # A run that was killed while it began.
+        ours = {
+            name for path in map(Path, (_RECIPE, _DATA, _ENVIRONMENT)) for name in (path.name, partial_of(path).name)
+        }
+        strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours)
         if strangers:
             raise FileExistsError(f"{folder} holds {strangers[0]} and no run; choose another --out")
         return
@@ -206,40 +226,58 @@ def _identity(described: Mapping[str, object]) -> object:
     return json.loads(json.dumps({**described, "cubes": hashes}))
 
 
-def _describe(data: TrainingData, *, parent: str | None) -> dict[str, object]:
-    pixels = _train_pixels(data)
+def _describe(data: TrainingData, objective: Objective, *, parent: str | None) -> dict[str, object]:
+    pixels, encoder = data.train_pixels(), objective.encoder
     return {
-        "cubes": [_describe_cube(cube) for cube in data.cubes],
+        "cubes": [_describe_cube(cube, grid) for cube, grid in zip(data.cubes, data.grids, strict=True)],
         "bands": list(data.bands),
         "dates": data.dates,
         "classes": [
             {"index": entry.index, "code": entry.code, "name": entry.name, "train_pixels": int(n)}
             for entry, n in zip(data.table.classes, pixels.tolist(), strict=True)
         ],
-        "statistics": {"mean": [float(value) for value in data.mean], "std": [float(value) for value in data.std]},
+        # Those of the encoder: weights that training starts from bring their own.
+        "statistics": {"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()},
         "parent": parent,
     }
 
 
-def _describe_cube(cube: Cube) -> dict[str, object]:
-    chips = cube.chips(["chip_id", "split"]).astype(str).sort_values("chip_id")
-    lines = "\n".join(f"{chip} {split}" for chip, split in zip(chips.chip_id, chips.split, strict=True))
+def _describe_cube(cube: Cube, grid: Grid) -> dict[str, object]:
+    shape = f"{grid.height} {grid.width} ".encode()
+    counts = {split.name.lower(): int((grid.split == split).sum()) for split in Split if split is not Split.NONE}
     return {
         "path": cube.facts.path,
         "region": cube.facts.region,
         "version": cube.facts.version,
         "config_sha256": cube.facts.config_sha256,
-        "split_sha256": hashlib.sha256(lines.encode()).hexdigest(),
-        "chips": {str(split): int(n) for split, n in sorted(chips.split.value_counts().items())},
+        "split_sha256": hashlib.sha256(shape + grid.split.tobytes()).hexdigest(),
+        "chips": {name: n for name, n in counts.items() if n},
         "complete": cube.facts.complete,
         "simulated": cube.facts.simulated,
     }
 
 
 def _begin(folder: Path, recipe: Recipe, described: Mapping[str, object]) -> None:
-    write_whole(folder / _DATA, _json(described))
-    write_whole(folder / _ENVIRONMENT, _json(_environment(recipe)))
+    """What the run is, first of all the recipe, by which the same command knows the folder again."""
+    for name in _WHOLE:
+        partial_of(folder / name).unlink(missing_ok=True)
     write_whole(folder / _RECIPE, dump_recipe(recipe).encode())
+    write_whole(folder / _DATA, _json(described))
+    # The numbers of finished epochs come from where they ran.
+    if not ((folder / _ENVIRONMENT).is_file() and (folder / CHECKPOINT).is_file()):
+        write_whole(folder / _ENVIRONMENT, _json(_environment(recipe)))
+
+
+@contextmanager
+def _threads_of(folder: Path) -> Iterator[None]:
+    """As many threads of torch as the run began with: sums of other parts are not equal to the last bit."""
+    before, wanted = torch.get_num_threads(), json.loads((folder / _ENVIRONMENT).read_text()).get("threads")
+    try:
+        if isinstance(wanted, int) and wanted > 0:
+            torch.set_num_threads(wanted)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _environment(recipe: Recipe) -> dict[str, object]:
@@ -273,17 +311,16 @@ def _finish(
         write_confusion(fitted.confusion, data.table.names, folder / "confusion.png")
     radiometry = data.cubes[0].facts.radiometry
     encoder = objective.encoder
-    parent = described["parent"]
+    parent, cubes = described["parent"], described["cubes"]
     card = Card(
         recipe=recipe,
         bands=data.bands,
         dates=data.dates,
         classes=data.table.classes,
         radiometry={key: radiometry.get(key) for key in RADIOMETRY},
-        # Those of the encoder: weights that training started from bring their own.
         mean=tuple(encoder.mean.flatten().tolist()),
         std=tuple(encoder.std.flatten().tolist()),
-        data={"cubes": [{**_describe_cube(cube), "path": None} for cube in data.cubes]},
+        data={"cubes": [{**cube, "path": None} for cube in cubes] if isinstance(cubes, list) else cubes},
         parent=None if parent is None else str(parent),
         metrics=dict(fitted.metrics),
     )

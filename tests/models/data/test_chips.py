@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +17,11 @@ from tests.synthetic import BANDS, Synthetic
 
 from sits_catalog.cube import Split
 from sits_models.data.chips import ChipReader, pick_dates
+from sits_models.data.chunks import Chunk, ChunkCache, Chunks, ChunksRead, Rectangle, read_chunks
 from sits_models.data.classes import join_classes
 from sits_models.data.cubes import Cube, open_cube
 from sits_models.recipe import DateRule
+from sits_models.sample import Sample
 
 ALL = DateRule()
 
@@ -204,7 +211,7 @@ def test_without_a_table_or_labels_there_are_none(cube: Cube) -> None:
 # Decoding
 
 
-def test_a_block_is_decoded_once_for_all_its_chips(cube: Cube) -> None:
+def test_a_chunk_is_decoded_once_for_all_its_chips(cube: Cube) -> None:
     reader = reader_of(cube)
     rng = np.random.default_rng(0)
     many = np.concatenate([np.zeros((40, 1), np.int64), rng.integers(0, 81, (40, 2))], axis=1)
@@ -215,21 +222,21 @@ def test_a_block_is_decoded_once_for_all_its_chips(cube: Cube) -> None:
 
 
 def test_the_cache_holds_no_more_than_its_bytes(cube: Cube) -> None:
-    block = 64 * 64 * (4 * 4 * 2 + 4 + 2 + 4 + 2 + 1)
-    reader = reader_of(cube, cache_mb=3.5 * block / 1e6)
+    chunk = 64 * 64 * (4 * 4 * 2 + 4 + 2 + 4 + 2 + 1)
+    reader = reader_of(cube, cache_mb=3.5 * chunk / 1e6)
     for row in range(8):
         for column in range(8):
             reader.read(places((0, 64 * row, 64 * column)), size=64)
-            assert reader.cache.nbytes <= 3.5 * block
-    assert reader.cache.nbytes == 3 * block
+            assert reader.cache.nbytes <= 3.5 * chunk
+    assert reader.cache.nbytes == 3 * chunk
     assert reader.cache.decoded == 64
     reader.read(places((0, 448, 320), (0, 448, 384), (0, 448, 448)), size=64)
     assert reader.cache.decoded == 64
 
 
 def test_what_no_later_chip_needs_is_forgotten_first(cube: Cube) -> None:
-    block = 64 * 64 * (4 * 4 * 2 + 4 + 2 + 4 + 2 + 1)
-    reader = reader_of(cube, cache_mb=2.5 * block / 1e6)
+    chunk = 64 * 64 * (4 * 4 * 2 + 4 + 2 + 4 + 2 + 1)
+    reader = reader_of(cube, cache_mb=2.5 * chunk / 1e6)
     around, last = np.array([[0, 1, 0, 1]]), np.array([False])
     reader.read(places((0, 0, 0)), size=64, around=around, last=last)
     reader.read(places((0, 0, 64)), size=64, around=np.add(around, [0, 0, 1, 1]), last=~last)
@@ -246,3 +253,79 @@ def test_a_cache_too_small_for_anything_gives_the_same_chips(cube: Cube) -> None
     small, large = (reader_of(cube, cache_mb=mb).read(many, size=48) for mb in (0, 100))
     assert torch.equal(small.image.int(), large.image.int())
     assert torch.equal(small.crop, large.crop)
+
+
+def test_tiles_that_overlap_decode_only_what_is_missing_and_count_no_byte_twice(cube: Cube) -> None:
+    chunk = 64 * 64 * (4 * 4 * 2 + 4 + 2 + 4 + 2 + 1)
+    reader = reader_of(cube, cache_mb=81 * chunk / 1e6)
+    tiles = [places((0, row, column)) for row in range(-30, 390, 70) for column in range(-30, 390, 70)]
+    alone = reader_of(cube, cache_mb=0)
+    for tile in tiles:
+        assert torch.equal(reader.read(tile, size=186).image.int(), alone.read(tile, size=186).image.int())
+    touched = {(y // 64, x // 64) for y in range(506) for x in range(506)}
+    assert reader.cache.decoded == len(touched) == 64
+    assert reader.cache.nbytes == 64 * chunk
+
+
+def test_what_one_thread_reads_the_others_wait_for(cube: Cube) -> None:
+    reader = reader_of(cube)
+    begin = threading.Barrier(4)
+
+    def read(number: int) -> Sample:
+        begin.wait()
+        return reader.read(places((0, 30 * number, 40)), size=150)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(read, range(4)))
+    for number, sample in enumerate(found):
+        assert torch.equal(sample.crop, reader_of(cube).read(places((0, 30 * number, 40)), size=150).crop)
+    assert reader.cache.decoded == 4 * 3
+
+
+def test_an_error_reaches_those_who_wait_and_the_chunk_is_read_again_later(cube: Cube) -> None:
+    cache, begun, go_on = ChunkCache(1000), threading.Event(), threading.Event()
+    what = ChunksRead(bands=(0,), dates=(0,), labels=None)
+
+    def fails(where: Rectangle) -> Chunks:
+        begun.set()
+        go_on.wait(5)
+        raise OSError(f"lost {where.top}")
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache.fetch, [(0, 1, 1)], None, fails)
+        begun.wait(5)
+        second = pool.submit(cache.fetch, [(0, 1, 1)], None, partial(read_chunks, cube, what=what))
+        time.sleep(0.05)
+        go_on.set()
+        for waiting in (first, second):
+            with pytest.raises(OSError, match="lost 1"):
+                waiting.result()
+    (found,) = cache.fetch([(0, 1, 1)], None, partial(read_chunks, cube, what=what))
+    assert found.where == Rectangle(0, 1, 2, 1, 2)
+
+
+def noting(read: list[Rectangle]) -> Callable[[Rectangle], Chunks]:
+    """A reader of chunks without a pixel, that notes what it is asked for."""
+    image, clear = np.zeros((1, 1, 0, 0), np.uint16), np.zeros((1, 0, 0), np.bool_)
+
+    def note(where: Rectangle) -> Chunks:
+        read.append(where)
+        return Chunks(where=where, image=image, clear=clear, crop=None, parcel=None, boundary=None, split=None)
+
+    return note
+
+
+@given(st.sets(st.tuples(st.integers(0, 1), st.integers(0, 4), st.integers(0, 4)), max_size=20))
+def test_missing_chunks_are_read_in_rectangles_that_hold_them_and_nothing_else(missing: set[Chunk]) -> None:
+    read: list[Rectangle] = []
+    ChunkCache(0).fetch(sorted(missing), None, noting(read))
+    together = [chunk for where in read for chunk in where.chunks()]
+    assert sorted(together) == sorted(missing)
+
+
+def test_a_whole_rectangle_is_read_at_once() -> None:
+    read: list[Rectangle] = []
+    cache = ChunkCache(0)
+    cache.fetch([(0, 3, 4)], Rectangle(0, 3, 5, 4, 6), noting(read))
+    cache.fetch(Rectangle(0, 3, 6, 4, 7).chunks(), None, noting(read))
+    assert read == [Rectangle(0, 3, 5, 4, 6), Rectangle(0, 3, 5, 6, 7), Rectangle(0, 5, 6, 4, 7)]

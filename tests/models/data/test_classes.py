@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tests.synthetic import Synthetic
 
-from sits_models.data.classes import ClassTable, CropEntry, join_classes
+from sits_models.data.classes import ClassTable, CropEntry, join_classes, of_older_card
 from sits_models.data.cubes import Cube, open_cube
 
 
@@ -26,7 +26,7 @@ def test_classes_of_two_cubes_are_joined_by_code_not_by_index(base: Cube) -> Non
     first = cube_of(base, "first", entry(1, "wheat", "Wheat"), entry(2, "maize"))
     second = cube_of(base, "second", entry(7, "maize"), entry(9, "wheat", "Blé"), entry(3, "vines"))
     table = join_classes([first, second], codes=None, background=True)
-    assert table.codes == ("0", "maize", "vines", "wheat")
+    assert table.codes == ("(background)", "maize", "vines", "wheat")
     assert table.names == ("background", "maize", "vines", "Wheat")
     assert table.n == len(table.colours) == 4
     lookup = table.lookup(second.facts)
@@ -55,7 +55,7 @@ def test_a_code_given_twice_is_refused(base: Cube) -> None:
 
 def test_a_cube_without_labels_adds_no_class(base: Cube) -> None:
     bare = cube_of(base, "bare")
-    assert join_classes([bare, base], codes=("c1",), background=True).codes == ("0", "c1")
+    assert join_classes([bare, base], codes=("c1",), background=True).codes == ("(background)", "c1")
     with pytest.raises(ValueError, match="no labels in bare"):
         join_classes([bare], codes=None, background=True)
 
@@ -63,3 +63,29 @@ def test_a_cube_without_labels_adds_no_class(base: Cube) -> None:
 def test_a_table_counts_from_zero() -> None:
     with pytest.raises(ValueError, match=r"counts from 0; got \[1\]"):
         ClassTable((entry(1, "a"),))
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_crop_of_code_0_is_no_background(base: Cube, background: bool) -> None:
+    cube = cube_of(base, "pastis", entry(1, "0", "background"), entry(2, "c2"))
+    table = join_classes([cube], codes=None, background=background)
+    assert table.has_background == background
+    assert table.names == (("background",) if background else ()) + ("background", "c2")
+    assert table.lookup(cube.facts)[:3].tolist() == ([0, 1, 2] if background else [-1, 0, 1])
+
+
+def test_two_classes_of_one_code_and_a_background_that_is_not_first_are_refused(base: Cube) -> None:
+    with pytest.raises(ValueError, match="the class table has a twice; keep one"):
+        ClassTable((entry(0, "a"), entry(1, "a")))
+    with pytest.raises(ValueError, match=r"\(background\) is the first class of a table; got a, "):
+        ClassTable((entry(0, "a"), entry(1, "(background)")))
+    with pytest.raises(ValueError, match=r"odd has a class of code \(background\), which is no crop"):
+        join_classes([cube_of(base, "odd", entry(1, "(background)"))], codes=None, background=False)
+
+
+def test_the_background_of_an_older_card_is_the_background_and_its_crops_are_crops() -> None:
+    old = CropEntry(index=0, code="0", name="background", hcat=None, colour="#e8e8e8")
+    table = ClassTable((of_older_card(old), of_older_card(entry(1, "c1"))))
+    assert table.has_background
+    assert table.codes == ("(background)", "c1")
+    assert not ClassTable((of_older_card(entry(0, "0", "wheat")),)).has_background

@@ -168,3 +168,75 @@ def test_cubes_of_another_radiometry_are_refused_but_not_those_of_other_baseline
     other = open_cube(copy_of(synthetic, tmp_path / "b", radiometry={**radiometry, "level": "L1C"}))
     with pytest.raises(ValueError, match=r"differ in radiometry: level is 'L2A' in .*/tiny and 'L1C' in .*/b;"):
         check_radiometry([cube, cube, other])
+
+
+def copy_with_pixels(synthetic: Synthetic, to: Path) -> Path:
+    shutil.copytree(synthetic.folder.location, to)
+    return to
+
+
+@pytest.mark.parametrize("name", ["reflectance", "time"])
+def test_a_cube_without_an_array_that_it_must_have_is_refused(synthetic: Synthetic, tmp_path: Path, name: str) -> None:
+    path = copy_with_pixels(synthetic, tmp_path / "copy")
+    root = json.loads((path / "cube.zarr" / "zarr.json").read_text())
+    root.get("consolidated_metadata", {}).get("metadata", {}).pop(name, None)
+    (path / "cube.zarr" / "zarr.json").write_text(json.dumps(root))
+    shutil.rmtree(path / "cube.zarr" / name)
+    with pytest.raises(ValueError, match=f"the cube in .*/copy has no array '{name}'; build it again"):
+        open_cube(str(path))
+
+
+def test_a_cube_whose_metadata_lacks_a_key_is_refused(synthetic: Synthetic, tmp_path: Path) -> None:
+    path = Path(copy_of(synthetic, tmp_path / "copy")) / "cube.zarr" / "zarr.json"
+    root = json.loads(path.read_text())
+    del root["attributes"]["sits_cube"]["region"]
+    path.write_text(json.dumps(root))
+    with pytest.raises(ValueError, match=r"copy/cube\.zarr lacks metadata of a cube: 'region'; build it again"):
+        open_cube(str(tmp_path / "copy"))
+
+
+def test_a_shard_that_is_damaged_is_said_with_its_array_and_folder(synthetic: Synthetic, tmp_path: Path) -> None:
+    path = copy_with_pixels(synthetic, tmp_path / "copy")
+    shard = path / "cube.zarr" / "quality" / "c" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[: len(data) // 2] = bytes(len(data) // 2)
+    shard.write_bytes(data)
+    with pytest.raises(OSError, match=r"cannot read quality of .*/copy/cube\.zarr: .*; check the dataset with"):
+        open_cube(str(path)).read("quality", slice(0, 512), slice(0, 512))
+
+
+@pytest.mark.parametrize("keep", [0, 4, 300])
+def test_a_torn_table_is_named(synthetic: Synthetic, tmp_path: Path, keep: int) -> None:
+    path = copy_with_pixels(synthetic, tmp_path / "copy")
+    cube = open_cube(str(path))
+    for name, read in (("chips", cube.chips), ("parcels", cube.parcels)):
+        table = path / f"{name}.parquet"
+        table.write_bytes(table.read_bytes()[:keep])
+        with pytest.raises(ValueError, match=rf"copy/{name}\.parquet is torn or no Parquet") as raised:
+            read()
+        assert "Buffer" not in str(raised.value)
+    with pytest.raises(ValueError, match="is torn or no Parquet"):
+        next(cube.parcel_batches(["split"]))
+
+
+def test_a_bucket_without_credentials_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for key in [key for key in os.environ if key.startswith("AWS_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for key in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(key, str(tmp_path / "none"))
+    with pytest.raises(PermissionError, match=r"no access to s3://nobody/tiny/cube\.zarr/zarr\.json: .*credentials"):
+        open_cube("s3://nobody/tiny")
+
+
+def test_a_url_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="foo://x is neither a folder nor a URL of a kind that can be read"):
+        open_cube("foo://x")
+
+
+def test_rows_of_one_kind_are_chosen(cube: Cube) -> None:
+    every = cube.chips(["kind", "row"])
+    assert set(every["kind"]) == {"grid"} or len(set(every["kind"])) == 2
+    assert len(cube.chips(["row"], kind="grid")) == (every["kind"] == "grid").sum() == 81
+    assert cube.chips(["row"], kind="grid").columns.tolist() == ["row"]
+    assert sum(len(batch) for batch in cube.parcel_batches(["split"])) == len(cube.parcels(["split"]))

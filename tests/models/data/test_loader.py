@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -9,21 +12,25 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tests.synthetic import BANDS, Synthetic
 
 from sits_catalog.cube import Split
+from sits_models.data.classes import join_classes
 from sits_models.data.cubes import open_cube
-from sits_models.data.grid import Grid, read_grid
-from sits_models.data.loader import TrainingData
+from sits_models.data.grid import read_grid
+from sits_models.data.loader import EvaluationData, TrainingData
 from sits_models.data.readers import read_in_threads
 from sits_models.data.sampling import BatchPlan
 from sits_models.data.statistics import pool_statistics
 from sits_models.recipe import DataRecipe, DateRule
 from sits_models.sample import Sample
+from sits_pipeline.splits import block_raster
 
 SMALL = DataRecipe(size=24, batch=4, chips=32, cache_mb=8)
 
@@ -33,7 +40,7 @@ def data_of(synthetic: Synthetic, recipe: DataRecipe = SMALL) -> TrainingData:
 
 
 def same(ours: Sample, theirs: Sample) -> bool:
-    names = ("image", "valid", "day", "clear", "crop", "parcel", "boundary", "place")
+    names = ("image", "valid", "day", "clear", "crop", "counted", "parcel", "boundary", "place")
     return all(np.array_equal(getattr(ours, name).numpy(), getattr(theirs, name).numpy()) for name in names)
 
 
@@ -43,7 +50,7 @@ def same(ours: Sample, theirs: Sample) -> bool:
 def test_data_knows_what_it_holds(synthetic: Synthetic) -> None:
     with data_of(synthetic) as data:
         assert data.bands == BANDS
-        assert data.table.codes == ("0", "c1", "c2", "c3")
+        assert data.table.codes == ("(background)", "c1", "c2", "c3")
         assert data.dates == 4
         assert data.batches_in_epoch == 8
         assert [cube.facts.region for cube in data.cubes] == ["tiny"]
@@ -115,11 +122,25 @@ def test_the_grid_holds_splits_classes_and_parcels(synthetic: Synthetic) -> None
 
 def test_a_cube_without_splits_says_how_to_make_them(synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     cube = open_cube(synthetic.folder.location)
-    chips = cube.chips()
-    chips["split"] = None
-    monkeypatch.setattr(cube, "chips", lambda columns: chips)
+    chips = cube.chip_table()
+    none = pyarrow.nulls(len(chips), pyarrow.string())
+    chips = chips.set_column(chips.column_names.index("split"), "split", none)
+    monkeypatch.setattr(cube, "chip_table", lambda columns, kind: chips)
     with pytest.raises(ValueError, match="has no splits; make them with sits-cube split"):
         read_grid(cube, None, parcels=False)
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_train_pixels_are_those_whose_own_split_is_train(synthetic: Synthetic, labels: int) -> None:
+    recipe = replace(SMALL, labels=labels, classes=("c3", "c1"))  # type: ignore[arg-type]
+    data = TrainingData.open(recipe, cubes=[synthetic.folder.location] * 2)
+    train = open_cube(synthetic.folder.location).read("split", slice(None), slice(None)) == Split.TRAIN
+    expected = [2 * labels**2 * int((train & (synthetic.crop_type == crop)).sum()) for crop in (0, 3, 1)]
+    assert data.train_pixels().tolist() == expected
+    # The grid counts what lies in the buffer, too, which has no say here.
+    assert (data.grids[0].crops[:, data.grids[0].split == Split.TRAIN].sum(axis=1) * labels**2 * 2 > expected).any()
+    data.train_pixels()[:] = 0
+    assert data.train_pixels().tolist() == expected
 
 
 def test_statistics_of_two_cubes_are_those_of_all_their_pixels(synthetic: Synthetic) -> None:
@@ -142,9 +163,10 @@ def test_statistics_of_two_cubes_are_those_of_all_their_pixels(synthetic: Synthe
 # Epochs
 
 
-def pixels_of(grid: Grid, split: int) -> np.ndarray:
-    cells = (grid.split == split).repeat(64, 0).repeat(64, 1)
-    return np.asarray(cells[: grid.height, : grid.width])
+def ground_of(synthetic: Synthetic, split: int) -> NDArray[np.bool_]:
+    """Pixels in the blocks of a split, from the plan that the dataset was made by."""
+    assert synthetic.plan.splits is not None
+    return np.asarray(block_raster(synthetic.plan.splits, synthetic.plan.zone.geobox) == split)
 
 
 @settings(max_examples=15)
@@ -159,7 +181,7 @@ def test_a_training_sees_pixels_and_labels_of_the_train_split_alone(
 ) -> None:
     recipe = DataRecipe(size=size, batch=4, chips=24, sampling=sampling, labels=labels)  # type: ignore[arg-type]
     data = data_of(synthetic, recipe)
-    inputs = pixels_of(data.grids[0], Split.TRAIN)
+    inputs = ground_of(synthetic, Split.TRAIN)
     split = data.cubes[0].read("split", slice(None), slice(None))
     for batch in data.epoch(0, seed=seed):
         for b, (_, row, column) in enumerate(batch.place.tolist()):
@@ -218,33 +240,87 @@ def test_a_cube_given_twice_is_two_cubes(synthetic: Synthetic) -> None:
 # Evaluation
 
 
-@settings(max_examples=6)
-@given(st.sampled_from([None, 20, 40, 48, 64]), st.sampled_from([1, 2]), st.sampled_from([1, 2, 3]))
-def test_an_evaluation_holds_every_labelled_pixel_of_the_split_once(
-    synthetic: Synthetic, size: int | None, labels: int, code: int
+def evaluation_of(synthetic: Synthetic, labels: int = 1, dates: DateRule = SMALL.dates) -> EvaluationData:
+    cubes = [open_cube(synthetic.folder.location)]
+    table = join_classes(cubes, codes=None, background=True)
+    return EvaluationData.open(cubes, table=table, bands=BANDS, dates=dates, labels=labels, batch=8, pad_to=4)
+
+
+@settings(max_examples=12)
+@given(
+    st.sampled_from([None, 24, 48, 64, 100, 128]),
+    st.sampled_from([0, 28]),
+    st.sampled_from([1, 2]),
+    st.sampled_from([1, 2, 3]),
+)
+@example(None, 0, 2, 3)
+@example(48, 28, 1, 2)
+@example(128, 28, 1, 1)
+def test_an_evaluation_counts_every_labelled_pixel_of_the_split_once_and_sees_no_other_ground(
+    synthetic: Synthetic, size: int | None, halo: int, labels: int, code: int
 ) -> None:
-    split = Split(code)
-    data = data_of(synthetic, replace(SMALL, labels=labels, batch=16))  # type: ignore[arg-type]
-    inputs = np.pad(pixels_of(data.grids[0], split), ((0, 64), (0, 64)), constant_values=True)
-    seen = np.zeros((labels * 604, labels * 640), int)
-    crop = np.full(seen.shape, -1)
-    for batch in data.evaluation(split, size=size):
-        side = batch.image.shape[-1]
-        assert side == (size or 64)
-        for b, (_, row, column) in enumerate(batch.place.tolist()):
-            assert inputs[row : row + side, column : column + side].all()
-            window = (
-                slice(labels * row, labels * (row + side)),
-                slice(labels * column, labels * (column + side)),
+    split, side, m = Split(code), max(size or 64, min(size or 64, 64) + 2 * halo), labels
+    ours = ground_of(synthetic, split)
+    margin = ((128, 192), (128, 192))
+    image = np.pad(np.where(ours, synthetic.reflectance, 0), ((0, 0), (0, 0), *margin))
+    clear = np.pad(ours & ((synthetic.quality & 0b10111111) == 1), ((0, 0), *margin))
+    counted, crop = np.zeros((m * 860, m * 896), int), np.full((m * 860, m * 896), -1)
+    for batch in evaluation_of(synthetic, labels).evaluation(split, size=size, halo=halo):
+        assert batch.image.shape[-1] == side
+        for b, (_, row, column) in enumerate((batch.place + torch.tensor([0, 128, 128])).tolist()):
+            window = slice(row, row + side), slice(column, column + side)
+            assert np.array_equal(batch.image[b].numpy(), image[:, :, *window])
+            assert np.array_equal(batch.clear[b].numpy(), clear[:, *window])
+            finer = slice(m * row, m * (row + side)), slice(m * column, m * (column + side))
+            known = batch.counted[b].numpy()
+            counted[finer] += known
+            crop[finer][known] = batch.crop[b].numpy()[known]
+            assert (batch.crop[b].numpy()[~known] == -1).all()
+            # What is counted has its halo around it.
+            rows, columns = (np.flatnonzero(known.any(axis)) // m for axis in (1, 0))
+            if len(rows):
+                assert min(rows[0], columns[0], side - 1 - rows[-1], side - 1 - columns[-1]) >= halo
+    own = open_cube(synthetic.folder.location).read("split", slice(None), slice(None)) == split
+    truth = np.where(own & (synthetic.crop_type != 65535), synthetic.crop_type.astype(int), -1)
+    assert np.array_equal(counted, np.pad(own, margin).repeat(m, 0).repeat(m, 1))
+    assert np.array_equal(crop, np.pad(truth, margin, constant_values=-1).repeat(m, 0).repeat(m, 1))
+
+
+def test_the_evaluation_of_a_training_is_that_of_the_cubes(synthetic: Synthetic) -> None:
+    with data_of(synthetic, replace(SMALL, batch=8)) as data:
+        for size, halo in ((None, 0), (40, 0), (80, 0), (64, 4)):
+            pairs = zip(
+                data.evaluation(Split.TEST, size=size, halo=halo),
+                evaluation_of(synthetic).evaluation(Split.TEST, size=size, halo=halo),
+                strict=True,
             )
-            known = batch.crop[b].numpy() != -1
-            seen[window] += known
-            crop[window][known] = batch.crop[b].numpy()[known]
-    own = data.cubes[0].read("split", slice(None), slice(None)) == split
-    expected = np.where(own & (synthetic.crop_type != 65535), synthetic.crop_type.astype(int), -1)
-    expected = np.pad(expected, ((0, 64), (0, 64)), constant_values=-1).repeat(labels, 0).repeat(labels, 1)
-    assert seen.max() == 1
-    assert np.array_equal(crop, expected)
+            assert all(same(*pair) for pair in pairs)
+
+
+def test_an_evaluation_needs_neither_statistics_nor_train_pixels(synthetic: Synthetic) -> None:
+    cube = open_cube(synthetic.folder.location)
+    cube.facts = replace(cube.facts, statistics=None)
+    with EvaluationData.open(
+        [cube], table=None, bands=("B08",), dates=DateRule(pick="even", n=2), labels=1, batch=4, pad_to=3
+    ) as data:
+        data.grids[0].split[data.grids[0].split == Split.TRAIN] = Split.NONE
+        batch = next(iter(data.evaluation(Split.VALIDATION)))
+    assert batch.image.shape == (4, 3, 1, 64, 64)
+    assert batch.valid.tolist() == [[True, True, False]] * 4
+    assert (batch.crop == -1).all()
+
+
+def test_an_evaluation_without_a_cube_or_a_reader_is_refused(synthetic: Synthetic) -> None:
+    def opened(cubes: list[str], **changes: int) -> EvaluationData:
+        settings = {"labels": 1, "batch": 4, "pad_to": 4, **changes}
+        return EvaluationData.open(cubes, table=None, bands=BANDS, dates=DateRule(), **settings)
+
+    with pytest.raises(ValueError, match="no cube to evaluate with"):
+        opened([])
+    with pytest.raises(ValueError, match="needs a reader and a chip in a batch at least; got 0 and 4"):
+        opened([synthetic.folder.location], readers=0)
+    with pytest.raises(ValueError, match=r"a size of at least 1 and a halo of at least 0; got 64, -1"):
+        opened([synthetic.folder.location]).evaluation(Split.TEST, halo=-1)
 
 
 def test_an_evaluation_may_run_while_an_epoch_is_read(synthetic: Synthetic) -> None:
@@ -271,6 +347,19 @@ def test_threads_end_when_an_epoch_is_left_early(synthetic: Synthetic) -> None:
     assert chip_threads()
     epoch.close()  # type: ignore[attr-defined]
     assert not chip_threads()
+
+
+def test_close_ends_the_threads_of_epochs_that_are_still_held(synthetic: Synthetic) -> None:
+    data = data_of(synthetic)
+    running = [data.epoch(0, seed=0), data.evaluation(Split.TEST), data.epoch(1, seed=0)]
+    for one in running:
+        next(one)
+    assert len(chip_threads()) == 6
+    data.close()
+    assert not chip_threads()
+    for one in running:
+        with pytest.raises(StopIteration):
+            next(one)
 
 
 def test_an_error_in_a_thread_is_raised_where_its_batch_is_taken(synthetic: Synthetic) -> None:
@@ -300,7 +389,7 @@ warnings.filterwarnings("ignore", message="This process .* is multi-threaded")
 
 def digest(batch):
     text = hashlib.sha256(batch.place.numpy().tobytes())
-    for name in ("image", "valid", "day", "clear", "crop", "parcel", "boundary"):
+    for name in ("image", "valid", "day", "clear", "crop", "counted", "parcel", "boundary"):
         text.update(getattr(batch, name).numpy().tobytes())
     return text.hexdigest()
 
@@ -346,6 +435,59 @@ def test_processes_give_the_bytes_of_threads_and_do_not_hang(
     synthetic: Synthetic, bytes_of_threads: str, tmp_path: Path, start: str
 ) -> None:
     assert run_script(synthetic, tmp_path, start) == bytes_of_threads
+
+
+def gone_after(seconds: float, processes: list[psutil.Process]) -> bool:
+    return not psutil.wait_procs(processes, timeout=seconds)[1]
+
+
+@pytest.mark.slow
+def test_close_ends_the_processes_and_threads_of_epochs_that_are_still_held(synthetic: Synthetic) -> None:
+    data = data_of(synthetic, replace(SMALL, start="forkserver"))
+    epoch, evaluation = data.epoch(0, seed=0), data.evaluation(Split.TEST)
+    next(epoch)
+    next(evaluation)
+    assert chip_threads()
+    assert data._workers is not None
+    readers = [psutil.Process(worker.pid) for worker in data._workers._batches._workers]  # type: ignore[union-attr]
+    assert len(readers) == 2
+    data.close()
+    assert gone_after(20, readers)
+    assert not chip_threads()
+    for left in (epoch, evaluation):
+        with pytest.raises((ValueError, StopIteration)):
+            next(left)
+
+
+@pytest.mark.slow
+def test_a_reader_that_is_killed_is_said_in_one_sentence(synthetic: Synthetic) -> None:
+    with data_of(synthetic, replace(SMALL, chips=400, start="forkserver")) as data:
+        epoch = data.epoch(0, seed=0)
+        next(epoch)
+        assert data._workers is not None
+        for worker in data._workers._batches._workers:  # type: ignore[union-attr]
+            os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match=r"a reader process ended .* \(out of memory\?\)"):
+            for _ in epoch:
+                pass
+        # The next epoch has readers of its own.
+        assert len(list(data.epoch(0, seed=0))) == 100
+
+
+@pytest.mark.slow
+def test_an_error_in_a_reader_process_is_the_one_sentence_that_a_thread_says(
+    synthetic: Synthetic, tmp_path: Path
+) -> None:
+    path = tmp_path / "copy"
+    shutil.copytree(synthetic.folder.location, path)
+    for shard in (path / "cube.zarr" / "reflectance" / "c").rglob("*"):
+        if shard.is_file():
+            shard.write_bytes(bytes(len(shard.read_bytes())))
+    for start in ("threads", "forkserver"):
+        with TrainingData.open(replace(SMALL, start=start), cubes=[str(path)]) as data:  # type: ignore[arg-type]
+            with pytest.raises(OSError, match=r"cannot read reflectance of .*copy/cube\.zarr") as raised:
+                next(data.epoch(0, seed=0))
+            assert "\n" not in str(raised.value)
 
 
 @pytest.mark.slow

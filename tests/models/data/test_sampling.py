@@ -102,9 +102,19 @@ def test_windows_of_an_evaluation_share_a_cell_at_half_overlaps() -> None:
     assert plan.keep.tolist() == [[0, 32, 0, 32], [0, 32, 16, 48], [16, 48, 0, 32], [16, 48, 16, 48]]
 
 
-def test_a_window_larger_than_a_cell_is_refused_in_an_evaluation() -> None:
-    with pytest.raises(ValueError, match=r"lie in cells of 64 px.*got 65"):
-        plan_evaluation([], split=Split.TEST, size=65, batch=4)
+def test_windows_beyond_a_cell_lie_around_it_and_say_which_cells_may_be_seen() -> None:
+    grid = grid_of(np.array([[2, 2], [1, 2]], np.uint8), height=100)
+    plan = plan_evaluation([grid], split=Split.VALIDATION, size=64, halo=10, batch=4)
+    assert plan.size == 84
+    assert plan.places[:, 1:].tolist() == [[-10, -10], [-10, 54], [54, 54]]
+    assert plan.keep is not None
+    assert plan.keep.tolist() == [[10, 74, 10, 74], [10, 74, 10, 74], [10, 46, 10, 74]]
+    shown = plan[0].shown
+    assert shown is not None
+    # From the cell of the first pixel on, which may lie outside of the cube, where there is nothing to see.
+    assert shown[0].tolist() == [[False, False, False], [False, True, True], [False, False, True]]
+    assert shown[2].tolist() == [[True, True, False], [False, True, False], [False, False, False]]
+    assert plan_evaluation([grid], split=Split.TEST, size=64, halo=10, batch=4).places.shape == (0, 3)
 
 
 def test_a_split_too_small_for_the_chips_is_refused() -> None:

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as oracle
 
-from sits_models.metrics import Scores, confusion_matrix, kappa, macro_f1, mean_iou, overall_accuracy, scores_of
+from sits_models.metrics import (
+    Scores,
+    confusion_matrix,
+    kappa,
+    macro_f1,
+    margins_of,
+    mean_iou,
+    overall_accuracy,
+    scores_of,
+)
 from sits_models.sample import IGNORE_INDEX
 
 settings.register_profile("metrics", deadline=None, max_examples=100)
@@ -173,6 +182,21 @@ def test_one_pixel_of_an_ignored_class_does_not_cost_a_twentieth() -> None:
     assert 0.9999 < found.miou < 1
 
 
+def test_a_prediction_that_is_left_out_is_no_union_of_its_own() -> None:
+    found = scores_of(np.array([[0, 0, 0], [2, 6, 0], [0, 1, 3]]), left_out=[0])
+    assert found.micro_iou == pytest.approx(9 / (8 + 4 + 7 + 3 - 9))  # targets 8 and 4, predictions 7 and 3
+    assert found.iou == (None, 6 / 9, 3 / 4)
+
+
+@quick
+@given(cases())
+def test_micro_iou_is_that_of_all_sums(case: tuple[int, NDArray[np.int64], NDArray[np.int64]]) -> None:
+    classes, target, predicted = case
+    kept = target != IGNORE_INDEX
+    expected = oracle.jaccard_score(target[kept], predicted[kept], average="micro", zero_division=0)
+    assert scores_of(matrix_of(target, predicted, classes)).micro_iou == pytest.approx(expected)
+
+
 def test_a_class_in_neither_is_undefined_and_not_zero() -> None:
     """torchmetrics 1.9.0 gives 0.0 for it with average='none'."""
     found = scores([0, 1], [0, 1], 3)
@@ -219,10 +243,10 @@ def test_a_stack_of_matrices_has_the_scores_of_each(
 ) -> None:
     stack = np.stack([matrix_of(target, predicted, 7) for _, target, predicted in several])
     each = [scores_of(matrix) for matrix in stack]
-    same([one.miou for one in each], mean_iou(stack))
-    same([one.macro_f1 for one in each], macro_f1(stack))
-    same([one.kappa for one in each], kappa(stack))
-    same([one.overall_accuracy for one in each], overall_accuracy(stack))
+    same([one.miou for one in each], mean_iou(margins_of(stack)))
+    same([one.macro_f1 for one in each], macro_f1(margins_of(stack)))
+    same([one.kappa for one in each], kappa(margins_of(stack)))
+    same([one.overall_accuracy for one in each], overall_accuracy(margins_of(stack)))
 
 
 def test_json_has_lists_and_none() -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sits_models.metrics import ParcelVotes, majority_by_parcel, size_table
+from sits_models.metrics import ParcelVotes, decide, size_table
 from sits_models.sample import IGNORE_INDEX
 
 quick = settings(deadline=None, max_examples=60)
@@ -17,7 +17,7 @@ quick = settings(deadline=None, max_examples=60)
 def voted(predicted: list[int], target: list[int], parcel: list[int], *, classes: int = 3) -> ParcelVotes:
     votes = ParcelVotes(classes=classes)
     maps = [torch.tensor(values).reshape(1, 1, -1) for values in (predicted, target, parcel)]
-    votes.add(maps[0], target=maps[1], parcel=maps[2], cube=torch.tensor([0]))
+    votes.add(maps[0], target=maps[1], parcel=maps[2], cube=torch.tensor([0]), block=torch.zeros_like(maps[0]))
     return votes
 
 
@@ -45,21 +45,25 @@ def test_parcels_of_two_cubes_with_one_id_are_two() -> None:
     votes = ParcelVotes(classes=2)
     parcel = torch.full((2, 1, 1), 2**32 - 1)  # the largest uint32
     crop = torch.tensor([0, 1]).reshape(2, 1, 1)
-    votes.add(crop, target=crop, parcel=parcel, cube=torch.tensor([0, 3]))
+    votes.add(crop, target=crop, parcel=parcel, cube=torch.tensor([0, 3]), block=torch.zeros_like(crop))
     found = votes.majority()
     assert found.cube.tolist() == [0, 3]
     assert found.parcel.tolist() == [2**32 - 1, 2**32 - 1]
-    assert votes.confusion().tolist() == [[1, 0], [0, 1]]
+    assert votes.counted().matrix.tolist() == [[1, 0], [0, 1]]
 
 
 def test_a_parcel_counts_once_however_large() -> None:
-    assert voted([1] * 9 + [0], [1] * 9 + [1], [1] * 9 + [2]).confusion().tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert voted([1] * 9 + [0], [1] * 9 + [1], [1] * 9 + [2]).counted().matrix.tolist() == [
+        [0, 0, 0],
+        [1, 1, 0],
+        [0, 0, 0],
+    ]
 
 
 def test_nothing_seen_is_an_empty_vote() -> None:
     votes = ParcelVotes(classes=2)
     assert votes.majority().parcel.tolist() == []
-    assert votes.confusion().tolist() == [[0, 0], [0, 0]]
+    assert votes.counted().matrix.tolist() == [[0, 0], [0, 0]]
 
 
 @quick
@@ -72,7 +76,7 @@ def test_batches_vote_as_the_whole_does(pixels: list[tuple[int, int]], size: int
     for start in range(0, len(pixels), size):
         part = torch.tensor(pixels[start : start + size]).T
         crop, parcel = part[0].reshape(1, 1, -1), part[1].reshape(1, 1, -1)
-        votes.add(crop, target=crop, parcel=parcel, cube=torch.tensor([0]))
+        votes.add(crop, target=crop, parcel=parcel, cube=torch.tensor([0]), block=torch.zeros_like(crop))
         votes._predicted.read()  # merges between batches, as it does when many wait
     found = votes.majority()
     counts = {id_: Counter(crop for crop, parcel in pixels if parcel == id_) for id_ in {p for _, p in pixels} - {0}}
@@ -85,7 +89,7 @@ def test_memory_grows_with_parcels_and_not_with_pixels() -> None:
     votes = ParcelVotes(classes=2)
     crop, parcel = torch.zeros(1, 64, 64, dtype=torch.int64), torch.arange(1, 4097).reshape(1, 64, 64)
     for _ in range(60):
-        votes.add(crop, target=crop, parcel=parcel, cube=torch.tensor([0]))
+        votes.add(crop, target=crop, parcel=parcel, cube=torch.tensor([0]), block=torch.zeros_like(crop))
     assert votes._predicted._waiting_length <= 65536 + 4096
     assert len(votes._predicted.read()[0]) == 4096
     assert votes.majority().pixels.tolist() == [60] * 4096
@@ -94,15 +98,37 @@ def test_memory_grows_with_parcels_and_not_with_pixels() -> None:
 def test_maps_of_several_shapes_are_an_error() -> None:
     crop = torch.zeros(1, 2, 2, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"maps are \(B, H, W\)"):
-        ParcelVotes(classes=2).add(crop, target=crop, parcel=crop[:, :1], cube=torch.tensor([0]))
+        ParcelVotes(classes=2).add(
+            crop, target=crop, parcel=crop[:, :1], cube=torch.tensor([0]), block=torch.zeros_like(crop)
+        )
 
 
-def test_a_map_alone_gives_its_parcels() -> None:
-    parcel, predicted = np.array([[3, 3, 0], [3, 8, 8]], np.uint32), np.array([[1, 2, 0], [2, 1, 0]], np.uint8)
-    ids, winner, share = majority_by_parcel(parcel, predicted, classes=3)
-    assert ids.tolist() == [3, 8]
-    assert winner.tolist() == [2, 0]
-    assert share.tolist() == [pytest.approx(2 / 3), 0.5]
+def test_most_votes_decide_and_of_a_tie_the_smaller_class() -> None:
+    assert decide(np.array([[0, 3, 2], [2, 0, 2], [0, 1, 1], [0, 0, 0]])).tolist() == [1, 0, 1, 0]
+
+
+def test_many_parcels_are_decided_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 3, 400).tolist(), [0] * 400, generator.integers(0, 40, 400).tolist()
+    whole = voted(*pixels).majority()
+    monkeypatch.setattr("sits_models.metrics.parcels._AT_ONCE", 7)
+    parts = voted(*pixels).majority()
+    assert parts.predicted.tolist() == whole.predicted.tolist()
+    assert parts.share.tolist() == whole.share.tolist()
+    assert parts.pixels.sum() == sum(parcel > 0 for parcel in pixels[2])
+
+
+def test_a_parcel_belongs_to_the_block_of_its_first_pixel_in_whatever_order_it_is_seen() -> None:
+    crop, parcel = torch.tensor([[[1, 1, 0, 2]]]), torch.tensor([[[7, 7, 5, 5]]])
+    label = torch.tensor([[[1, -1, 0, 0]]])
+    votes, first, second = ParcelVotes(classes=3), torch.tensor([[[9, 2, 4, 4]]]), torch.tensor([[[3, 3, 8, 8]]])
+    for block in (first, second):
+        votes.add(crop, target=label, parcel=parcel, cube=torch.tensor([0]), block=block)
+    assert votes.majority().block.tolist() == [4, 3]  # 2 lies in a pixel that is not counted
+    counted = votes.counted()
+    assert counted.blocks.truth.tolist() == [[0, 1, 0], [1, 0, 0]]  # block 3, then block 4
+    assert counted.blocks.hits.tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert counted.blocks.guess.tolist() == [[0, 1, 0], [1, 0, 0]]
 
 
 def test_sizes_are_looked_up_by_id() -> None:
@@ -115,4 +141,7 @@ def test_sizes_are_looked_up_by_id() -> None:
 def test_parcels_are_told_apart_by_size() -> None:
     votes = voted([1, 1, 0], [1, 0, 0], [1, 2, 3], classes=2)
     table = size_table(np.array([1, 2, 3]), np.array([0.1, 5.0, 5.0]), (1.0,))
-    assert votes.confusion_by_size([table], groups=2).tolist() == [[[0, 0], [0, 1]], [[1, 1], [0, 0]]]
+    small, large = votes.counted_by_size([table], groups=2)
+    assert small.matrix.tolist() == [[0, 0], [0, 1]]
+    assert large.matrix.tolist() == [[1, 1], [0, 0]]
+    assert large.blocks.guess.tolist() == [[1, 1]]

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sits_pipeline.config import BuildConfig
 from sits_catalog.console import DONE, FAILED, INCOMPLETE, Narrator, guarded
+from sits_pipeline.config import BuildConfig
 
 __all__ = ["build_main", "cube_main"]
 

@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import pytest
 
+from sits_catalog.console import FAILED, WRONG_USE, guarded
 from sits_pipeline.build import _computed
 from sits_pipeline.cluster import Cluster
-from sits_catalog.console import FAILED, WRONG_USE, guarded
 
 
 class Broken:

@@ -260,9 +260,10 @@ def _root_attributes(path: str) -> dict[str, Any]:
     try:
         with _told(f"{path}/{_CUBE}/zarr.json"), fsspec.open(f"{path}/{_CUBE}/zarr.json", "rb") as file:
             text = file.read()
-        return dict(json.loads(text)["attributes"])
     except FileNotFoundError:
         raise FileNotFoundError(f"no dataset in {path}: it has no {_CUBE}; give the folder that holds it") from None
+    try:
+        return dict(json.loads(text)["attributes"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(
             f"{path}/{_CUBE} is no sits-cube: its zarr.json does not say so; give another folder"

@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from sits_catalog.console import Narrator
-from sits_models.backbones.base import Backbone
+from sits_models.backbones.base import Backbone, check_dates
 from sits_models.checkpoints import Card, load_model
 from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import Cube, open_cube
+from sits_models.device import resolve_device
 from sits_models.folder import lock_folder, write_whole
 from sits_models.maps import (
     Begun,
@@ -45,7 +46,6 @@ from sits_models.maps.compute import quantise
 from sits_models.maps.store import NO_CLASS
 from sits_models.maps.work import WORK
 from sits_models.objectives.segmentation import Segmentation
-from sits_models.recipe import DateRule
 from sits_models.tiling import Cell, Tiling, plan_tiling
 
 __all__ = ["PredictionOutcome", "predict"]
@@ -191,7 +191,7 @@ def _job(weights: str, cube: str, wishes: _Wishes) -> _Job:
 def _computation(model: Segmentation, card: Card, cube: Cube, wishes: _Wishes) -> Computation:
     """What is computed, in parts that fit into memory."""
     backbone, rule = model.encoder.backbone, card.recipe.data.dates
-    dates = _check_dates(rule, len(cube.facts.days), backbone.needs.dates)
+    dates = check_dates(backbone.needs, rule, len(cube.facts.days))
     pad_to = _pad_to(backbone, dates, card.dates)
     max_pixels = _BYTES // _bytes_a_pixel(model, card, dates if pad_to is None else pad_to)
     tiling = plan_tiling(
@@ -214,20 +214,9 @@ def _computation(model: Segmentation, card: Card, cube: Cube, wishes: _Wishes) -
         tiling=tiling,
         batch=wishes.batch or min(_MAX_BATCH, max(1, max_pixels // tiling.tile**2)),
         workers=wishes.workers,
-        device=_device(wishes.device),
+        device=resolve_device(wishes.device),
         cache_mb=_cache_mb(tiling, dates * (2 * len(card.bands) + 1)),
     )
-
-
-def _check_dates(rule: DateRule, days: int, needed: int | None) -> int:
-    """How many dates of the cube the model sees. Raises ValueError where there are more than it was built for."""
-    chosen = days if rule.n is None else min(rule.n, days)
-    if needed is not None and chosen > needed:
-        raise ValueError(
-            f"this model was built for {needed} dates and takes all of a cube, but this one has {days}; "
-            "train with data.dates={pick: even, n: ...}, or build the cube with fewer dates"
-        )
-    return chosen
 
 
 def _pad_to(backbone: Backbone, dates: int, trained: int) -> int | None:
@@ -247,18 +236,6 @@ def _cache_mb(tiling: Tiling, pixel_bytes: int) -> int:
     """Decoded pixels worth keeping: those of two rows of tiles of a cell, which overlap."""
     width = min(tiling.cell, tiling.shape[1]) + 2 * tiling.tile
     return min(_MAX_CACHE_MB, -(-2 * tiling.tile * width * pixel_bytes // 10**6))
-
-
-def _device(text: str) -> torch.device:
-    if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        raise ValueError(f"--device is auto, cpu, cuda or cuda:<number>; got {text!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {text}: this machine has no GPU that torch can use; give --device cpu")
-    return device
 
 
 def _identity(computation: Computation, card: Card, *, probabilities: bool) -> dict[str, Any]:

@@ -132,7 +132,11 @@ class _WatchedFile:
 
     def get_byte_ranges(self, offsets: list[int], sizes: list[int]) -> list[bytes]:
         try:
-            return self._file.get_byte_ranges(offsets, sizes)
+            parts = self._file.get_byte_ranges(offsets, sizes)
         except OSError as error:
             self._container.note(error)
             return [b"" for _ in sizes]
+        for offset, size, part in zip(offsets, sizes, parts, strict=True):
+            if len(part) < size:  # GDAL does not look: what stood in its buffer before would pass for the file's
+                self._container.note(OSError(f"the file is cut: {size} bytes from {offset} were asked for"))
+        return parts

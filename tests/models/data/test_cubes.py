@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +221,16 @@ def test_a_torn_table_is_named(synthetic: Synthetic, tmp_path: Path, keep: int) 
         next(cube.parcel_batches(["split"]))
 
 
+def test_a_bucket_without_the_library_that_reads_it_says_what_to_install() -> None:
+    blocked = "import sys; sys.modules['s3fs'] = None\n"
+    opening = "from sits_models.data.cubes import open_cube; open_cube('s3://nobody/tiny')"
+    ended = subprocess.run([sys.executable, "-c", blocked + opening], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "ValueError: cannot read s3://nobody/tiny/cube.zarr/zarr.json: Install s3fs" in ended.stderr
+
+
 def test_a_bucket_without_credentials_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("s3fs", reason="s3fs is not installed; only buckets need this")
     for key in [key for key in os.environ if key.startswith("AWS_")]:
         monkeypatch.delenv(key)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, pixels, write_a
 from sits_catalog.region import Season
 from sits_pipeline.sources import cache as cache_module
 from sits_pipeline.sources.cache import BLOCK, CachedFile, RangeCache, open_cached
+from sits_pipeline.sources.remote import WatchedOpener
 from sits_pipeline.sources.stac import StacSource
 
 GB = 10**9
@@ -303,6 +305,19 @@ def test_a_sample_of_a_broken_file_names_it_and_forgets_no_other(
     with pytest.raises(OSError, match=r"no sample for the audit: B02\.tif"):
         source.sample(scene)
     assert len(list(store.glob("*/*/version.json"))) == before
+
+
+def test_a_range_beyond_the_end_of_a_file_is_an_error_of_that_file(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    content = remote(web, 3000)
+    url = f"{serve(web).url}/file.bin"
+    watched = WatchedOpener(url, partial(open_cached, folder=store, max_bytes=6 * BLOCK))
+    with watched.open(url) as file:
+        assert file.get_byte_ranges([0, 2990], [10, 10]) == [content[:10], content[2990:]]
+        assert watched.error is None
+        file.get_byte_ranges([0, 2990], [10, 20])
+    assert "20 bytes from 2990" in str(watched.error)
 
 
 def test_a_folder_without_a_place_lies_among_this_hosts_temporary_files(

@@ -139,7 +139,8 @@ class ChunkCache:
         self._read(reads, read)
         for future in (*reads.values(), *waiting):
             chunks = future.result()
-            found.setdefault(chunks.where, chunks)
+            if any(chunks.where.holds(chunk) for chunk in wanted):  # and not only what came along with it
+                found.setdefault(chunks.where, chunks)
         return list(found.values())
 
     def release(self, where: Rectangle) -> None:

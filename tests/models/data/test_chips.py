@@ -329,3 +329,15 @@ def test_a_whole_rectangle_is_read_at_once() -> None:
     cache.fetch([(0, 3, 4)], Rectangle(0, 3, 5, 4, 6), noting(read))
     cache.fetch(Rectangle(0, 3, 6, 4, 7).chunks(), None, noting(read))
     assert read == [Rectangle(0, 3, 5, 4, 6), Rectangle(0, 3, 5, 6, 7), Rectangle(0, 5, 6, 4, 7)]
+
+
+@given(
+    st.sets(st.tuples(st.just(0), st.integers(0, 4), st.integers(0, 4)), max_size=12),
+    st.sets(st.tuples(st.just(0), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=4),
+)
+def test_what_comes_along_is_kept_but_not_handed_out(before: set[Chunk], wanted: set[Chunk]) -> None:
+    cache = ChunkCache(10**6)
+    cache.fetch(sorted(before), None, noting([]))
+    found = cache.fetch(sorted(wanted), Rectangle(0, 0, 5, 0, 5), noting([]))
+    assert all(any(chunks.where.holds(chunk) for chunk in wanted) for chunks in found)
+    assert all(sum(chunks.where.holds(chunk) for chunks in found) == 1 for chunk in wanted)

@@ -243,7 +243,7 @@ def test_a_map_that_was_stopped_ends_with_the_same_bytes(
     assert not stopped.complete
     assert stopped.cells == 1
     # What a killed process leaves behind: a torn line and half a shard.
-    with (tmp_path / "map/work/journal.jsonl").open("ab") as file:
+    with (tmp_path / "map" / "work" / "journal.jsonl").open("ab") as file:
         file.write(b'{"cell": 1, "cla')
     (tmp_path / "map/map.zarr/crop_type/c/0/1.123.partial").write_bytes(b"torn")
     finished = run(weights, dataset, tmp_path / "map", tile=184, workers=3)
@@ -501,7 +501,7 @@ def started(weights: Path, cube: Cube, out: Path, *, workers: int = 2, tile: int
 @pytest.mark.slow
 def test_a_map_that_was_killed_ends_with_the_same_bytes(weights: Path, dataset: Cube, tmp_path: Path) -> None:
     assert started(weights, dataset, tmp_path / "whole").wait() == 0
-    journal = tmp_path / "killed/work/journal.jsonl"
+    journal = tmp_path / "killed" / "work" / "journal.jsonl"
     for lines in (1, 2):
         process = started(weights, dataset, tmp_path / "killed", workers=1)
         while process.poll() is None and (not journal.exists() or len(journal.read_bytes().splitlines()) < lines):

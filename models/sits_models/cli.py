@@ -52,6 +52,9 @@ def main() -> None:
     _app()
 
 
+_SIMULATED = "(simulated data: these figures say nothing about any real place)"
+
+
 @_app.command()
 def pretrain(
     recipe: _Recipe,
@@ -171,11 +174,18 @@ def evaluate(
         }
         if json_:
             scores = {name: None if part is None else part.to_json() for name, part in parts.items()}
-            print(json.dumps({"folder": str(outcome.folder), "split": split.value, **scores}, indent=2))
+            print(
+                json.dumps(
+                    {"folder": str(outcome.folder), "split": split.value, "simulated": outcome.simulated, **scores},
+                    indent=2,
+                )
+            )
             return DONE
         for name, part in parts.items():
             if part is not None:
                 print(f"{name:9} mIoU {_share(part.miou)}, overall accuracy {_share(part.overall_accuracy)}")
+        if outcome.simulated:
+            print(_SIMULATED)
         print(f"report    {outcome.report}")
         return DONE
 
@@ -305,6 +315,7 @@ def _print_training(outcome: TrainingOutcome, *, as_json: bool) -> int:
         "metrics": dict(outcome.metrics),
         "notes": list(outcome.notes),
         "finished_before": outcome.finished_before,
+        "simulated": outcome.simulated,
     }
     if as_json:
         print(json.dumps(facts, indent=2))
@@ -322,6 +333,8 @@ def _print_training(outcome: TrainingOutcome, *, as_json: bool) -> int:
     )
     for key, value in outcome.metrics.items():
         print(f"  {key.replace('_', ' '):32} {value:.4f}")
+    if outcome.simulated:
+        print(_SIMULATED)
     print(f"weights   {outcome.weights}")
     print(f"curves    {outcome.folder / 'curves.png'}")
     return DONE

@@ -235,3 +235,11 @@ def test_figures_in_the_document_carry_what_they_come_from() -> None:
     assert overall["scores"]["support"] == [60, 100, 0, 20]
     assert overall["iou_intervals"][0] is None
     assert document["simulated"] is True
+
+
+def test_pictures_of_simulated_data_say_so(tmp_path: Path) -> None:
+    assert confusion_png(MATRIX, NAMES, simulated=True) != confusion_png(MATRIX, NAMES)
+    (tmp_path / "metrics.csv").write_text("epoch,train_loss\n0,1.0\n1,0.5\n")
+    for name, simulated in (("real", False), ("made up", True)):
+        write_curves(tmp_path / "metrics.csv", tmp_path / f"{name}.png", simulated=simulated)
+    assert (tmp_path / "real.png").read_bytes() != (tmp_path / "made up.png").read_bytes()

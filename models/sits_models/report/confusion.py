@@ -21,16 +21,20 @@ _CELL_IN = 0.44
 _MAX_NAME = 28
 
 
-def write_confusion(matrix: NDArray[np.int64], names: Sequence[str], png_path: str | Path) -> None:
-    """Draw a confusion matrix (K, K), rows = truth; `names` are those of the K classes."""
-    Path(png_path).write_bytes(confusion_png(matrix, names))
+def write_confusion(
+    matrix: NDArray[np.int64], names: Sequence[str], png_path: str | Path, *, simulated: bool = False
+) -> None:
+    """Draw a confusion matrix (K, K), rows = truth, of K named classes; `simulated` data are called so."""
+    Path(png_path).write_bytes(confusion_png(matrix, names, simulated=simulated))
 
 
-def confusion_png(matrix: NDArray[np.int64], names: Sequence[str]) -> bytes:
+def confusion_png(matrix: NDArray[np.int64], names: Sequence[str], *, simulated: bool = False) -> bytes:
     """The picture as a PNG: the same matrix gives the same bytes."""
     if matrix.shape != (len(names), len(names)):
         raise ValueError(f"a confusion matrix of {len(names)} names is square with as many rows; got {matrix.shape}")
     figure = _figure(matrix, [_short(name) for name in names])
+    if simulated:
+        figure.axes[0].set_xlabel(f"{figure.axes[0].get_xlabel()}; simulated data")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     return buffer.getvalue()

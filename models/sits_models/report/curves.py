@@ -45,8 +45,11 @@ def read_curves(csv_path: str | Path) -> tuple[Curve, ...]:
     return tuple(curve for curve in curves if curve is not None)
 
 
-def write_curves(csv_path: str | Path, png_path: str | Path) -> None:
-    """Draw the losses and the validation scores of a training; one epoch is drawn as points."""
+def write_curves(csv_path: str | Path, png_path: str | Path, *, simulated: bool = False) -> None:
+    """Draw the losses and the validation scores of a training; one epoch is drawn as points.
+
+    `simulated` data are called so.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -61,7 +64,7 @@ def write_curves(csv_path: str | Path, png_path: str | Path) -> None:
         _draw(axis, title, found)
     if not panels:
         axes[0].set_axis_off()
-    axes[-1].set_xlabel("epoch", fontsize=9, color=_SOFT)
+    axes[-1].set_xlabel("epoch; simulated data" if simulated else "epoch", fontsize=9, color=_SOFT)
     figure.savefig(png_path, format="png", dpi=140, metadata={"Software": None})
 
 

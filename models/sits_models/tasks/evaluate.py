@@ -53,6 +53,8 @@ class EvaluationOutcome:
     interior: Scores
     parcels: Scores | None
     """By majority vote; None where no labelled pixel lies in a parcel."""
+    simulated: bool
+    """Whether a cube is simulated: the figures then say nothing about any real place."""
 
     @property
     def report(self) -> Path:
@@ -109,6 +111,7 @@ def evaluate(
         boundary=facts.boundary.scores,
         interior=facts.interior.scores,
         parcels=None if facts.parcels is None else facts.parcels.scores,
+        simulated=facts.simulated,
     )
 
 
@@ -313,7 +316,9 @@ def _write(folder: Path, facts: EvaluationFacts, counts: EvaluationCounts, cubes
         rows = csv.writer(file)
         rows.writerow(["label \\ predicted", *codes])
         rows.writerows([code, *row] for code, row in zip(codes, facts.overall.matrix.tolist(), strict=True))
-    write_confusion(facts.overall.matrix, [crop.name for crop in facts.classes], folder / "confusion.png")
+    write_confusion(
+        facts.overall.matrix, [crop.name for crop in facts.classes], folder / "confusion.png", simulated=facts.simulated
+    )
     if facts.parcels is not None:
         pq.write_table(_parcel_table(counts.votes.majority(), facts.classes, cubes), folder / "per_parcel.parquet")
     write_whole(folder / "report.html", render_evaluation(facts).encode())

@@ -55,6 +55,8 @@ class TrainingOutcome:
     """What became of the weights it started from; None where it started from random ones, or was finished before."""
     finished_before: bool
     """Whether there was nothing left to do."""
+    simulated: bool
+    """Whether a cube is simulated: the figures then say nothing about any real place."""
     notes: tuple[str, ...] = ()
     """Where the weights it started from overruled the recipe."""
 
@@ -94,7 +96,7 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         with lock_folder(folder):
             if (folder / _DONE).is_file():
-                return _finished_before(folder, resolved)
+                return _finished_before(folder, resolved, simulated=any(cube.facts.simulated for cube in data.cubes))
             _begin(folder, resolved, described)
             with _threads_of(folder):
                 fitted = fit(objective, data, resolved, folder=folder, narrator=narrator)
@@ -112,6 +114,7 @@ def train(
         loaded=loaded,
         finished_before=False,
         notes=notes,
+        simulated=any(cube.facts.simulated for cube in data.cubes),
     )
 
 
@@ -306,9 +309,10 @@ def _finish(
     described: Mapping[str, object],
     fitted: Fitted,
 ) -> None:
-    write_curves(folder / METRICS, folder / "curves.png")
+    simulated = any(cube.facts.simulated for cube in data.cubes)
+    write_curves(folder / METRICS, folder / "curves.png", simulated=simulated)
     if fitted.confusion is not None:
-        write_confusion(fitted.confusion, data.table.names, folder / "confusion.png")
+        write_confusion(fitted.confusion, data.table.names, folder / "confusion.png", simulated=simulated)
     radiometry = data.cubes[0].facts.radiometry
     encoder = objective.encoder
     parent, cubes = described["parent"], described["cubes"]
@@ -339,7 +343,7 @@ def _finish(
     write_whole(folder / _DONE, _json(outcome))
 
 
-def _finished_before(folder: Path, recipe: Recipe) -> TrainingOutcome:
+def _finished_before(folder: Path, recipe: Recipe, *, simulated: bool) -> TrainingOutcome:
     found = json.loads((folder / _DONE).read_text())
     return TrainingOutcome(
         folder=folder,
@@ -351,6 +355,7 @@ def _finished_before(folder: Path, recipe: Recipe) -> TrainingOutcome:
         stopped_early=found["stopped_early"],
         loaded=None,
         finished_before=True,
+        simulated=simulated,
     )
 
 

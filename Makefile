@@ -77,7 +77,7 @@ lock: | $(BIN)/python ## resolve the versions anew
 	mkdir -p .cache
 	# stackstac, a peer in the benchmarks, does not run with pandas 3; the package itself does.
 	echo "pandas<3" > .cache/constraints.txt
-	$(COMPILE) pyproject.toml --extra http --output-file requirements.lock
+	$(COMPILE) pyproject.toml --output-file requirements.lock
 	$(COMPILE) --group test --group check --group docs --constraint requirements.lock --output-file requirements-dev.lock
 	$(COMPILE) pyproject.toml --extra models --constraint requirements.lock --constraint requirements-dev.lock \
 		--output-file requirements-models.lock

@@ -7,12 +7,25 @@ import re
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from sits_catalog.parcel_source import ParcelSource
-from sits_catalog.sentinel2 import BANDS, DEFAULT_BANDS
+from sits_catalog.sentinel2 import BANDS, DEFAULT_BANDS, baseline_key
 
-__all__ = ["Imagery", "LabelRule", "Place", "Region", "Season", "SplitRule"]
+__all__ = ["IMAGERY_SOURCES", "Imagery", "ImagerySource", "LabelRule", "Place", "Region", "Season", "SplitRule"]
+
+ImagerySource = Literal[
+    "simulated",
+    "stac",
+    "safe",
+    "earth-search",
+    "planetary-computer",
+    "cdse",
+    "eopf",
+    "stac-api",
+    "sentinel-hub",
+]
+IMAGERY_SOURCES: tuple[str, ...] = get_args(ImagerySource)
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _UTM = re.compile(r"EPSG:32[67](0[1-9]|[1-5]\d|60)")
@@ -92,9 +105,23 @@ def _is_latitude(degrees: float) -> bool:
 class Imagery:
     """Where the scenes come from and which of them are used."""
 
-    source: Literal["simulated", "stac", "safe", "sentinel-hub"] = "simulated"
+    source: ImagerySource = "simulated"
     path: str | None = None
-    """A static STAC catalogue or ItemCollection (file or http(s) URL), or a folder of .SAFE products."""
+    """A static STAC catalogue, ItemCollection or stac-geoparquet (file or http(s) URL), a folder of .SAFE products, or
+    the root of an API where it is not the provider's own (stac-api: always)."""
+    collection: str | None = None
+    """Of a STAC API: the collection to search; None: the provider's."""
+    assets: dict[str, str] | None = None
+    """stac-api only: band (B02, ..., SCL) to asset key; None: found by the names of usual providers."""
+    min_baseline: str | None = None
+    """Scenes of an older processing baseline ("05.00") are left out; None: all are taken."""
+    fallback: ImagerySource | None = None
+    """A second provider of the same radiometry rule, read where the first does not answer."""
+    deployment: Literal["cdse", "sentinel-hub", "sentinel-hub-uswest2"] = "cdse"
+    """sentinel-hub only: whose service is asked."""
+    mosaicking: Literal["tile", "orbit"] = "tile"
+    """sentinel-hub only: `tile` merges by our own order and knows each pixel's item; `orbit` leaves both to the
+    service and is cheaper where tiles overlap."""
     bands: tuple[str, ...] = DEFAULT_BANDS
     max_cloud: float = 100.0
     """Scenes whose metadata say more cloud than this, in per cent, are left out."""
@@ -111,6 +138,8 @@ class Imagery:
         unknown = [band for band in self.bands if band not in BANDS]
         if unknown or not self.bands or len(set(self.bands)) != len(self.bands):
             raise ValueError(f"bands must be distinct names out of {', '.join(BANDS)}; got {', '.join(self.bands)}")
+        if self.min_baseline is not None:
+            baseline_key(self.min_baseline)
         if not 0 <= self.max_cloud <= 100:
             raise ValueError(f"max_cloud is a share in per cent, 0..100; got {self.max_cloud}")
 

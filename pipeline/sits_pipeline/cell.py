@@ -193,8 +193,8 @@ def _read_day(task: CellTask, images: _Images, inside: NDArray[np.bool_] | None,
 def _layers(task: CellTask, day: Day, failures: dict[int, tuple[ReadFailure, ...]]) -> Iterator[Layer]:
     """The day's layers, each read when it is asked for; failures are noted."""
     pad = 1 if task.resampling == "bilinear" else 0
-    for visit in day.visits:
-        raster = task.source.read(visit.scene, task.geobox, task.bands, pad=pad)
+    rasters = task.source.read([visit.scene for visit in day.visits], task.geobox, task.bands, pad=pad)
+    for visit, raster in zip(day.visits, rasters, strict=True):
         if visit.offset is None:
             # Read all the same: its SCL says which pixels are unread, and the band behind it may be named.
             failure = ReadFailure(item=visit.scene.id, band="*", error=visit.reason)

@@ -31,6 +31,12 @@ class BuildConfig:
     cache_gb: float = 20.0
     chips: Literal["grid", "parcel"] = "grid"
     """Chips to list in chips.parquet: the grid alone, or one around each parcel as well."""
+    search_again: bool = False
+    """Ask a service's catalogue anew, whatever an earlier search of the same plan found."""
+    max_pu: float | None = None
+    """Sentinel Hub's processing units that this run may use at most; None: as many as it takes."""
+    requests_a_minute: int = 0
+    """Requests that all workers together send a service in a minute at most; 0: what the provider allows."""
     retries: int = 3
     """How often a cell whose task raised is tried again."""
 

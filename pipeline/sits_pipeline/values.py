@@ -65,6 +65,8 @@ class Scene:
     """Whether that rule is certain, so that pixels which contradict it mean a broken item."""
     item: JsonObject
     """The STAC item as found or, for a SAFE product, as written for it."""
+    twin: Scene | None = None
+    """The same product at a second provider of the same radiometry rule, read where the first does not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,10 @@ class Raster:
     bands: Mapping[str, BandWindow]
     """Keyed by band name; `SCL` beside the spectral bands where the scene has one."""
     failures: tuple[ReadFailure, ...] = ()
+    note: str = ""
+    """What lineage should say of this read, one sentence; empty: nothing out of the ordinary."""
+    processing_units: float = 0.0
+    """What the service charged for this read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -195,7 +195,11 @@ def test_a_reversed_season_says_so() -> None:
         ("max_cloud: 100", "max_cloud: yes", "region.yaml:5: `imagery.max_cloud` should be a number, got true"),
         ("max_cloud: 100", "max_cloud: .nan", "region.yaml:5: .nan is not a finite number"),
         ("max_cloud: 100", "max_cloud: 100, seed: 0x" + "f" * 5000, "region.yaml:5: 0xff"),
-        ("source: safe", "source: saef", "region.yaml:5: `imagery.source` should be 'simulated', 'stac', 'safe' or"),
+        (
+            "source: safe",
+            "source: saef",
+            "region.yaml:5: `imagery.source` should be 'simulated', 'stac', 'safe', 'earth-search',",
+        ),
         ("source: safe", "source: saef", "got 'saef'; did you mean 'safe'?"),
         (", 43.647]", "]", "region.yaml:3: `place.bbox` has 3 values, which are too few"),
         ("43.647]", "43.647, 5]", "region.yaml:3: `place.bbox` has 5 values, expected 4"),

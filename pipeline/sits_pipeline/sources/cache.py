@@ -26,7 +26,7 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
-from sits_pipeline.sources.web import Answer, fetch
+from sits_pipeline.sources.web import Answer, Web
 
 __all__ = ["CachedFile", "RangeCache", "open_cached"]
 
@@ -104,19 +104,20 @@ def _cache(folder: Path, max_bytes: int) -> RangeCache:
     return RangeCache(folder, max_bytes)
 
 
-def open_cached(url: str, *, folder: Path, max_bytes: int) -> CachedFile:
+def open_cached(url: str, *, folder: Path, max_bytes: int, web: Web) -> CachedFile:
     """A remote file through the cache in `folder`; raises OSError where the server has no such file.
 
     The folder is made where it is missing; a relative one lies in this host's own folder for temporary files.
     """
-    return CachedFile(url, _cache(Path(tempfile.gettempdir(), folder), max_bytes))
+    return CachedFile(url, _cache(Path(tempfile.gettempdir(), folder), max_bytes), web)
 
 
 class CachedFile(io.RawIOBase):
     """A remote file as a seekable stream of bytes."""
 
-    def __init__(self, url: str, cache: RangeCache) -> None:
+    def __init__(self, url: str, cache: RangeCache, web: Web) -> None:
         super().__init__()
+        self._web = web
         self._url = url
         self._cache = cache
         self._place = cache.place(url)
@@ -214,7 +215,7 @@ class CachedFile(io.RawIOBase):
             known = self._known_version()
             if known is not None:
                 return known
-            answer = fetch(self._url, max_bytes=_MAX_FILE, headers={"Range": f"bytes=0-{BLOCK - 1}"})
+            answer = self._web.fetch(self._url, max_bytes=_MAX_FILE, headers={"Range": f"bytes=0-{BLOCK - 1}"})
             self._version = _version(answer)
             self._keep(0, answer.body)
             self._cache.write(self._place / "version.json", json.dumps(asdict(self._version)).encode())
@@ -222,7 +223,7 @@ class CachedFile(io.RawIOBase):
 
     def _fetch(self, first: int, last: int) -> dict[int, bytes]:
         start, stop = first * BLOCK, min((last + 1) * BLOCK, self._version.size)
-        answer = fetch(self._url, max_bytes=_MAX_FILE, headers={"Range": f"bytes={start}-{stop - 1}"})
+        answer = self._web.fetch(self._url, max_bytes=_MAX_FILE, headers={"Range": f"bytes={start}-{stop - 1}"})
         if _version(answer) != self._version:
             (self._place / "version.json").unlink(missing_ok=True)
             raise OSError("it changed on the server while it was read; try again")

@@ -71,9 +71,9 @@ class SafeSource:
         """Pixels for the audit, thinned over the whole scene; raises OSError."""
         return sample_scene(scene, opener=None)
 
-    def read(self, scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Raster:
-        """A window a band around `geobox`; a band that cannot be read is a ReadFailure in the result."""
-        return read_scene(scene, geobox, bands, pad=pad, opener=None)
+    def read(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Iterator[Raster]:
+        """A window a band around `geobox` of each scene; a band that cannot be read is a ReadFailure in the result."""
+        return (read_scene(scene, geobox, bands, pad=pad, opener=None) for scene in scenes)
 
 
 def _products(folder: Path) -> list[Path]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from sits_pipeline.sources.catalogue import FoundItem, read_items
 from sits_pipeline.sources.items import footprint_of, scene_from_item, sensed_of
 from sits_pipeline.sources.rasters import read_scene, sample_scene
 from sits_pipeline.sources.remote import Opener
+from sits_pipeline.sources.web import Web
 from sits_pipeline.values import AuditSample, JsonObject, Raster, Scene
 
 __all__ = ["StacSource", "in_season"]
@@ -33,6 +34,8 @@ class StacSource:
     """Folder for the bytes of remote files, shared by all workers of a host and made there where it is missing; a
     relative one lies in each host's own folder for temporary files. None: each read fetches anew."""
     cache_bytes: int = 20_000_000_000
+    web: Web = field(default_factory=Web)
+    """How servers are asked."""
 
     def search(self, area: shapely.Geometry, season: Season) -> SearchResult:
         """Scenes that meet `area` (lon/lat) in `season` or within a day of it; raises SourceError."""
@@ -61,14 +64,15 @@ class StacSource:
         """Pixels for the audit, thinned over the whole scene; raises OSError."""
         return sample_scene(scene, opener=self._opener())
 
-    def read(self, scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Raster:
-        """A window a band around `geobox`; a band that cannot be read is a ReadFailure in the result."""
-        return read_scene(scene, geobox, bands, pad=pad, opener=self._opener())
+    def read(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Iterator[Raster]:
+        """A window a band around `geobox` of each scene; a band that cannot be read is a ReadFailure in the result."""
+        opener = self._opener()
+        return (read_scene(scene, geobox, bands, pad=pad, opener=opener) for scene in scenes)
 
     def _opener(self) -> Opener | None:
         if self.cache is None:
             return None
-        return partial(open_cached, folder=self.cache, max_bytes=self.cache_bytes)
+        return partial(open_cached, folder=self.cache, max_bytes=self.cache_bytes, web=self.web)
 
 
 def in_season(sensed: datetime, season: Season) -> bool:

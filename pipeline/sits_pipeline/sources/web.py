@@ -8,15 +8,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from functools import cache
 from typing import IO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from sits_catalog.addresses import without_secrets
+from sits_pipeline.sources.access import Gate, Open, Signer
 
-__all__ = ["Answer", "fetch", "is_web"]
+__all__ = ["Answer", "Web", "fetch", "is_web"]
 
 TIMEOUT_S = 30.0
 TRIES = 3
@@ -33,6 +34,29 @@ class Answer:
     status: int
     headers: Message
     body: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Web:
+    """How a provider's servers are asked; small and picklable."""
+
+    gate: Gate = field(default_factory=Open)
+    signer: Signer | None = None
+
+    def fetch(
+        self,
+        url: str,
+        *,
+        max_bytes: int,
+        headers: Mapping[str, str] | None = None,
+        method: str = "GET",
+        body: bytes | None = None,
+    ) -> Answer:
+        """The response to a request; see `fetch`."""
+        if method != "GET" or body is not None or self.signer is not None:
+            raise NotImplementedError
+        with self.gate.request():
+            return fetch(url, max_bytes=max_bytes, headers=headers)
 
 
 def is_web(address: str) -> bool:

@@ -106,7 +106,7 @@ class SceneSourceTests:
     def test_pixels_lie_where_the_file_says(
         self, source: SceneSource, scene: Scene, geobox: GeoBox, bands: Sequence[str]
     ) -> None:
-        raster = source.read(scene, geobox, bands, pad=0)
+        raster = next(source.read([scene], geobox, bands, pad=0))
         assert raster.failures == ()
         assert set(raster.bands) == {*bands, "SCL"}
         for band, window in raster.bands.items():
@@ -121,8 +121,8 @@ class SceneSourceTests:
     def test_a_part_of_a_geobox_gives_a_part_of_the_pixels(
         self, source: SceneSource, scene: Scene, geobox: GeoBox, bands: Sequence[str]
     ) -> None:
-        whole = source.read(scene, geobox, bands, pad=0)
-        part = source.read(scene, moved(geobox, 7, 13, (24, 27)), bands, pad=0)
+        whole = next(source.read([scene], geobox, bands, pad=0))
+        part = next(source.read([scene], moved(geobox, 7, 13, (24, 27)), bands, pad=0))
         for band in whole.bands:
             np.testing.assert_array_equal(
                 on_cube(part.bands[band], (24, 27)), on_cube(whole.bands[band], geobox.shape)[7:31, 13:40]
@@ -131,7 +131,7 @@ class SceneSourceTests:
     def test_padding_adds_source_pixels_around_the_bands_and_none_around_the_classification(
         self, source: SceneSource, scene: Scene, geobox: GeoBox, bands: Sequence[str]
     ) -> None:
-        bare, padded = (source.read(scene, geobox, bands, pad=pad) for pad in (0, 2))
+        bare, padded = (next(source.read([scene], geobox, bands, pad=pad)) for pad in (0, 2))
         for band in bands:
             one, two = bare.bands[band], padded.bands[band]
             assert two.dn.shape == (one.dn.shape[0] + 4, one.dn.shape[1] + 4)
@@ -140,7 +140,7 @@ class SceneSourceTests:
         assert padded.bands["SCL"].dn.shape == bare.bands["SCL"].dn.shape
 
     def test_ground_beyond_a_file_is_zero(self, source: SceneSource, scene: Scene, geobox: GeoBox) -> None:
-        raster = source.read(scene, moved(geobox, 0, -30_000, geobox.shape), ["B02"], pad=0)
+        raster = next(source.read([scene], moved(geobox, 0, -30_000, geobox.shape), ["B02"], pad=0))
         assert raster.failures == ()
         assert not raster.bands["B02"].dn.any()
         assert on_cube(raster.bands["B02"], geobox.shape).shape == tuple(geobox.shape)
@@ -149,20 +149,20 @@ class SceneSourceTests:
         self, source: SceneSource, scene: Scene, geobox: GeoBox, bands: Sequence[str]
     ) -> None:
         gone = str(Path(scene.assets[bands[0]]).parent / "gone.tif")
-        raster = source.read(replace(scene, assets={**scene.assets, bands[0]: gone}), geobox, bands, pad=0)
+        raster = next(source.read([replace(scene, assets={**scene.assets, bands[0]: gone})], geobox, bands, pad=0))
         assert_one_failure(raster, scene.id, bands[0])
         assert "gone.tif" in raster.failures[0].error
         assert set(raster.bands) == {*bands[1:], "SCL"}
 
     def test_a_band_the_scene_has_not_is_a_failure(self, source: SceneSource, scene: Scene, geobox: GeoBox) -> None:
         bare = replace(scene, assets={band: path for band, path in scene.assets.items() if band != "B04"})
-        raster = source.read(bare, geobox, ["B02", "B04"], pad=0)
+        raster = next(source.read([bare], geobox, ["B02", "B04"], pad=0))
         assert_one_failure(raster, scene.id, "B04")
         assert raster.failures[0].error == "the item has no asset for B04"
 
     def test_another_crs_is_a_failure(self, source: SceneSource, scene: Scene, geobox: GeoBox) -> None:
         elsewhere = GeoBox(geobox.shape, geobox.affine, "EPSG:32701")
-        raster = source.read(scene, elsewhere, ["B02"], pad=0)
+        raster = next(source.read([scene], elsewhere, ["B02"], pad=0))
         assert {failure.band for failure in raster.failures} == {"B02", "SCL"}
         assert raster.failures[0].error.endswith(f"its CRS is EPSG:{scene.epsg}, the cube's is EPSG:32701")
 

@@ -25,6 +25,7 @@ from sits_pipeline.sources import cache as cache_module
 from sits_pipeline.sources.cache import BLOCK, CachedFile, RangeCache, open_cached
 from sits_pipeline.sources.remote import WatchedOpener
 from sits_pipeline.sources.stac import StacSource
+from sits_pipeline.sources.web import Web
 
 GB = 10**9
 
@@ -48,7 +49,7 @@ def store(tmp_path: Path) -> Path:
 
 def test_bytes_are_those_of_the_file(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
     content = remote(web, 5 * BLOCK + 17)
-    file = open_cached(f"{serve(web).url}/file.bin", folder=store, max_bytes=GB)
+    file = open_cached(f"{serve(web).url}/file.bin", folder=store, max_bytes=GB, web=Web())
     assert file.read() == content
     assert file.seek(-20, os.SEEK_END) == len(content) - 20
     assert file.read(100) == content[-20:]
@@ -63,7 +64,7 @@ def test_nothing_is_fetched_twice(web: Path, store: Path, serve: Callable[..., R
     content = remote(web, 6 * BLOCK)
     server = serve(web)
     for _ in range(3):
-        file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB)
+        file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB, web=Web())
         file.seek(BLOCK)
         assert file.read(4 * BLOCK) == content[BLOCK : 5 * BLOCK]
     assert server.bytes_sent == 5 * BLOCK
@@ -71,7 +72,7 @@ def test_nothing_is_fetched_twice(web: Path, store: Path, serve: Callable[..., R
 
 
 def _read_all(url: str, folder: Path, expected: bytes) -> bool:
-    return open_cached(url, folder=folder, max_bytes=GB).read() == expected
+    return open_cached(url, folder=folder, max_bytes=GB, web=Web()).read() == expected
 
 
 def test_threads_and_processes_fetch_each_byte_once(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
@@ -94,12 +95,12 @@ def test_a_file_that_changed_is_not_mixed_with_its_former_self(
 ) -> None:
     remote(web, 4 * BLOCK)
     server = serve(web)
-    file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB)
+    file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB, web=Web())
     file.read(BLOCK)
     (web / "file.bin").write_bytes(bytes(4 * BLOCK))
     with pytest.raises(OSError, match="changed on the server while it was read"):
         file.read(BLOCK)
-    again = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB)
+    again = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB, web=Web())
     assert again.read() == bytes(4 * BLOCK)
 
 
@@ -107,11 +108,11 @@ def test_a_version_seen_long_ago_is_asked_for_again(web: Path, store: Path, serv
     remote(web, 2 * BLOCK)
     server = serve(web)
     url = f"{server.url}/file.bin"
-    open_cached(url, folder=store, max_bytes=GB).read()
+    open_cached(url, folder=store, max_bytes=GB, web=Web()).read()
     (web / "file.bin").write_bytes(bytes(2 * BLOCK))
     seen = RangeCache(store, GB).place(url) / "version.json"
     os.utime(seen, (time.time() - 7200, time.time() - 7200))
-    assert open_cached(url, folder=store, max_bytes=GB).read() == bytes(2 * BLOCK)
+    assert open_cached(url, folder=store, max_bytes=GB, web=Web()).read() == bytes(2 * BLOCK)
 
 
 def test_a_server_without_ranges_sends_the_whole_file_once(
@@ -120,7 +121,7 @@ def test_a_server_without_ranges_sends_the_whole_file_once(
     content = remote(web, 3 * BLOCK + 5)
     server = serve(web, ranges=False)
     for _ in range(2):
-        assert open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB).read() == content
+        assert open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB, web=Web()).read() == content
     assert len(server.requests) == 1
 
 
@@ -129,7 +130,7 @@ def test_a_range_other_than_the_one_asked_for_is_an_error(
 ) -> None:
     remote(web, 4 * BLOCK)
     server = serve(web)
-    file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB)
+    file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB, web=Web())
     file.seek(BLOCK)
     server.shift_ranges = True
     with pytest.raises(OSError, match="were asked for, the server sent others"):
@@ -147,7 +148,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_short_body_is_an_error_and_is_not_kept(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
     content = remote(web, 4 * BLOCK)
     server = serve(web)
-    file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB)
+    file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB, web=Web())
     file.seek(BLOCK)
     server.truncate = True
     with pytest.raises(OSError, match="no answer after 3 tries: the answer broke off"):
@@ -161,7 +162,7 @@ def test_an_overloaded_server_is_asked_again(web: Path, store: Path, serve: Call
     content = remote(web, BLOCK)
     server = serve(web)
     server.fail_next = 2
-    assert open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB).read() == content
+    assert open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB, web=Web()).read() == content
     assert len(server.requests) == 3
 
 
@@ -171,7 +172,7 @@ def test_the_cache_stays_in_its_bound_and_drops_what_was_not_used_for_longest(
     content = remote(web, 12 * BLOCK)
     url = f"{serve(web).url}/file.bin"
     cache = RangeCache(store, 6 * BLOCK)
-    file = CachedFile(url, cache)
+    file = CachedFile(url, cache, Web())
     for block in range(12):
         file.seek(block * BLOCK)
         assert file.read(BLOCK) == content[block * BLOCK : (block + 1) * BLOCK]
@@ -189,9 +190,9 @@ def test_the_cache_stays_in_its_bound_and_drops_what_was_not_used_for_longest(
 def test_a_damaged_block_is_fetched_again(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
     content = remote(web, 2 * BLOCK)
     url = f"{serve(web).url}/file.bin"
-    open_cached(url, folder=store, max_bytes=GB).read()
+    open_cached(url, folder=store, max_bytes=GB, web=Web()).read()
     next(store.glob("*/*/*-1.block")).write_bytes(b"short")
-    assert open_cached(url, folder=store, max_bytes=GB).read() == content
+    assert open_cached(url, folder=store, max_bytes=GB, web=Web()).read() == content
 
 
 def test_a_missing_file_is_an_error_that_hides_its_signature(
@@ -199,7 +200,7 @@ def test_a_missing_file_is_an_error_that_hides_its_signature(
 ) -> None:
     remote(web, 10)
     with pytest.raises(OSError, match="HTTP 404") as caught:
-        open_cached(f"{serve(web).url}/gone.bin?sig=SECRET", folder=store, max_bytes=GB)
+        open_cached(f"{serve(web).url}/gone.bin?sig=SECRET", folder=store, max_bytes=GB, web=Web())
     assert "SECRET" not in str(caught.value)
 
 
@@ -216,7 +217,7 @@ def test_any_ranges_hold_the_files_bytes(
     server = RangeServer(folder)
     monkeypatch.setattr(cache_module, "BLOCK", 256)
     try:
-        file = open_cached(f"{server.url}/file.bin", folder=folder / "cache", max_bytes=GB)
+        file = open_cached(f"{server.url}/file.bin", folder=folder / "cache", max_bytes=GB, web=Web())
         found = file.get_byte_ranges([start for start, _ in ranges], [size for _, size in ranges])
         assert found == [content[start : start + size] for start, size in ranges]
     finally:
@@ -230,15 +231,15 @@ def test_a_remote_archive_reads_alike_with_and_without_cache(
     server = serve(web)
     cached = StacSource(f"{server.url}/catalog.json", store)
     geobox = GeoBox((120, 180), Affine(10, 0, LEFT - 120, 0, -10, TOP + 60), f"EPSG:{EPSG}")
-    here = local.read(local.search(AREA, SEASON).scenes[0], geobox, ["B02", "B05", "B09"], pad=1)
+    here = next(local.read([local.search(AREA, SEASON).scenes[0]], geobox, ["B02", "B05", "B09"], pad=1))
     scene = cached.search(AREA, SEASON).scenes[0]
     before = server.bytes_sent
-    there = cached.read(scene, geobox, ["B02", "B05", "B09"], pad=1)
+    there = next(cached.read([scene], geobox, ["B02", "B05", "B09"], pad=1))
     assert there.failures == ()
     for band, window in here.bands.items():
         np.testing.assert_array_equal(there.bands[band].dn, window.dn)
     once = server.bytes_sent - before
-    assert cached.read(scene, geobox, ["B02", "B05", "B09"], pad=1).failures == ()
+    assert next(cached.read([scene], geobox, ["B02", "B05", "B09"], pad=1)).failures == ()
     assert server.bytes_sent - before == once
     assert cached.sample(scene).dn["B02"].size == 180 * 180
 
@@ -255,18 +256,20 @@ def test_trouble_on_the_way_is_a_failure_and_never_pixels(
     source = StacSource(f"{server.url}/catalog.json", store)
     scene = source.search(AREA, Season(start=SEASON.start, end=SEASON.end)).scenes[0]
     corner = GeoBox((60, 60), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
-    assert source.read(scene, corner, ["B02"], pad=0).failures == ()
+    assert next(source.read([scene], corner, ["B02"], pad=0)).failures == ()
     if trouble == "gone":
         (web / "s2/one/B02.tif").unlink()
     else:
         setattr(server, trouble, True)
     far = GeoBox((300, 300), Affine(10, 0, LEFT + 6600, 0, -10, TOP - 6600), f"EPSG:{EPSG}")
-    raster = source.read(scene, far, ["B02"], pad=0)
+    raster = next(source.read([scene], far, ["B02"], pad=0))
     assert_one_failure(raster, scene.id, "B02")
     assert raster.failures[0].error.startswith("B02.tif: ") or "B02.tif" in raster.failures[0].error
     server.truncate = server.shift_ranges = False
     if trouble != "gone":
-        np.testing.assert_array_equal(source.read(scene, far, ["B02"], pad=0).bands["B02"].dn, noise[660:960, 660:960])
+        np.testing.assert_array_equal(
+            next(source.read([scene], far, ["B02"], pad=0)).bands["B02"].dn, noise[660:960, 660:960]
+        )
 
 
 @pytest.mark.parametrize("dated", [True, False])
@@ -282,11 +285,11 @@ def test_a_file_that_was_repaired_on_the_server_is_read_at_once(
     source = StacSource(f"{server.url}/catalog.json", store)
     scene = source.search(AREA, SEASON).scenes[0]
     geobox = GeoBox((360, 360), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
-    assert_one_failure(source.read(scene, geobox, ["B02", "B05"], pad=0), scene.id, "B02")
+    assert_one_failure(next(source.read([scene], geobox, ["B02", "B05"], pad=0)), scene.id, "B02")
     kept = len(list(store.glob("*/*/version.json")))
     assert kept == 2  # B05 and SCL, which are whole
     path.write_bytes(whole)
-    raster = source.read(scene, geobox, ["B02"], pad=0)
+    raster = next(source.read([scene], geobox, ["B02"], pad=0))
     assert raster.failures == ()
     np.testing.assert_array_equal(raster.bands["B02"].dn, pixels("B02", 10))
 
@@ -300,7 +303,7 @@ def test_a_sample_of_a_broken_file_names_it_and_forgets_no_other(
     server = serve(web)
     source = StacSource(f"{server.url}/catalog.json", store)
     scene = source.search(AREA, SEASON).scenes[0]
-    source.read(scene, GeoBox((60, 60), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}"), ["B04"], pad=0)
+    next(source.read([scene], GeoBox((60, 60), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}"), ["B04"], pad=0))
     before = len(list(store.glob("*/*/version.json")))
     with pytest.raises(OSError, match=r"no sample for the audit: B02\.tif"):
         source.sample(scene)
@@ -326,7 +329,7 @@ def test_a_folder_without_a_place_lies_among_this_hosts_temporary_files(
     content = remote(web, 12 * BLOCK)
     url = f"{serve(web).url}/file.bin"
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))  # nothing made it here yet
-    with open_cached(url, folder=Path("sits-cache-x"), max_bytes=6 * BLOCK) as file:
+    with open_cached(url, folder=Path("sits-cache-x"), max_bytes=6 * BLOCK, web=Web()) as file:
         for block in range(12):
             file.seek(block * BLOCK)
             assert file.read(BLOCK) == content[block * BLOCK : (block + 1) * BLOCK]

@@ -75,7 +75,7 @@ def test_a_classification_of_16_bits_comes_as_8(sits_data: Path) -> None:
     scene = source.search(AREA, SEASON).scenes[2]
     with rasterio.open(scene.assets["SCL"]) as dataset:
         assert dataset.dtypes[0] == "uint16"
-    assert source.read(scene, GEOBOX, ["B02"], pad=0).bands["SCL"].dn.dtype == np.uint8
+    assert next(source.read([scene], GEOBOX, ["B02"], pad=0)).bands["SCL"].dn.dtype == np.uint8
 
 
 def test_a_band_of_which_no_product_has_a_file_is_none_of_the_sources(sits_data: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_band_of_which_no_product_has_a_file_is_none_of_the_sources(sits_data:
     assert not any(
         {"B01", "B09"} & scene.assets.keys() or {"B01", "B09"} & scene.item["assets"].keys() for scene in scenes
     )
-    raster = source.read(scenes[0], GEOBOX, ["B01"], pad=0)
+    raster = next(source.read([scenes[0]], GEOBOX, ["B01"], pad=0))
     assert_one_failure(raster, OLD, "B01")
     assert raster.failures[0].error == "the item has no asset for B01"
 
@@ -99,7 +99,7 @@ def test_a_band_that_other_products_have_fails_with_the_name_of_the_missing_file
         path.chmod(0o755)
     next(granule.rglob("*_B05_20m.jp2")).unlink()
     source = SafeSource(tmp_path)
-    raster = source.read(source.search(AREA, SEASON).scenes[0], GEOBOX, ["B05"], pad=0)
+    raster = next(source.read([source.search(AREA, SEASON).scenes[0]], GEOBOX, ["B05"], pad=0))
     assert_one_failure(raster, OLD, "B05")
     assert raster.failures[0].error == "L2A_T31TEJ_20180128T104311_B05_20m.jp2: No such file or directory"
 
@@ -210,7 +210,7 @@ def test_a_product_whose_images_are_all_gone_is_found_and_fails_to_read(product:
         path.unlink()
     scene = only(product)
     assert scene.epsg == 32631
-    raster = SafeSource(product.parent).read(scene, GEOBOX, ["B02", "B05"], pad=0)
+    raster = next(SafeSource(product.parent).read([scene], GEOBOX, ["B02", "B05"], pad=0))
     assert [failure.band for failure in raster.failures] == ["B02", "B05", "SCL"]
 
 
@@ -219,7 +219,7 @@ def test_a_truncated_image_is_a_failure_and_never_zeros(product: Path, share: fl
     scene = only(product)
     path = Path(scene.assets["B02"])
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    raster = SafeSource(product.parent).read(scene, GEOBOX, ["B02", "B05"], pad=0)
+    raster = next(SafeSource(product.parent).read([scene], GEOBOX, ["B02", "B05"], pad=0))
     assert_one_failure(raster, OLD, "B02")
     assert set(raster.bands) == {"B05", "SCL"}
 

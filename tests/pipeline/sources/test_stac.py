@@ -83,7 +83,7 @@ def one_scene(folder: Path) -> tuple[StacSource, Scene]:
 
 def test_bands_of_10_20_and_60_m_nest_by_their_factor(tmp_path: Path) -> None:
     source, scene = one_scene(tmp_path)
-    windows = source.read(scene, geobox(), ["B02", "B05", "B09"], pad=0).bands
+    windows = next(source.read([scene], geobox(), ["B02", "B05", "B09"], pad=0)).bands
     assert {band: window.factor for band, window in windows.items()} == {"B02": 1, "B05": 2, "B09": 6, "SCL": 2}
     # 120 m to the left and 60 m above of the file: 2 columns and 1 row of 60 m are empty.
     np.testing.assert_array_equal(windows["B09"].dn[1:, 2:], pixels("B09", 60)[:19, :28])
@@ -95,7 +95,7 @@ def test_a_coarse_file_half_a_pixel_off_the_60_m_lattice_still_nests(tmp_path: P
     source, scene = one_scene(tmp_path)
     path = tmp_path / "s2/one/B02.tif"
     write_file(path, np.arange(1, 101, dtype=np.uint16).reshape(10, 10), 120, top=TOP + 60)
-    window = source.read(scene, geobox(LEFT, TOP, 60, 60), ["B02"], pad=0).bands["B02"]
+    window = next(source.read([scene], geobox(LEFT, TOP, 60, 60), ["B02"], pad=0)).bands["B02"]
     assert (window.factor, window.row, window.column) == (12, 6, 0)
     cube = on_cube(window, (60, 60))
     assert cube[0, 0] == cube[5, 11] == 1
@@ -121,7 +121,7 @@ def test_a_grid_that_does_not_nest_is_a_failure(
     write_file(
         tmp_path / "s2/one/B02.tif", dn, resolution, left=left, transform=transform, driver="GTiff", blocksize=None
     )
-    raster = source.read(scene, geobox(), ["B02"], pad=0)
+    raster = next(source.read([scene], geobox(), ["B02"], pad=0))
     assert_one_failure(raster, scene.id, "B02")
     assert "does not nest in the cube's lattice of 10 m" in raster.failures[0].error
 
@@ -130,7 +130,7 @@ def test_a_truncated_file_is_a_failure_and_never_zeros(tmp_path: Path) -> None:
     source, scene = one_scene(tmp_path)
     path = tmp_path / "s2/one/B02.tif"
     path.write_bytes(path.read_bytes()[:-2000])
-    raster = source.read(scene, geobox(LEFT, TOP, 360, 360), ["B02", "B05"], pad=0)
+    raster = next(source.read([scene], geobox(LEFT, TOP, 360, 360), ["B02", "B05"], pad=0))
     assert_one_failure(raster, scene.id, "B02")
     assert set(raster.bands) == {"B05", "SCL"}
 
@@ -139,11 +139,11 @@ def test_a_file_of_another_kind_is_a_failure(tmp_path: Path) -> None:
     source, scene = one_scene(tmp_path)
     path = tmp_path / "s2/one/B02.tif"
     write_file(path, np.ones((360, 360), np.float32), 10)
-    assert "one layer of uint16 or uint8" in source.read(scene, geobox(), ["B02"], pad=0).failures[0].error
+    assert "one layer of uint16 or uint8" in next(source.read([scene], geobox(), ["B02"], pad=0)).failures[0].error
     write_file(path, np.ones((360, 360), np.uint16), 10, nodata=7)
     assert (
         "nodata of Sentinel-2 is 0; the file declares 7"
-        in source.read(scene, geobox(), ["B02"], pad=0).failures[0].error
+        in next(source.read([scene], geobox(), ["B02"], pad=0)).failures[0].error
     )
 
 
@@ -156,21 +156,21 @@ def test_a_file_that_is_a_vrt_in_disguise_is_not_followed(tmp_path: Path) -> Non
         f'<VRTRasterBand dataType="UInt16" band="1"><SimpleSource><SourceFilename>{tmp_path}/secret.tif'
         "</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
     )
-    assert_one_failure(source.read(scene, geobox(), ["B02"], pad=0), scene.id, "B02")
+    assert_one_failure(next(source.read([scene], geobox(), ["B02"], pad=0)), scene.id, "B02")
 
 
 def test_a_classification_of_16_bits_is_read_as_8(tmp_path: Path) -> None:
     source, scene = one_scene(tmp_path)
     write_file(tmp_path / "s2/one/SCL.tif", pixels("SCL", 20), 20)
-    assert source.read(scene, geobox(), ["B02"], pad=0).bands["SCL"].dn.dtype == np.uint8
+    assert next(source.read([scene], geobox(), ["B02"], pad=0)).bands["SCL"].dn.dtype == np.uint8
     write_file(tmp_path / "s2/one/SCL.tif", pixels("SCL", 20) + 300, 20)
-    assert "codes up to 11" in source.read(scene, geobox(LEFT, TOP), ["B02"], pad=0).failures[0].error
+    assert "codes up to 11" in next(source.read([scene], geobox(LEFT, TOP), ["B02"], pad=0)).failures[0].error
 
 
 def test_a_scene_without_classification_has_none(tmp_path: Path) -> None:
     source, scene = one_scene(tmp_path)
     bare = replace(scene, assets={"B02": scene.assets["B02"], "B04": scene.assets["B04"]})
-    assert set(source.read(bare, geobox(), ["B02"], pad=0).bands) == {"B02"}
+    assert set(next(source.read([bare], geobox(), ["B02"], pad=0)).bands) == {"B02"}
     assert source.sample(bare).scl is None
 
 
@@ -260,8 +260,8 @@ def test_a_remote_catalogue_is_searched_and_read(tmp_path: Path, serve: Callable
     remote = StacSource(f"{server.url}/catalog.json")
     scene = remote.search(AREA, SEASON).scenes[0]
     assert scene.assets["B02"] == f"{server.url}/s2/one/B02.tif"
-    here = local.read(local.search(AREA, SEASON).scenes[0], geobox(), ["B02", "B05"], pad=1)
-    there = remote.read(scene, geobox(), ["B02", "B05"], pad=1)
+    here = next(local.read([local.search(AREA, SEASON).scenes[0]], geobox(), ["B02", "B05"], pad=1))
+    there = next(remote.read([scene], geobox(), ["B02", "B05"], pad=1))
     assert there.failures == ()
     for band, window in here.bands.items():
         np.testing.assert_array_equal(there.bands[band].dn, window.dn)
@@ -276,7 +276,7 @@ def test_a_missing_remote_file_is_a_failure_that_hides_its_signature(
     source = StacSource(f"{server.url}/catalog.json")
     scene = source.search(AREA, SEASON).scenes[0]
     gone = replace(scene, assets={**scene.assets, "B02": f"{server.url}/gone.tif?sig=SECRET"})
-    raster = source.read(gone, geobox(), ["B02"], pad=0)
+    raster = next(source.read([gone], geobox(), ["B02"], pad=0))
     assert_one_failure(raster, scene.id, "B02")
     assert "SECRET" not in raster.failures[0].error
     assert "gone.tif" in raster.failures[0].error

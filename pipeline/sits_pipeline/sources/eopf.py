@@ -1,0 +1,354 @@
+"""Pixels of ESA's EOPF products, a Zarr array a band, on their own grid: the DN as stored, never decoded.
+
+Their arrays carry CF attributes (scale_factor 0.0001, add_offset -0.1) with which a reader makes reflectance of DN.
+Here the offset is taken out once, by the step that does it for every provider: the attributes are only held against
+the rule of the item's processing baseline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+
+from sits_catalog.addresses import published_text, without_secrets
+from sits_catalog.sentinel2 import Scl
+from sits_pipeline.sources.base import ServiceDown
+from sits_pipeline.sources.eopf_files import AXES, GroupFiles, split_address
+from sits_pipeline.sources.eopf_grid import Transform, check_offset, grid_of_coordinates, stated_epsg, stated_grid
+from sits_pipeline.sources.eopf_holes import lost_chunks
+from sits_pipeline.sources.rasters import nest
+from sits_pipeline.sources.remote import Opener
+from sits_pipeline.steps.audit import MIN_PIXELS
+from sits_pipeline.values import AuditSample, BandWindow, Raster, ReadFailure, Scene, epsg_of, shape_of
+
+__all__ = ["read_product", "sample_product"]
+
+_SAMPLE_SIDE = 128
+"""Samples along a side of each of the nine chunks that the audit may look at."""
+_ENOUGH = 4 * MIN_PIXELS
+"""Pixels of vegetation after which it looks at no further chunk."""
+
+
+def read_product(scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int, opener: Opener | None) -> Raster:
+    """A window a band around `geobox`, and SCL where the scene has one; what cannot be read is a ReadFailure.
+
+    Each asset is the address of an array. A chunk that the product does not hold is 0, as the format has it, unless
+    the rest of the product holds data there; one that cannot be read fails its band. Raises ServiceDown.
+    """
+    windows: dict[str, BandWindow] = {}
+    errors: dict[str, str] = {}
+    absent: set[str] = set()
+    names = [*bands, "SCL"] if "SCL" in scene.assets and "SCL" not in bands else list(bands)
+    for name in names:
+        try:
+            windows[name], lacks = _read_band(scene, name, geobox, pad=0 if name == "SCL" else pad, opener=opener)
+            absent |= {name} if lacks else set()
+        except ServiceDown:
+            raise
+        except (OSError, ValueError) as error:
+            errors[name] = _describe(error, scene.assets.get(name))
+    for name, reason in lost_chunks(windows, absent, shape_of(geobox)).items():
+        del windows[name]
+        errors[name] = f"{split_address(scene.assets[name])[1]}: {reason}"
+    return Raster(
+        bands=windows,
+        failures=tuple(ReadFailure(item=scene.id, band=name, error=errors[name]) for name in names if name in errors),
+    )
+
+
+def sample_product(scene: Scene, *, opener: Opener | None) -> AuditSample:
+    """DN and SCL of a scene at the same thinned positions; B8A and B11 only where there is too little vegetation.
+
+    A product has no overviews, and its chunks are large: of nine spread over it as many are looked at, from the middle
+    on, as hold enough vegetation. Raises ServiceDown, and OSError where an array is missing or cannot be read.
+    """
+    try:
+        return _sample(scene, opener)
+    except ServiceDown:
+        raise
+    except (OSError, ValueError) as error:
+        raise OSError(f"{scene.id}: no sample for the audit: {_describe(error, None)}") from error
+
+
+# Windows
+
+
+def _read_band(scene: Scene, name: str, geobox: GeoBox, *, pad: int, opener: Opener | None) -> tuple[BandWindow, bool]:
+    """The window, and whether the product lacks a chunk of it."""
+    if name not in scene.assets:
+        raise ValueError(f"the item has no asset for {name}")
+    with _open(scene, name, opener) as band:
+        if scene.epsg != epsg_of(geobox):
+            raise ValueError(f"its CRS is EPSG:{scene.epsg}, the cube's is EPSG:{epsg_of(geobox)}")
+        nesting = nest(band.transform, geobox)
+        rows = _span(nesting.row, geobox.shape.y, nesting.factor, pad)
+        columns = _span(nesting.column, geobox.shape.x, nesting.factor, pad)
+        dn = band.read(rows, columns)
+    window = BandWindow(
+        dn=dn,
+        factor=nesting.factor,
+        row=nesting.row - rows.start * nesting.factor,
+        column=nesting.column - columns.start * nesting.factor,
+    )
+    return window, band.files.absent
+
+
+def _span(first: int, length: int, factor: int, pad: int) -> range:
+    """Source pixels that hold `length` cube pixels from `first` on, and `pad` more on both sides."""
+    return range(first // factor - pad, -(-(first + length) // factor) + pad)
+
+
+@dataclass(frozen=True)
+class _Band:
+    """An array whose metadata were found to fit its scene."""
+
+    array: zarr.Array[Any]
+    transform: Transform
+    files: GroupFiles
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        height, width = self.array.shape
+        return height, width
+
+    def read(self, rows: range, columns: range) -> NDArray[Any]:
+        """(y, x) pixels of these rows and columns; 0 where the array has none."""
+        dn: NDArray[Any] = np.zeros((len(rows), len(columns)), self.array.dtype)
+        height, width = self.shape
+        within_rows = range(max(rows.start, 0), min(rows.stop, height))
+        within_columns = range(max(columns.start, 0), min(columns.stop, width))
+        if within_rows and within_columns:
+            top, left = within_rows.start - rows.start, within_columns.start - columns.start
+            values = self.array[within_rows.start : within_rows.stop, within_columns.start : within_columns.stop]
+            dn[top : top + len(within_rows), left : left + len(within_columns)] = values
+        return dn
+
+
+@contextmanager
+def _open(scene: Scene, name: str, opener: Opener | None) -> Iterator[_Band]:
+    """A band's array, checked; raises OSError, or ValueError where it is not what the item speaks of.
+
+    Of a remote array that cannot be read nothing is kept, so that the next read asks the server anew.
+    """
+    group, array_name = split_address(scene.assets[name])
+    files = GroupFiles(group, opener)
+    try:
+        array = _open_array(files, array_name)
+        _check_array(array, name, scene)
+        yield _Band(array, _grid(files, array), files)
+    except ServiceDown:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        # Codecs raise RuntimeError for bytes that they cannot decode, zarr the others for broken metadata.
+        if files.fault is not None:
+            raise files.fault from error
+        files.forget()
+        raise OSError(_describe(error, scene.assets[name])) from error
+
+
+def _open_array(files: GroupFiles, name: str) -> zarr.Array[Any]:
+    """An array of either format; that of the group's other arrays where it is known."""
+    formats: tuple[Literal[2, 3], ...] = (2, 3)
+    if files.known:
+        formats = (3,) if any(key.endswith("zarr.json") for key in files.known) else (2,)
+    for zarr_format in formats:
+        try:
+            # Whatever this process set for cubes of its own: an absent chunk of a product is nodata.
+            return zarr.open_array(
+                store=_GroupStore(files),
+                path=name,
+                mode="r",
+                zarr_format=zarr_format,
+                config={"read_missing_chunks": True},
+            )
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError(f"there is no Zarr array {name}")
+
+
+def _check_array(array: zarr.Array[Any], name: str, scene: Scene) -> None:
+    expected = np.dtype(np.uint8 if name == "SCL" else np.uint16)
+    if array.ndim != 2 or array.dtype != expected:
+        raise ValueError(f"an array (y, x) of {expected} was expected, it has {array.ndim} axes of {array.dtype}")
+    if array.fill_value is not None and array.fill_value != 0:
+        raise ValueError(f"nodata of Sentinel-2 is 0, the array declares {array.fill_value}")
+    attributes = dict(array.attrs)
+    if name != "SCL":
+        check_offset(attributes, scene.declared_offset, scene.baseline)
+    epsg = stated_epsg(attributes)
+    if epsg not in (None, scene.epsg):
+        raise ValueError(f"its CRS is EPSG:{epsg}, its item's is EPSG:{scene.epsg}")
+
+
+def _grid(files: GroupFiles, array: zarr.Array[Any]) -> Transform:
+    """Where the pixels lie: by the coordinates beside them, as CF has it, else by what the array states.
+
+    What it states beside its coordinates must say the same. An item's `proj:transform` is not looked at: there are
+    items that have it from another product.
+    """
+    stated = stated_grid(dict(array.attrs))
+    try:
+        y, x = (np.asarray(_open_array(files, axis)[...]) for axis in AXES)
+    except FileNotFoundError:
+        if stated is None:
+            raise ValueError("neither coordinates x and y beside it nor a proj:transform tell where it lies") from None
+        return stated
+    if (y.size, x.size) != array.shape:
+        raise ValueError(f"its shape is {array.shape}, its coordinates have {y.size} and {x.size} values")
+    found = grid_of_coordinates(y, x)
+    if stated is not None and not np.allclose(found, stated, rtol=0, atol=1e-6):
+        raise ValueError(
+            f"by its coordinates it lies at ({found[2]:.12g}, {found[5]:.12g}) with pixels of {found[0]:g} m, by its "
+            f"attributes at ({stated[2]:.12g}, {stated[5]:.12g}) with pixels of {stated[0]:g} m"
+        )
+    return found
+
+
+# Samples
+
+_Box = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Northings and eastings of the samples in a part of a scene."""
+
+
+def _sample(scene: Scene, opener: Opener | None) -> AuditSample:
+    bands: tuple[str, ...] = ("B02", "B04")
+    if not {*bands, "SCL"} <= scene.assets.keys():
+        # An archive of other bands: nothing to audit on, so that the provider's rule decides.
+        return AuditSample(dn={name: np.empty(0, np.uint16) for name in bands}, scl=np.empty(0, np.uint8))
+    boxes, scl = _sample_classes(scene, opener)
+    if np.count_nonzero(scl == Scl.VEGETATION) < MIN_PIXELS and {"B8A", "B11"} <= scene.assets.keys():
+        bands = ("B02", "B04", "B8A", "B11")
+    dn = {}
+    for name in bands:
+        with _open(scene, name, opener) as band:
+            dn[name] = np.concatenate([_thinned(band, box) for box in boxes], axis=None)
+    return AuditSample(dn=dn, scl=scl)
+
+
+def _sample_classes(scene: Scene, opener: Opener | None) -> tuple[list[_Box], NDArray[np.uint8]]:
+    """Where the other bands are to be sampled, and the classification there."""
+    boxes: list[_Box] = []
+    parts: list[NDArray[Any]] = []
+    vegetation = 0
+    with _open(scene, "SCL", opener) as classes:
+        for box in _boxes(classes):
+            part = _thinned(classes, box)
+            boxes.append(box)
+            parts.append(part)
+            vegetation += int(np.count_nonzero(part == Scl.VEGETATION))
+            if vegetation >= _ENOUGH:
+                break
+    return boxes, np.concatenate(parts, axis=None)
+
+
+def _boxes(classes: _Band) -> list[_Box]:
+    """Samples in each of nine chunks of the classification, the middle one first."""
+    a, _, west, _, e, north = classes.transform
+    axes = []
+    for size, chunk in zip(classes.shape, classes.array.chunks, strict=True):
+        starts = dict.fromkeys(size * sixths // 6 // chunk * chunk for sixths in (3, 1, 5))
+        axes.append([np.unique(np.linspace(s, min(s + chunk, size) - 1, _SAMPLE_SIDE, dtype=int)) for s in starts])
+    rows, columns = axes
+    return [(north + e * (row + 0.5), west + a * (column + 0.5)) for row in rows for column in columns]
+
+
+def _thinned(band: _Band, box: _Box) -> NDArray[Any]:
+    """Pixels at the crossings of northings and eastings; 0 outside of the array."""
+    y, x = box
+    a, _, west, _, e, north = band.transform
+    rows, columns = np.floor((y - north) / e).astype(int), np.floor((x - west) / a).astype(int)
+    window = band.read(range(rows.min(), rows.max() + 1), range(columns.min(), columns.max() + 1))
+    return np.asarray(window[np.ix_(rows - rows.min(), columns - columns.min())])
+
+
+# The store
+
+
+class _GroupStore(Store):
+    """A group of a product, as far as zarr needs it to read arrays: keys, no listing, no writing."""
+
+    supports_writes = False
+    supports_deletes = False
+    supports_listing = False
+
+    def __init__(self, files: GroupFiles) -> None:
+        super().__init__(read_only=True)
+        self._files = files
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _GroupStore) and self._files is other._files
+
+    __hash__ = None  # type: ignore[assignment]  # as of all stores
+
+    def __str__(self) -> str:
+        return "an EOPF product"
+
+    __repr__ = __str__
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """The bytes of a key; None where there is no such key. Raises OSError where they cannot be had."""
+        bounds = None if byte_range is None else lambda size: _bounds(byte_range, size)
+        content = await asyncio.to_thread(self._files.read, key, bounds)
+        return None if content is None else prototype.buffer.from_bytes(content)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """The bytes of several parts of keys."""
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such a key."""
+        return await asyncio.to_thread(self._files.read, key, None) is not None
+
+    async def set(self, key: str, value: Buffer) -> None:  # noqa: ARG002
+        """Refused."""
+        raise OSError(f"{key}: products are only read")
+
+    async def delete(self, key: str) -> None:
+        """Refused."""
+        raise OSError(f"{key}: products are only read")
+
+    def list(self) -> AsyncIterator[str]:
+        """Refused: a server of files lists none."""
+        raise OSError("products are not listed")
+
+    def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Refused."""
+        raise OSError(f"{prefix}: products are not listed")
+
+    def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Refused."""
+        raise OSError(f"{prefix}: products are not listed")
+
+
+def _bounds(byte_range: ByteRequest, size: int) -> tuple[int, int]:
+    """First byte and the one after the last of a part of a file."""
+    match byte_range:
+        case RangeByteRequest(start, end):
+            return min(start, size), min(end, size)
+        case OffsetByteRequest(offset):
+            return min(offset, size), size
+        case SuffixByteRequest(suffix):
+            return max(size - suffix, 0), size
+
+
+def _describe(error: BaseException, address: str | None) -> str:
+    """One line on what went wrong with an array, without the folders and signatures of this machine."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    group, name = ("", "") if address is None else split_address(address)
+    text = " ".join(published_text(text).split())[:300]
+    if group:
+        text = text.replace(f"{without_secrets(group)}/", "")
+    return text if name in text else f"{name}: {text}"

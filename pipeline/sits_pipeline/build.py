@@ -16,6 +16,7 @@ from typing import Self
 
 from sits_catalog.cube import VERSION
 from sits_catalog.region import Region
+from sits_pipeline.budget import Budget
 from sits_pipeline.cell import CellTask, build_cell
 from sits_pipeline.cluster import Cluster, open_cluster
 from sits_pipeline.config import BuildConfig
@@ -24,6 +25,7 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.journal import CellLines, Journal, has_cells, read_journal, segments
 from sits_pipeline.plan import CellMemory, ZonePlan, cell_memory
 from sits_pipeline.prepare import Listener, Prepared, Zoned
+from sits_pipeline.sources.base import SceneSource, ServiceDown, ServiceSource
 from sits_pipeline.store import (
     CUBE,
     ROOT,
@@ -34,7 +36,7 @@ from sits_pipeline.store import (
     repair_metadata,
     update_attributes,
 )
-from sits_pipeline.tasks import cell_tasks
+from sits_pipeline.tasks import cell_costs, cell_tasks
 from sits_pipeline.values import JsonObject, Scene, shape_of
 
 __all__ = ["build"]
@@ -43,18 +45,20 @@ __all__ = ["build"]
 def build(prepared: Prepared, config: BuildConfig, listener: Listener) -> tuple[Outcome, ...]:
     """Write, or take up, each dataset of a plan; a cell whose sources could not be read leaves it incomplete.
 
-    Raises BlockingIOError where another process writes the same datasets, ValueError where others are in their place,
-    MemoryError where a cell does not fit, and RuntimeError where one could not be computed.
+    Raises BlockingIOError where another process writes the same datasets, ValueError where others are in their place
+    or the processing units do not suffice, MemoryError where a cell does not fit, and RuntimeError where one could not
+    be computed.
     """
     created = _now()
     with Folder(config.out).lock(prepared.region.id):
-        return tuple(_build_zone(prepared, zoned, config, listener, created) for zoned in prepared.zones)
+        budget = _budget(prepared, config)
+        return tuple(_build_zone(prepared, zoned, config, listener, created, budget) for zoned in prepared.zones)
 
 
 def _build_zone(
-    prepared: Prepared, zoned: Zoned, config: BuildConfig, listener: Listener, created: datetime
+    prepared: Prepared, zoned: Zoned, config: BuildConfig, listener: Listener, created: datetime, budget: Budget
 ) -> Outcome:
-    plan, folder = zoned.plan, Folder(config.out).sub(zoned.plan.zone.name)
+    plan, folder = zoned.plan, _folder(zoned, config)
     earlier = _ours(folder, plan, config)
     dataset = _dataset(folder, prepared, zoned, config, created=created, earlier=earlier)
     cells = _Cells() if earlier is None else _Cells.read(folder)
@@ -62,7 +66,7 @@ def _build_zone(
     if earlier is not None:
         _mend(dataset, earlier, listener)
         if not missing and is_finished(dataset):
-            return Outcome.of(dataset, cells.failures, built=0)
+            return Outcome.of(dataset, cells.failures, built=0, processing_units=cells.processing_units)
     built = 0
     with ExitStack() as stack:
         cluster = None
@@ -78,15 +82,45 @@ def _build_zone(
         if cluster is not None:
             listener.stage(f"building {missing} of {plan.n_cells} cells of {plan.zone.name}")
             listener.progress(plan.n_cells - missing, plan.n_cells)
-            tasks = cell_tasks(prepared, zoned, config, folder, frozenset(cells.done), cluster.threads_a_cell)
-            for entry in _computed(cluster, tasks, config.retries):
+            asked = replace(prepared, source=_through_gates(prepared.source, cluster))
+            tasks = cell_tasks(asked, zoned, config, folder, frozenset(cells.done), cluster.threads_a_cell)
+            for entry in _computed(cluster, budget.admit(tasks), config.retries):
                 journal.append(entry)
+                budget.settle(entry)
                 built += 1
                 listener.progress(plan.n_cells - missing + built, plan.n_cells)
+            journal.flush()
+            budget.check_ended(missing - built)
     # A worker that died in mid-write, and whose cell another one has done, leaves its half behind.
     folder.remove_partials()
     listener.stage(f"finishing {plan.zone.name}")
     return finish(dataset, journal, built=built)
+
+
+def _folder(zoned: Zoned, config: BuildConfig) -> Folder:
+    return Folder(config.out).sub(zoned.plan.zone.name)
+
+
+def _budget(prepared: Prepared, config: BuildConfig) -> Budget:
+    """What the build may use; raises ValueError where that does not suffice for the cells of all datasets."""
+    budget, needed = Budget(config.max_pu), 0.0
+    if config.max_pu is not None:
+        for zoned in prepared.zones:
+            folder = _folder(zoned, config)
+            cells = _Cells() if _ours(folder, zoned.plan, config) is None else _Cells.read(folder)
+            budget.spent += cells.processing_units
+            for window, cost in cell_costs(prepared.source, zoned.plan):
+                if (window.row, window.column, window.height, window.width) not in cells.done:
+                    needed += cost.processing_units
+        budget.check(needed)
+    return budget
+
+
+def _through_gates(source: SceneSource, cluster: Cluster) -> SceneSource:
+    """The source with requests of all workers counted together, where it is a service."""
+    if not isinstance(source, ServiceSource):
+        return source
+    return source.through(cluster.gates(source.limits))
 
 
 def _cell_memory(dataset: Dataset) -> CellMemory:
@@ -103,6 +137,8 @@ def _computed(cluster: Cluster, tasks: Iterator[CellTask], retries: int) -> Iter
         yield from cluster.run(build_cell, tasks, retries=retries)
     except (MemoryError, RuntimeError):
         raise
+    except ServiceDown as error:
+        raise RuntimeError(f"{error}; run the same command again, which goes on where this one stopped") from error
     except OSError as error:
         raise RuntimeError(f"a cell could not be built: {error}; run the same command to go on") from error
     except Exception as error:
@@ -122,6 +158,8 @@ class _Cells:
     failures: dict[tuple[int, ...], Sequence[JsonObject]] = field(default_factory=dict)
     done: set[tuple[int, ...]] = field(default_factory=set)
     """Those that need no further work: nothing unread, and their shards are there at their size."""
+    processing_units: float = 0.0
+    """What all of them were charged."""
 
     @classmethod
     def read(cls, folder: Folder) -> Self:
@@ -131,6 +169,7 @@ class _Cells:
             entry = json.loads(line)
             key = tuple(entry["cell"])
             cells.failures[key] = entry["failures"]
+            cells.processing_units += entry.get("processing_units", 0.0)
             sizes = ((f"{CUBE}/{name}", size) for name, (size, _) in entry["shards"].items())
             if not entry["failures"] and all(folder.size(name) == size for name, size in sizes):
                 cells.done.add(key)

@@ -34,13 +34,19 @@ class BuildConfig:
     search_again: bool = False
     """Ask a service's catalogue anew, whatever an earlier search of the same plan found."""
     max_pu: float | None = None
-    """Sentinel Hub's processing units that this run may use at most; None: as many as it takes."""
+    """Sentinel Hub's processing units that a build may use at most, with those of its earlier runs; None: as many as it
+    takes."""
     requests_a_minute: int = 0
-    """Requests that all workers together send a service in a minute at most; 0: what the provider allows."""
+    """Requests that all workers together send a service in a minute at most, where the provider allows more; 0: what it
+    allows."""
     retries: int = 3
     """How often a cell whose task raised is tried again."""
 
     def __post_init__(self) -> None:
+        if self.max_pu is not None and not 0 <= self.max_pu < float("inf"):
+            raise ValueError(f"max_pu is a number of processing units, 0 or more; got {self.max_pu}")
+        if self.requests_a_minute < 0:
+            raise ValueError(f"requests_a_minute is 0 (the provider's limit) or more; got {self.requests_a_minute}")
         if "://" not in self.out or self.out.startswith("file://"):
             object.__setattr__(self, "out", str(Path(self.out.removeprefix("file://")).absolute()))
         if self.cache is not None:

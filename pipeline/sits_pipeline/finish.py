@@ -106,6 +106,8 @@ class Outcome:
     cells: int
     built: int
     """Cells that this run computed; the others stood already."""
+    processing_units: float
+    """What Sentinel Hub charged for the dataset's cells, those of earlier runs included; 0 for other sources."""
     failures: tuple[JsonObject, ...]
     """Sources that could not be read: {cell, day, item, band, error}."""
     refused: tuple[str, ...]
@@ -113,7 +115,7 @@ class Outcome:
     unknown_codes: tuple[str, ...]
 
     @classmethod
-    def of(cls, dataset: Dataset, failures: Failures, *, built: int) -> Self:
+    def of(cls, dataset: Dataset, failures: Failures, *, built: int, processing_units: float) -> Self:
         """The outcome, from the plan and what the journal says of each cell."""
         plan, table = dataset.plan, dataset.table
         listed = [{"cell": list(key), **failure} for key, found in sorted(failures.items()) for failure in found]
@@ -125,6 +127,7 @@ class Outcome:
             complete=len(failures) == plan.n_cells and not listed,
             cells=plan.n_cells,
             built=built,
+            processing_units=processing_units,
             failures=tuple(listed),
             refused=tuple(f"{name}: {reason}" for name, reason in sorted(refused)),
             unknown_codes=() if table is None else tuple(table.unknown_codes),
@@ -159,7 +162,8 @@ def finish(dataset: Dataset, journal: Journal, *, built: int) -> Outcome:
     folder, lines = dataset.folder, CellLines(dataset.folder)
     last_parcel = 0 if dataset.table is None else int(dataset.table.parcels.parcel_id.max(initial=0))
     tally = tally_cells(lines, dataset.plan.zone.geobox, last_parcel=last_parcel)
-    outcome = Outcome.of(dataset, {tuple(cell["cell"]): cell["failures"] for cell in tally.cells}, built=built)
+    failures = {tuple(cell["cell"]): cell["failures"] for cell in tally.cells}
+    outcome = Outcome.of(dataset, failures, built=built, processing_units=tally.processing_units)
     statistics = summarise(dataset.plan.bands, tally.bands) if tally.bands else None
     changes: JsonObject = {"complete": outcome.complete, "statistics": statistics}
     concluded = replace(dataset, layout=replace(dataset.layout, attributes={**dataset.layout.attributes, **changes}))
@@ -176,7 +180,7 @@ def _files(dataset: Dataset, tally: Tally, outcome: Outcome) -> dict[str, bytes]
     """Tables, configuration, report and item by name."""
     files = {
         "chips.parquet": _parquet(tally.chips),
-        "sources.parquet": encode_sources(source_items(dataset.plan, dataset.unusable, outcome.failures)),
+        "sources.parquet": encode_sources(_sources(dataset, tally, outcome)),
         "config.yaml": dataset.config,
     }
     table, split, n_pixels = dataset.table, dataset.split, None
@@ -186,6 +190,10 @@ def _files(dataset: Dataset, tally: Tally, outcome: Outcome) -> dict[str, bytes]
     files["report.html"] = _report(dataset, tally, n_pixels)
     files["item.json"] = _item(dataset, tally, files)
     return files
+
+
+def _sources(dataset: Dataset, tally: Tally, outcome: Outcome) -> list[JsonObject]:
+    return source_items(dataset.plan, dataset.unusable, outcome.failures, tally.notes)
 
 
 def _report(dataset: Dataset, tally: Tally, n_pixels: NDArray[np.int64] | None) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import shapely
@@ -25,12 +25,18 @@ _ABSENT = dict.fromkeys(
 )
 
 
-def source_items(plan: ZonePlan, unusable: Iterable[UnusableItem], failures: Sequence[JsonObject]) -> list[JsonObject]:
+def source_items(
+    plan: ZonePlan,
+    unusable: Iterable[UnusableItem],
+    failures: Sequence[JsonObject],
+    notes: Mapping[str, Sequence[str]],
+) -> list[JsonObject]:
     """One STAC item an entry, with our columns among its properties: identity, verdict, place in the cube, status.
 
     Addresses are published without secrets.
 
-    `failures` are the failures of all cells: {day, item, band, error}.
+    `failures` are the failures of all cells: {day, item, band, error}; `notes` are what services said of how items were
+    read, by item.
     """
     unread: dict[str, set[str]] = {}
     for failure in failures:
@@ -42,7 +48,8 @@ def source_items(plan: ZonePlan, unusable: Iterable[UnusableItem], failures: Seq
             reason = (
                 f"not read in places: {'; '.join(sorted(unread[scene.id]))}" if scene.id in unread else verdict.reason
             )
-            items.append(_item(scene, {**_facts(scene, verdict), **place, "reason": reason}))
+            reasons = [part for part in (reason, *notes.get(scene.id, ())) if part]
+            items.append(_item(scene, {**_facts(scene, verdict), **place, "reason": "; ".join(reasons)}))
     for refusal in plan.refusals:
         facts = {**_ABSENT, **_facts(refusal.scene, refusal.verdict), "status": refusal.status}
         items.append(_item(refusal.scene, {**facts, "reason": refusal.reason}))

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import shapely
 
+from sits_catalog.region import Imagery
+from sits_pipeline.budget import estimate
 from sits_pipeline.finish import Outcome
 from sits_pipeline.folder import Folder
 from sits_pipeline.plan import ZonePlan
 from sits_pipeline.plan.lattice import to_lonlat
+from sits_pipeline.plan.zones import Estimate
 from sits_pipeline.prepare import Prepared, Zoned
+from sits_pipeline.sources.access import Limit
+from sits_pipeline.sources.base import ServiceSource
 from sits_pipeline.store import read_layout
 from sits_pipeline.values import JsonObject
 
@@ -26,12 +31,17 @@ __all__ = [
 ]
 
 
+_FREE_MONTH = 10_000
+"""Requests, and as many processing units, that a free account of Sentinel Hub at Copernicus Data Space has a month."""
+
+
 def plan_as_json(prepared: Prepared) -> JsonObject:
     """Dates, cells and costs of each dataset, and what is not used."""
-    return {"region": prepared.region.id, "datasets": [_zone_as_json(zoned) for zoned in prepared.zones]}
+    datasets = [_zone_as_json(zoned, estimate(prepared.source, zoned.plan)) for zoned in prepared.zones]
+    return {"region": prepared.region.id, "datasets": datasets}
 
 
-def _zone_as_json(zoned: Zoned) -> JsonObject:
+def _zone_as_json(zoned: Zoned, cost: Estimate) -> JsonObject:
     plan, box = zoned.plan, zoned.plan.zone.geobox
     return {
         "name": plan.zone.name,
@@ -46,7 +56,7 @@ def _zone_as_json(zoned: Zoned) -> JsonObject:
         "cell_px": plan.cell_px,
         "shard_px": plan.shard,
         "config_sha256": plan.config_sha256,
-        "estimate": asdict(plan.estimate()),
+        "estimate": asdict(cost),
     }
 
 
@@ -65,13 +75,14 @@ def _lonlat_bounds(plan: ZonePlan) -> tuple[float, float, float, float]:
 
 def plan_in_words(prepared: Prepared) -> str:
     """What a build of this plan would read and write."""
-    return "\n\n".join(_zone_in_words(zoned) for zoned in prepared.zones)
+    costs = [estimate(prepared.source, zoned.plan) for zoned in prepared.zones]
+    return "\n\n".join(_zone_in_words(prepared, *pair) for pair in zip(prepared.zones, costs, strict=True))
 
 
-def _zone_in_words(zoned: Zoned) -> str:
+def _zone_in_words(prepared: Prepared, zoned: Zoned, cost: Estimate) -> str:
     plan = zoned.plan
     height, width = plan.zone.geobox.shape
-    cost, days = plan.estimate(), [acquisition.day for acquisition in plan.acquisitions]
+    days = [acquisition.day for acquisition in plan.acquisitions]
     found = _refused(zoned)
     refused = Counter(status for _, status, _ in found)
     lines = [
@@ -80,14 +91,40 @@ def _zone_in_words(zoned: Zoned) -> str:
         + (f"; not used: {', '.join(f'{n} {status}' for status, n in sorted(refused.items()))}" if refused else ""),
         f"  bands      {' '.join(plan.bands)}",
         f"  cells      {cost.cells} of {plan.cell_px} px, shards of {plan.shard} px",
-        f"  to read    {cost.read_gb:.2f} GB of pixels in {cost.requests} source blocks",
+        f"  to read    {cost.read_gb:.2f} GB of pixels in {cost.requests} {_asked(prepared)}",
         f"  to write   {cost.write_gb:.2f} GB",
-        f"  time       about {_duration(cost.hours)} on two cores with local files",
-        f"  Sentinel Hub would charge {cost.processing_units:.1f} processing units",
+        f"  time       {_time(prepared, cost)}",
+        *_charge(prepared.region.imagery, cost),
         f"  plan       {plan.config_sha256[:16]}",
     ]
     lines += [f"  not used   {name}: {reason}" for name, status, reason in found if status == "failed"]
     return "\n".join(lines)
+
+
+def _asked(prepared: Prepared) -> str:
+    return "requests" if isinstance(prepared.source, ServiceSource) else "source blocks"
+
+
+def _time(prepared: Prepared, cost: Estimate) -> str:
+    """How long two cores take, and how long the service's limit makes it."""
+    source = prepared.source
+    limits: tuple[Limit, ...] = source.limits if isinstance(source, ServiceSource) else ()
+    rates = [limit.a_minute for limit in limits if limit.a_minute]
+    if rates:
+        least = _duration(cost.requests / min(rates) / 60)
+        return f"about {_duration(cost.hours)} on two cores, and no less than {least} at {min(rates)} requests a minute"
+    return f"about {_duration(cost.hours)} on two cores with local files"
+
+
+def _charge(imagery: Imagery, cost: Estimate) -> list[str]:
+    """What Sentinel Hub will charge; nothing for other sources."""
+    if imagery.source != "sentinel-hub":
+        return []
+    charge = f"  charged    {cost.processing_units:.1f} processing units (PU) of Sentinel Hub"
+    if imagery.deployment != "cdse":
+        return [f"{charge}, from what your account there has a month"]
+    share = max(cost.processing_units, cost.requests) / _FREE_MONTH
+    return [f"{charge}; this is {share:.1%} of a free month at CDSE, {_FREE_MONTH} PU and as many requests"]
 
 
 def _duration(hours: float) -> str:
@@ -110,6 +147,8 @@ def outcome_in_words(outcome: Outcome) -> str:
         f"  cube    {where}/cube.zarr",
         f"  report  {where}/report.html",
     ]
+    if outcome.processing_units:
+        lines.append(f"  charged {outcome.processing_units:.1f} processing units of Sentinel Hub")
     if outcome.unknown_codes:
         lines.append(
             f"  crop codes that the taxonomy does not know, labelled as ignore: {_some(outcome.unknown_codes)}"

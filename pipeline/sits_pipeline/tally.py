@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -27,6 +27,10 @@ class Tally:
     cells: tuple[JsonObject, ...]
     """One a cell, in order: what a report needs of its entry, {cell, observed, clear, used, failures, classes, splits};
     `observed` and `clear` are arrays."""
+    notes: Mapping[str, tuple[str, ...]]
+    """What services said of how an item was read, each remark once, by item."""
+    processing_units: float
+    """Sentinel Hub's, of all cells."""
     bands: list[BandSums]
     """Empty for no cells."""
     chips: Any
@@ -44,6 +48,8 @@ def tally_cells(lines: Iterable[bytes], geobox: GeoBox, *, last_parcel: int) -> 
     whole: list[Any] = []
     pieces: list[Any] = []
     sets: dict[tuple[int, ...], tuple[int, ...]] = {}
+    notes: dict[str, set[str]] = {}
+    units = 0.0
     # All chips of the grid that begin in a row of cells come before those of the next row: a table a row of cells.
     for _, row in groupby(_entries(lines), key=lambda entry: entry["cell"][0]):
         grid: list[JsonObject] = []
@@ -51,12 +57,22 @@ def tally_cells(lines: Iterable[bytes], geobox: GeoBox, *, last_parcel: int) -> 
             cells.append(_slim(entry, sets))
             bands = _add(bands, entry["bands"])
             _count(pixels, entry["parcels"])
+            units += entry.get("processing_units", 0.0)
+            for remark in entry.get("notes", ()):
+                notes.setdefault(remark["item"], set()).add(remark["note"])
             grid.append({"chips": [chip for chip in entry["chips"] if chip[1] == "grid"], "chip_pieces": []})
             whole += [chip for chip in entry["chips"] if chip[1] != "grid"]
             pieces += entry["chip_pieces"]
         tables.append(chips_table(merge_chips(grid), geobox))
     tables.append(chips_table(merge_chips([{"chips": whole, "chip_pieces": pieces}]), geobox))
-    return Tally(cells=tuple(cells), bands=bands, chips=concat_geo_tables(tables), parcel_pixels=pixels)
+    return Tally(
+        cells=tuple(cells),
+        notes={item: tuple(sorted(said)) for item, said in sorted(notes.items())},
+        processing_units=units,
+        bands=bands,
+        chips=concat_geo_tables(tables),
+        parcel_pixels=pixels,
+    )
 
 
 def _entries(lines: Iterable[bytes]) -> Iterator[JsonObject]:

@@ -1,11 +1,15 @@
-"""From a plan to the tasks of its cells: each gets the scenes, parcels and chips near it and nothing else."""
+"""From a plan to the tasks of its cells: each gets the scenes, parcels and chips near it and nothing else.
+
+What a task asks of a service is known beforehand.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 
 import shapely
+from odc.geo.geobox import GeoBox
 
 from sits_pipeline.cell import CellTask, Day, Visit
 from sits_pipeline.config import BuildConfig
@@ -14,10 +18,12 @@ from sits_pipeline.parcels import select_near
 from sits_pipeline.plan import ZonePlan
 from sits_pipeline.plan.lattice import project
 from sits_pipeline.prepare import Prepared, Zoned
+from sits_pipeline.sources.access import Cost
+from sits_pipeline.sources.base import SceneSource, ServiceSource
 from sits_pipeline.steps.chips import ChipFrame, place_chips, select_chips
-from sits_pipeline.values import Scene, Verdict
+from sits_pipeline.values import Scene, Verdict, Window
 
-__all__ = ["cell_tasks"]
+__all__ = ["cell_costs", "cell_tasks", "task_cost"]
 
 _FOOTPRINT_MARGIN_M = 1000.0
 """Footprints are drawn loosely; a scene is asked for its pixels this far outside of its own."""
@@ -59,6 +65,28 @@ def cell_tasks(
         )
 
 
+def task_cost(task: CellTask) -> Cost:
+    """What a cell's images ask of a service; nothing where they are files."""
+    return _cost(task.source, task.days, task.geobox, task.bands)
+
+
+def cell_costs(source: SceneSource, plan: ZonePlan) -> Iterator[tuple[Window, Cost]]:
+    """The same of each cell of a plan, row by row; nothing is asked of the service for that."""
+    visits = _Visits(plan)
+    for window in plan.cells():
+        geobox = plan.zone.geobox[window.rows, window.columns]
+        yield window, _cost(source, visits.of(geobox.boundingbox.bbox), geobox, plan.bands)
+
+
+def _cost(source: SceneSource, days: Sequence[Day], geobox: GeoBox, bands: Sequence[str]) -> Cost:
+    total = Cost()
+    if isinstance(source, ServiceSource):
+        for day in days:
+            if day.visits:
+                total += source.cost([visit.scene for visit in day.visits], geobox, bands)
+    return total
+
+
 def _parcel_chips(zoned: Zoned) -> tuple[ChipFrame, ...]:
     assert zoned.table is not None
     zone, splits = zoned.plan.zone, zoned.plan.splits
@@ -69,8 +97,10 @@ def _parcel_chips(zoned: Zoned) -> tuple[ChipFrame, ...]:
 
 
 def _visit(position: int, scene: Scene, verdict: Verdict) -> Visit:
-    """What a cell needs to know of a scene; its item stays here."""
-    return Visit(source_index=position, scene=replace(scene, item={}), offset=verdict.applied, reason=verdict.reason)
+    """What a cell needs to know of a scene; its item and its twin's stay here."""
+    twin = None if scene.twin is None else replace(scene.twin, item={})
+    bare = replace(scene, item={}, twin=twin)
+    return Visit(source_index=position, scene=bare, offset=verdict.applied, reason=verdict.reason)
 
 
 class _Visits:

@@ -18,7 +18,7 @@ from tests.pipeline.sources.range_server import RangeServer
 
 from sits_catalog.cube import shard_side
 
-__all__ = ["fetched"]
+__all__ = ["fetched", "sent_and_unique"]
 
 _AUDIT_SIDE = 400
 """Pixels a side that the audit asks of B02, B04 and SCL."""
@@ -49,8 +49,7 @@ def fetched(job: Job, folder: Path, *, threads: int, say: Callable[[str], None])
         for name in ("remote", "cache"):
             shutil.rmtree(folder / name, ignore_errors=True)
     requests = [(path, wanted) for path, wanted in server.requests if path.endswith(".tif")]
-    sent = sum(_length(folder / path, wanted) for path, wanted in requests)
-    unique = _unique(folder, requests)
+    sent, unique = sent_and_unique(folder, requests)
     rows = (
         ("needed: heads of files, source blocks of the region, overviews for the audit", needed / 1e6, 1.0),
         ("sent by the server", sent / 1e6, sent / needed),
@@ -58,6 +57,11 @@ def fetched(job: Job, folder: Path, *, threads: int, say: Callable[[str], None])
     )
     note = f"{len(requests)} requests for {len(paths)} files, cells of {cell} px, {threads} workers, one cache on disk."
     return Table(title="Bytes fetched over http", columns=("", "MB", "x needed"), rows=rows, notes=(note,))
+
+
+def sent_and_unique(folder: Path, requests: list[tuple[str, str | None]]) -> tuple[int, int]:
+    """Bytes that requests for files of a folder ask for, and these with each byte counted once."""
+    return sum(_length(folder / path, wanted) for path, wanted in requests), _unique(folder, requests)
 
 
 def _needed(path: Path, job: Job) -> int:

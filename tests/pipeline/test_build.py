@@ -8,6 +8,7 @@ import pytest
 from sits_catalog.console import FAILED, WRONG_USE, guarded
 from sits_pipeline.build import _computed
 from sits_pipeline.cluster import Cluster
+from sits_pipeline.sources.base import ServiceDown
 
 
 class Broken:
@@ -38,6 +39,10 @@ def code_of(error: Exception, capsys: pytest.CaptureFixture[str]) -> tuple[int, 
         (ValueError("operands could not be broadcast"), "ValueError: operands could not be broadcast; this is a fault"),
         (FileNotFoundError("no such file: x"), "a cell could not be built: no such file: x; run the same command"),
         (PermissionError("read-only"), "a cell could not be built: read-only"),
+        (
+            ServiceDown("api.example.org did not answer; try again later"),
+            "error: api.example.org did not answer; try again later; run the same command again, which goes on where",
+        ),
         (MemoryError("choose smaller cells"), "error: choose smaller cells"),
         (KeyError("B04"), "KeyError: 'B04'; this is a fault of the program"),
     ],

@@ -51,7 +51,7 @@ def test_an_item_with_a_box_and_no_geometry_lies_where_its_box_does(tmp_path: Pa
     boxed = {**item("boxed"), "geometry": None}
     solid = {**item("solid"), "geometry": None, "bbox": [4.2, 44.2, -10.0, 4.3, 44.3, 900.0]}
     plan = plan_of(scene_of(item("usual")), scene_of(boxed), refused=(scene_of(solid),))
-    table = table_of(source_items(plan, (), ()), tmp_path)
+    table = table_of(source_items(plan, (), (), {}), tmp_path)
     usual, other = (shapely.from_wkb(table.geometry[name]) for name in ("usual", "boxed"))
     assert shapely.equals(usual, other)
     assert table.bbox["boxed"] == table.bbox["usual"]
@@ -61,7 +61,7 @@ def test_an_item_with_a_box_and_no_geometry_lies_where_its_box_does(tmp_path: Pa
 @pytest.mark.parametrize("geometry", [None, {"type": "Nonsense"}, "nowhere"])
 def test_an_unusable_item_is_listed_whatever_its_geometry_is(tmp_path: Path, geometry: object) -> None:
     broken = UnusableItem(id="broken", reason="no footprint", item={**item("broken"), "geometry": geometry})
-    table = table_of(source_items(plan_of(scene_of(item("usual"))), (broken,), ()), tmp_path)
+    table = table_of(source_items(plan_of(scene_of(item("usual"))), (broken,), (), {}), tmp_path)
     assert shapely.is_empty(shapely.from_wkb(table.geometry["broken"]))
     assert (table.status["broken"], table.reason["broken"]) == ("failed", "no footprint")
     assert json.loads(table.item_json["broken"])["geometry"] == geometry
@@ -73,8 +73,18 @@ def test_addresses_are_published_without_their_secrets(tmp_path: Path) -> None:
     document["assets"]["B02"] = {"href": "https://example.org/B02.tif?sig=SECRET"}
     scene = scene_of(document)
     broken = UnusableItem(id="broken", reason="no baseline", item=document)
-    items = source_items(plan_of(scene), (broken,), ())
+    items = source_items(plan_of(scene), (broken,), (), {})
     assert "SECRET" not in json.dumps(items)
     assert items[0]["assets"]["B02"]["href"] == "https://example.org/B02.tif"
     assert "SECRET" in scene.assets["B02"], "a read needs it"
     assert table_of(items, tmp_path).preview["signed"] == "https://example.org/p"
+
+
+def test_what_a_service_said_of_a_read_stands_beside_the_reason(tmp_path: Path) -> None:
+    plan = plan_of(scene_of(item("plain")), scene_of(item("merged")), scene_of(item("torn")))
+    failures = [{"day": "2023-08-13", "item": "torn", "band": "B02", "error": "cut"}]
+    notes = {"merged": ("merged by the service",), "torn": ("read from cdse: earth-search did not answer",)}
+    table = table_of(source_items(plan, (), failures, notes), tmp_path)
+    assert table.reason["plain"] == ""
+    assert table.reason["merged"] == "merged by the service"
+    assert table.reason["torn"] == "not read in places: B02: cut; read from cdse: earth-search did not answer"

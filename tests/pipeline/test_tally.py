@@ -145,3 +145,15 @@ def test_memory_grows_by_few_kilobytes_a_cell(tmp_path: Path) -> None:
     # A row of ten cells is held at a time.
     assert peak < kept + 12_000_000
     assert folder.size("journal.jsonl") == size
+
+
+def test_what_services_said_and_charged_is_added_up(tmp_path: Path) -> None:
+    plain, first, second = (entry(0, column, 64) for column in (0, 64, 128))
+    merged = {"day": "2018-01-03", "item": "a", "note": "merged by the service"}
+    other = {"day": "2018-01-03", "item": "a", "note": "another remark"}
+    first |= {"notes": [merged, {**merged, "day": "2018-01-08"}], "processing_units": 1.5}
+    second |= {"notes": [merged, other], "processing_units": 0.25}
+    lines = [encode_line(line) for line in (plain, first, second)]
+    tally = tally_cells(lines, small_layout((64, 192)).geobox, last_parcel=1000)
+    assert tally.notes == {"a": ("another remark", "merged by the service")}
+    assert tally.processing_units == 1.75

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,12 @@ from distributed import Client, LocalCluster
 from distributed.comm import inproc
 
 from sits_pipeline.cluster.feed import Feed
+from sits_pipeline.cluster.gate import SharedGate
 from sits_pipeline.cluster.rooms import AnyWorker, Rooms, WorkerRooms
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.plan import CellMemory
+from sits_pipeline.sources.access import Gate, Limit
+from sits_pipeline.sources.gate import LocalGate
 
 __all__ = ["Cluster", "open_cluster"]
 
@@ -39,15 +42,26 @@ class Cluster:
     """Cells computed at the same time at the start: bounded by cores and by memory."""
     threads_a_cell: int
     """Threads that one cell may use for reading."""
+    is_this_process: bool = False
+    """Whether the workers are threads of this process and nothing else."""
 
     def run[T, R](self, function: Callable[[T], R], tasks: Iterable[T], *, retries: int) -> Iterator[R]:
         """Results in the order in which they are done. A task that raised is tried again, `retries` times at most.
 
-        The last error is raised as it is, but a task that killed its workers becomes a MemoryError; tasks that were
-        not yet submitted are then not started. Workers of a given scheduler may join and leave: the tasks of one that
-        left are computed by others. Raises OSError where none is left, or the scheduler itself is gone.
+        The last error is raised as it is, that of a service which answers nothing at all the first time; but a task
+        that killed its workers becomes a MemoryError. Tasks that were not yet submitted are then not started. Workers
+        of a given scheduler may join and leave: the tasks of one that left are computed by others. Raises OSError where
+        none is left, or the scheduler itself is gone.
         """
         return Feed(self.client, self.rooms, function, iter(tasks), retries=retries).results()
+
+    def gate(self, limit: Limit) -> Gate:
+        """Holds the requests of all workers together within a service's limit; travels to them inside of tasks."""
+        return LocalGate(limit) if self.is_this_process else SharedGate(limit)
+
+    def gates(self, limits: Sequence[Limit]) -> dict[str, Gate]:
+        """A gate for each limit, by its name."""
+        return {limit.name: self.gate(limit) for limit in limits}
 
 
 @contextmanager
@@ -74,10 +88,12 @@ def open_cluster(config: BuildConfig, cell: CellMemory, *, n_cells: int) -> Iter
             )
         slots = max(1, min(cores, fits, n_cells))
         more_threads = int((memory / slots - cell.first) // cell.further)
-        cluster = stack.enter_context(_local(config.kind == "processes", slots))
+        processes = config.kind == "processes"
+        cluster = stack.enter_context(_local(processes, slots))
         client = stack.enter_context(Client(cluster, set_as_default=False))
         # One more than there are slots, so that no thread waits for its next cell.
-        yield Cluster(client, AnyWorker(slots + 1), slots, max(1, min(cores // slots, 1 + more_threads)))
+        threads = max(1, min(cores // slots, 1 + more_threads))
+        yield Cluster(client, AnyWorker(slots + 1), slots, threads, is_this_process=not processes)
 
 
 def _local(processes: bool, slots: int) -> LocalCluster:

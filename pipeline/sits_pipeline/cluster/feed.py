@@ -12,7 +12,9 @@ from typing import Any
 
 from distributed import Client, Future, KilledWorker
 
+from sits_pipeline.cluster.gate import remember_worker
 from sits_pipeline.cluster.rooms import Room, Rooms
+from sits_pipeline.sources.base import ServiceDown
 
 __all__ = ["Feed"]
 
@@ -157,7 +159,7 @@ class Feed[T, R]:
             yield result
         elif isinstance(error, KilledWorker):
             raise _killed() from error
-        elif job.attempt < self._retries and isinstance(error, Exception):
+        elif job.attempt < self._retries and isinstance(error, Exception) and not isinstance(error, ServiceDown):
             _log.warning("a cell failed and is tried again: %s", error)
             self._again.append(replace(job, attempt=job.attempt + 1))
         else:
@@ -173,4 +175,11 @@ def _killed() -> MemoryError:
 
 def _attempt[T, R](function: Callable[[T], R], task: T, delay: float) -> R:
     time.sleep(delay)
-    return function(task)
+    remember_worker()
+    try:
+        return function(task)
+    except ServiceDown as error:
+        down = error.args
+    # Without what led to it: distributed pickles an error with its causes, and turns it into a bare Exception where one
+    # of them, such as GDAL's, cannot be pickled.
+    raise ServiceDown(*down)

@@ -96,9 +96,9 @@ class Estimate:
     """Pixels to read from the sources, uncompressed."""
     write_gb: float
     requests: int
-    """Source blocks of 512 px to read."""
+    """Source blocks of 512 px to read or, of a service that was asked what it takes, requests."""
     processing_units: float
-    """What Sentinel Hub's Process API would charge."""
+    """What Sentinel Hub will charge; 0 for every other source."""
     hours: float
 
 
@@ -130,7 +130,7 @@ class ZonePlan:
         return -(-height // self.cell_px) * -(-width // self.cell_px)
 
     def estimate(self) -> Estimate:
-        """Bytes, requests, processing units and hours of this dataset."""
+        """Bytes, source blocks and hours of this dataset, as if all scenes were files; see `budget.estimate`."""
         height, width = self.zone.geobox.shape
         pixels, dates = height * width, len(self.acquisitions)
         scenes = sum(len(acquisition.scenes) for acquisition in self.acquisitions)
@@ -148,7 +148,7 @@ class ZonePlan:
             read_gb=pixels * pixel_bytes * scenes / 1e9,
             write_gb=raw * _COMPRESSED / 1e9,
             requests=blocks * scenes,
-            processing_units=pixels / 512**2 * (len(self.bands) + 1) / 3 * dates,
+            processing_units=0.0,
             hours=raw / _BYTES_A_SECOND / 3600,
         )
 
@@ -163,6 +163,8 @@ def config_sha256(
     known: shapely.Geometry | None,
 ) -> str:
     """SHA-256 over all that decides pixels, and nothing else: no path, address, credential or number of workers."""
+    # Sentinel Hub merges tiles in its own way unless it is told ours.
+    merged_by_service = region.imagery.source == "sentinel-hub" and region.imagery.mosaicking == "orbit"
     deciding: JsonObject = {
         "version": VERSION,
         "region": region.id,
@@ -183,6 +185,7 @@ def config_sha256(
             sorted(region.splits.shares.items()),
             region.splits.seed,
         ],
+        **({"mosaicking": "orbit"} if merged_by_service else {}),
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 

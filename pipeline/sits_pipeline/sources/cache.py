@@ -21,10 +21,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from email.message import Message
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from sits_pipeline.sources.web import Answer, Web
 
@@ -64,8 +64,14 @@ class RangeCache:
         self._lock = threading.Lock()
 
     def place(self, url: str) -> Path:
-        """The folder of one remote file."""
-        key = hashlib.sha256(url.encode()).hexdigest()
+        """The folder of one remote file, whoever asks for it.
+
+        By its address as it is before it is signed, so that a new signature finds what an earlier one fetched. A query
+        counts: where it was not added by a signer, it may say which file is meant.
+        """
+        parts = urlsplit(url)
+        bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+        key = hashlib.sha256(bare.encode()).hexdigest()
         return self.folder / key[:2] / key
 
     def write(self, path: Path, content: bytes) -> None:
@@ -104,20 +110,23 @@ def _cache(folder: Path, max_bytes: int) -> RangeCache:
     return RangeCache(folder, max_bytes)
 
 
-def open_cached(url: str, *, folder: Path, max_bytes: int, web: Web) -> CachedFile:
+def open_cached(url: str, *, folder: Path, max_bytes: int, web: Web, whole: bool = False) -> CachedFile:
     """A remote file through the cache in `folder`; raises OSError where the server has no such file.
 
-    The folder is made where it is missing; a relative one lies in this host's own folder for temporary files.
+    The folder is made where it is missing; a relative one lies in this host's own folder for temporary files. `whole`
+    fetches all of the file by one request when it is opened for the first time: for JPEG 2000 without an index of its
+    tiles (TLM markers), of which reading any window touches nearly all.
     """
-    return CachedFile(url, _cache(Path(tempfile.gettempdir(), folder), max_bytes), web)
+    return CachedFile(url, _cache(Path(tempfile.gettempdir(), folder), max_bytes), web, whole=whole)
 
 
 class CachedFile(io.RawIOBase):
     """A remote file as a seekable stream of bytes."""
 
-    def __init__(self, url: str, cache: RangeCache, web: Web) -> None:
+    def __init__(self, url: str, cache: RangeCache, web: Web, *, whole: bool = False) -> None:
         super().__init__()
         self._web = web
+        self._whole = whole
         self._url = url
         self._cache = cache
         self._place = cache.place(url)
@@ -210,12 +219,15 @@ class CachedFile(io.RawIOBase):
             return None
 
     def _look(self) -> _Version:
-        """Ask the server which version it has; the first block comes with the answer."""
+        """Ask the server which version it has; the first block comes with the answer, or the whole file."""
         with self._locked():
             known = self._known_version()
             if known is not None:
                 return known
-            answer = self._web.fetch(self._url, max_bytes=_MAX_FILE, headers={"Range": f"bytes=0-{BLOCK - 1}"})
+            # Of a file that was seen before, no more than its version may be needed.
+            whole = self._whole and not (self._place / "version.json").exists()
+            headers = {} if whole else {"Range": f"bytes=0-{BLOCK - 1}"}
+            answer = self._web.fetch(self._url, max_bytes=_MAX_FILE, headers=headers)
             self._version = _version(answer)
             self._keep(0, answer.body)
             self._cache.write(self._place / "version.json", json.dumps(asdict(self._version)).encode())
@@ -266,8 +278,7 @@ def _runs(blocks: Iterable[int]) -> list[tuple[int, int]]:
 
 def _version(answer: Answer) -> _Version:
     size = len(answer.body) if answer.status == 200 else _content_range(answer)[2]
-    headers: Message = answer.headers
-    return _Version(size, headers.get("ETag", ""), headers.get("Last-Modified", ""))
+    return _Version(size, answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", ""))
 
 
 def _content_range(answer: Answer) -> tuple[int, int, int]:

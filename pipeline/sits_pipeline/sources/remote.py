@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from rasterio.abc import MultiByteRangeResourceContainer
+
+from sits_pipeline.sources.base import ServiceDown
 
 __all__ = ["Opener", "RemoteFile", "WatchedOpener"]
 
@@ -40,7 +44,7 @@ class RemoteFile(Protocol):
 
 
 Opener = Callable[[str], RemoteFile]
-"""Opens an http(s) URL; raises OSError."""
+"""Opens a remote address: an http(s) URL, or s3:// where its signer knows that; raises OSError."""
 
 
 class WatchedOpener(MultiByteRangeResourceContainer):  # type: ignore[misc]  # rasterio is not typed
@@ -51,8 +55,10 @@ class WatchedOpener(MultiByteRangeResourceContainer):  # type: ignore[misc]  # r
     """
 
     def __init__(self, url: str, opener: Opener) -> None:
-        self.error: OSError | None = None
-        """The first thing that went wrong."""
+        self.error: Exception | None = None
+        """The first thing that went wrong; ServiceDown before all else."""
+        self.name = PurePosixPath(urlsplit(url).path).name or "file"
+        """Of the file, without folder, host and query: what rasterio is to be told."""
         self._url = url
         self._opener = opener
         self._file: RemoteFile | None = None
@@ -62,22 +68,23 @@ class WatchedOpener(MultiByteRangeResourceContainer):  # type: ignore[misc]  # r
         if self._file is not None:
             self._file.forget()
 
-    def note(self, error: OSError) -> None:
-        """Remember what went wrong first."""
-        self.error = self.error or error
+    def note(self, error: Exception) -> None:
+        """Remember what went wrong first, or that no further read will do better."""
+        if self.error is None or (isinstance(error, ServiceDown) and not isinstance(self.error, ServiceDown)):
+            self.error = error
 
     def open(self, _path: str, _mode: str = "r", **_options: Any) -> _WatchedFile:
         """The file; GDAL adds a prefix of its own to the path."""
         try:
             self._file = self._opener(self._url)
-        except OSError as error:
+        except Exception as error:
             self.note(error)
             raise
         return _WatchedFile(self, self._file)
 
     def size(self, path: str) -> int:
         """Bytes of the file."""
-        if not path.endswith(self._url):  # rasterio tries each opener on "test/test"
+        if path.rpartition("/")[2] != self.name:  # rasterio tries each opener on "test/test"
             raise FileNotFoundError(path)
         file = self.open(path)
         with file:
@@ -126,14 +133,14 @@ class _WatchedFile:
     def read(self, size: int = -1) -> bytes:
         try:
             return self._file.read(size)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # raised by whoever reads: past GDAL it would be lost
             self._container.note(error)
             return b""
 
     def get_byte_ranges(self, offsets: list[int], sizes: list[int]) -> list[bytes]:
         try:
             parts = self._file.get_byte_ranges(offsets, sizes)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # as above
             self._container.note(error)
             return [b"" for _ in sizes]
         for offset, size, part in zip(offsets, sizes, parts, strict=True):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tests.pipeline.sources.range_server import RangeServer
 
+from sits_pipeline.sources.breaker import BREAKER
+
 
 @pytest.fixture
 def sits_data() -> Path:
@@ -27,3 +29,11 @@ def serve() -> Iterator[Callable[..., RangeServer]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture(autouse=True)
+def no_host_is_down() -> Iterator[None]:
+    """What one test found out of a port says nothing of the next test's."""
+    BREAKER.reset()
+    yield
+    BREAKER.reset()

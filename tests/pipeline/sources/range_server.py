@@ -24,6 +24,7 @@ class RangeServer:
         self.tags = tags
         self.requests: list[tuple[str, str | None]] = []
         self.bytes_sent = 0
+        self.closed = False
         self.redirect_to: str | None = None
         self.fail_next: int = 0
         self.truncate = False
@@ -32,6 +33,8 @@ class RangeServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Head and body are written apart: without this the body waits until the head is acknowledged.
+            disable_nagle_algorithm = True
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -49,6 +52,7 @@ class RangeServer:
         self.thread.start()
 
     def close(self) -> None:
+        self.closed = True
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
@@ -56,6 +60,9 @@ class RangeServer:
     def answer(self, handler: BaseHTTPRequestHandler, *, body: bool) -> None:
         path = unquote(urlsplit(handler.path).path).lstrip("/")
         wanted = handler.headers.get("Range")
+        if self.closed:  # over a connection that was kept
+            handler.close_connection = True
+            return None
         self.requests.append((path, wanted))
         if self.redirect_to is not None:
             return self._plain(handler, 302, {"Location": self.redirect_to})

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +25,10 @@ from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, pixels, write_a
 
 from sits_catalog.region import Season
 from sits_pipeline.sources import cache as cache_module
+from sits_pipeline.sources.access import Signed
+from sits_pipeline.sources.base import ServiceDown
 from sits_pipeline.sources.cache import BLOCK, CachedFile, RangeCache, open_cached
+from sits_pipeline.sources.rasters import read_scene, sample_scene
 from sits_pipeline.sources.remote import WatchedOpener
 from sits_pipeline.sources.stac import StacSource
 from sits_pipeline.sources.web import Web
@@ -144,6 +150,67 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sits_pipeline.sources.web.BACKOFF_S", 0.01)
 
 
+def test_a_whole_file_comes_with_one_request(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    content = remote(web, 5 * BLOCK + 17)
+    server = serve(web)
+    url = f"{server.url}/file.bin"
+    for _ in range(2):
+        with open_cached(url, folder=store, max_bytes=GB, web=Web(), whole=True) as file:
+            file.seek(4 * BLOCK)
+            assert file.read(100) == content[4 * BLOCK : 4 * BLOCK + 100]
+    assert server.requests == [("file.bin", None)]
+    # An hour later its version is asked for, not the file; of another version, what is read of it.
+    version = next(store.glob("*/*/version.json"))
+    os.utime(version, (0, 0))
+    assert open_cached(url, folder=store, max_bytes=GB, web=Web(), whole=True).read() == content
+    assert server.requests[1:] == [("file.bin", f"bytes=0-{BLOCK - 1}")]
+    os.utime(version, (0, 0))
+    (web / "file.bin").write_bytes(content[::-1])
+    assert open_cached(url, folder=store, max_bytes=GB, web=Web(), whole=True).read() == content[::-1]
+
+
+@dataclass(frozen=True)
+class Signing:
+    """A signer whose signature is another one each time."""
+
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def sign(self, url: str) -> Signed:
+        return Signed(url=f"{url}?sig=SECRET{next(self.numbers)}")
+
+    def renew(self, url: str) -> None:
+        raise NotImplementedError
+
+
+def test_a_new_signature_finds_what_an_earlier_one_fetched(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    content = remote(web, 3 * BLOCK)
+    server = serve(web)
+    for user in ("", "me:word@", "you:word@"):
+        url = f"{server.url}/file.bin".replace("//", f"//{user}")
+        file = open_cached(url, folder=store, max_bytes=GB, web=Web(signer=Signing()))
+        assert file.read() == content
+    assert server.bytes_sent == len(content)
+
+
+def test_a_query_may_say_which_file_is_meant(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    remote(web, BLOCK)
+    server = serve(web)
+    for query in ("?part=1", "?part=2"):
+        open_cached(f"{server.url}/file.bin{query}", folder=store, max_bytes=GB, web=Web())
+    assert server.bytes_sent == 2 * BLOCK
+
+
+def test_nothing_in_the_cache_names_a_signature(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    remote(web, BLOCK)
+    server = serve(web)
+    open_cached(f"{server.url}/file.bin?sig=SECRET", folder=store, max_bytes=GB, web=Web(signer=Signing()))
+    kept = [path for path in store.rglob("*") if path.is_file()]
+    assert len(kept) == 3  # version, block and lock
+    assert not any("SECRET" in str(path) or b"SECRET" in path.read_bytes() for path in kept)
+
+
 @pytest.mark.usefixtures("hasty")
 def test_a_short_body_is_an_error_and_is_not_kept(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
     content = remote(web, 4 * BLOCK)
@@ -151,7 +218,7 @@ def test_a_short_body_is_an_error_and_is_not_kept(web: Path, store: Path, serve:
     file = open_cached(f"{server.url}/file.bin", folder=store, max_bytes=GB, web=Web())
     file.seek(BLOCK)
     server.truncate = True
-    with pytest.raises(OSError, match="no answer after 3 tries: the answer broke off"):
+    with pytest.raises(OSError, match="no answer after 8 tries: the answer broke off"):
         file.read(BLOCK)
     server.truncate = False
     assert file.read(BLOCK) == content[BLOCK : 2 * BLOCK]
@@ -315,12 +382,117 @@ def test_a_range_beyond_the_end_of_a_file_is_an_error_of_that_file(
 ) -> None:
     content = remote(web, 3000)
     url = f"{serve(web).url}/file.bin"
-    watched = WatchedOpener(url, partial(open_cached, folder=store, max_bytes=6 * BLOCK))
+    watched = WatchedOpener(url, partial(open_cached, folder=store, max_bytes=6 * BLOCK, web=Web()))
     with watched.open(url) as file:
         assert file.get_byte_ranges([0, 2990], [10, 10]) == [content[:10], content[2990:]]
         assert watched.error is None
         file.get_byte_ranges([0, 2990], [10, 20])
     assert "20 bytes from 2990" in str(watched.error)
+
+
+class Down:
+    """A remote file of a service that went away."""
+
+    def __init__(self, file: CachedFile, left: int) -> None:
+        self.file, self.left = file, left
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ServiceDown("example.org did not answer 3 requests in a row")
+        return self.file.read(size)
+
+    def get_byte_ranges(self, offsets: list[int], sizes: list[int]) -> list[bytes]:
+        raise ServiceDown("example.org did not answer 3 requests in a row")
+
+
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_a_dead_service_is_no_failure_of_a_file_however_much_was_read(
+    web: Path, store: Path, serve: Callable[..., RangeServer], left: int
+) -> None:
+    write_archive(web)
+    source = StacSource(f"{serve(web).url}/catalog.json", store)
+    scene = source.search(AREA, SEASON).scenes[0]
+
+    def opener(url: str) -> Down:
+        return Down(open_cached(url, folder=store, max_bytes=GB, web=Web()), left)
+
+    geobox = GeoBox((360, 360), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
+    with pytest.raises(ServiceDown, match=r"example\.org did not answer"):
+        read_scene(scene, geobox, ["B02"], pad=0, opener=opener)  # type: ignore[arg-type]  # by __getattr__
+    with pytest.raises(ServiceDown, match=r"example\.org did not answer"):
+        sample_scene(scene, opener=opener)  # type: ignore[arg-type]
+    assert next(source.read([scene], geobox, ["B02"], pad=0)).failures == ()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_closed_server_is_named_and_no_scene_is_called_unread(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    write_archive(web)
+    server = serve(web)
+    source = StacSource(f"{server.url}/catalog.json", store)
+    scene = source.search(AREA, SEASON).scenes[0]
+    server.close()
+    geobox = GeoBox((60, 60), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
+    with pytest.raises(
+        ServiceDown, match=r"127\.0\.0\.1:\d+ did not answer 3 requests in a row \(last: Connection ref"
+    ):
+        next(source.read([scene], geobox, ["B02", "B05", "B09"], pad=0))
+    with pytest.raises(ServiceDown, match=r"127\.0\.0\.1:\d+ did not answer 3 requests in a row"):
+        source.sample(scene)
+
+
+def test_an_error_of_ours_is_not_the_files(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    write_archive(web)
+    source = StacSource(f"{serve(web).url}/catalog.json", store, web=Web(gate=NoGate()))
+    scene = StacSource(source.location, store).search(AREA, SEASON).scenes[0]
+    geobox = GeoBox((60, 60), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
+    with pytest.raises(RuntimeError, match="the scheduler was lost"):
+        next(source.read([scene], geobox, ["B02"], pad=0))
+
+
+class NoGate:
+    def request(self) -> AbstractContextManager[object]:
+        raise RuntimeError("the scheduler was lost")
+
+
+def test_an_address_of_an_object_store_is_read_by_whom_its_signer_sends(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    write_archive(web)
+    server = serve(web, token="SECRET")
+    local = StacSource(str(web / "catalog.json"))
+    scene = local.search(AREA, SEASON).scenes[0]
+    geobox = GeoBox((60, 60), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
+    expected = next(local.read([scene], geobox, ["B02", "B05"], pad=0))
+    addresses = {band: f"s3://eodata{path.removeprefix(str(web))}" for band, path in scene.assets.items()}
+    opener = partial(open_cached, folder=store, max_bytes=GB, web=Web(signer=Store(server.url)), whole=True)
+    raster = read_scene(replace(scene, assets=addresses), geobox, ["B02", "B05"], pad=0, opener=opener)
+    assert raster.failures == ()
+    for band, window in expected.bands.items():
+        np.testing.assert_array_equal(raster.bands[band].dn, window.dn)
+    assert [wanted for _, wanted in server.requests] == [None] * 3
+    refused = read_scene(replace(scene, assets=addresses), geobox, ["B02"], pad=0, opener=None).failures
+    assert [failure.error for failure in refused if failure.band == "B02"] == [
+        "B02.tif: only http(s) addresses can be read without signing in"
+    ]
+
+
+@dataclass(frozen=True)
+class Store:
+    """Turns addresses of an object store into those of a server."""
+
+    base: str
+
+    def sign(self, url: str) -> Signed:
+        return Signed(url=f"{self.base}{url.removeprefix('s3://eodata')}?sig=SECRET")
+
+    def renew(self, url: str) -> None:
+        raise NotImplementedError
 
 
 def test_a_folder_without_a_place_lies_among_this_hosts_temporary_files(

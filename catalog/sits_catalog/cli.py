@@ -6,6 +6,8 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +21,7 @@ from sits_catalog.loading import (
     load_region,
     load_taxonomy,
 )
+from sits_catalog.locations import Location, read_locations, write_locations
 
 __all__ = ["main"]
 
@@ -132,6 +135,82 @@ def show_parcels(
     editions = source.pop("editions")
     typer.echo("\n".join(f"{key}: {value}" for key, value in source.items() if value is not None))
     typer.echo("\n".join(f"{edition['year']}: {' '.join(edition['addresses'])}" for edition in editions))
+
+
+class Around(StrEnum):
+    """What locations are drawn around."""
+
+    CITIES = "cities"
+
+
+class On(StrEnum):
+    """What locations are drawn on."""
+
+    LAND = "land"
+
+
+_N_CITIES = 10_000
+
+
+@app.command("sample-locations", no_args_is_help=True)
+def sample_locations(
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .geojson or .parquet (GeoParquet).")],
+    n: Annotated[int | None, typer.Option("--n", help="How many; of a file, all where it is left out.")] = None,
+    around: Annotated[Around | None, typer.Option(help="Around one of the 10 000 largest cities each.")] = None,
+    on: Annotated[On | None, typer.Option(help="Evenly on land, between 56 S and 84 N.")] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Points of a file: CSV with lon and lat, GeoJSON or GeoParquet.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same file; a larger --n adds to it.")] = 0,
+    sigma_km: Annotated[float, typer.Option(help="Deviation from a city, in km to the east and to the north.")] = 50.0,
+    keep_sea: Annotated[bool, typer.Option("--keep-sea", help="Keep points at sea, as SeCo does.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Draw locations for `sits-build --locations`: around large cities, as SeCo does, on land, or out of a file.
+
+    Around cities (the default): a city with equal chances, and from there a normally distributed distance, 50 km to the
+    east and 50 km to the north, in metres on the ground. A point at sea is drawn again, together with its city.
+
+    Columns: id, lon, lat (degrees, WGS 84), city and country (its ISO code). The cities are those of GeoNames (CC BY
+    4.0). Cities and land need an extra: pip install 'sits-cubes[locations]'
+
+    Examples:
+
+        sits-catalog sample-locations --n 1000 --out seco.csv
+
+        sits-catalog sample-locations --n 5000 --on land --seed 7 --out land.parquet
+
+        sits-catalog sample-locations --n 100 --from farms.geojson --out some.geojson
+    """
+    with _one_sentence(debug):
+        if sum(given is not None for given in (around, on, from_)) > 1:
+            raise ValueError("locations come from one place: give --around, --on or --from, not several")
+        if from_ is None and n is None:
+            raise ValueError("say how many locations to draw: --n 1000")
+        found = _sampled(n, on=on, file=from_, seed=seed, sigma_km=sigma_km, keep_sea=keep_sea)
+        write_locations(out, found)
+    near = {location.city for location in found} - {None}
+    countries = {location.country for location in found} - {None}
+    typer.echo(
+        f"{out}: {len(found)} locations"
+        + (f" near {len(near)} cities of {len(countries)} countries" if near else "")
+        + (f", seed {seed}" if from_ is None or n is not None else "")
+    )
+
+
+def _sampled(
+    n: int | None, *, on: On | None, file: Path | None, seed: int, sigma_km: float, keep_sea: bool
+) -> tuple[Location, ...]:
+    from sits_catalog.cities import load_cities
+    from sits_catalog.land import is_land
+    from sits_catalog.sampling import sample_around_cities, sample_of, sample_on_land
+
+    if file is not None:
+        return sample_of(read_locations(file), n, seed=seed)
+    if on is not None:
+        return sample_on_land(n or 0, seed=seed, on_land=is_land)
+    cities, on_land = load_cities(_N_CITIES), None if keep_sea else is_land
+    return sample_around_cities(n or 0, cities=cities, sigma_m=sigma_km * 1000, seed=seed, on_land=on_land)
 
 
 def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:

@@ -39,11 +39,13 @@ def files_line(hashes: Mapping[str, list[int | str]], journal_sha256: str) -> Js
     return {**line, "line_sha256": hashlib.sha256(encode_line(line)).hexdigest()}
 
 
-def verify(folder: Folder, *, progress: Callable[[int, int], None] | None = None, threads: int = 2) -> list[Finding]:
+def verify(folder: Folder, *, progress: Callable[[int, int], None] | None = None, threads: int = 0) -> list[Finding]:
     """All findings; an empty list means that each byte is what the build wrote.
 
-    Reads every file once. Raises FileNotFoundError where there is no dataset.
+    Reads every file once, in parts, `threads` at a time; 0: two of a disk, eight of a store, which is far away. Raises
+    FileNotFoundError where there is no dataset, and as `Folder.check` for a store that does not let us in.
     """
+    folder.check()
     if not folder.exists(_ROOT):
         raise FileNotFoundError(f"no dataset in {folder.location}: it has no {CUBE}; give the folder that holds it")
     if segments(folder) or not folder.exists(MERGED):
@@ -60,8 +62,9 @@ def verify(folder: Folder, *, progress: Callable[[int, int], None] | None = None
     if attributes is not None:
         findings += _completeness(attributes, entries)
     expected = {**{name: (int(size), str(sha)) for name, (size, sha) in files.items()}, **_shards(entries)}
-    findings += _extra(folder, expected)
-    findings += _hashes(folder, expected, progress, threads)
+    sizes = folder.sizes()
+    findings += _extra(sizes, expected)
+    findings += _hashes(folder, expected, sizes, progress, threads or (2 if folder.is_local else 8))
     return findings
 
 
@@ -125,8 +128,8 @@ def _shards(entries: Iterable[JsonObject]) -> dict[str, tuple[int, str]]:
     }
 
 
-def _extra(folder: Folder, expected: dict[str, tuple[int, str]]) -> Iterator[Finding]:
-    for name in folder.files():
+def _extra(sizes: Mapping[str, int], expected: Mapping[str, tuple[int, str]]) -> Iterator[Finding]:
+    for name in sizes:
         if name.endswith(".partial"):
             yield Finding(name, "is left over from an interrupted write")
         elif name not in expected and name != MERGED:
@@ -135,13 +138,14 @@ def _extra(folder: Folder, expected: dict[str, tuple[int, str]]) -> Iterator[Fin
 
 def _hashes(
     folder: Folder,
-    expected: dict[str, tuple[int, str]],
+    expected: Mapping[str, tuple[int, str]],
+    sizes: Mapping[str, int],
     progress: Callable[[int, int], None] | None,
     threads: int,
 ) -> list[Finding]:
     findings = []
     with ThreadPoolExecutor(threads) as pool:
-        results = pool.map(lambda item: _check_file(folder, item[0], *item[1]), sorted(expected.items()))
+        results = pool.map(lambda item: _check_file(folder, item[0], sizes, *item[1]), sorted(expected.items()))
         for done, finding in enumerate(results, 1):
             if finding is not None:
                 findings.append(finding)
@@ -150,20 +154,20 @@ def _hashes(
     return findings
 
 
-def _check_file(folder: Folder, name: str, size: int, sha256: str) -> Finding | None:
+def _check_file(folder: Folder, name: str, sizes: Mapping[str, int], size: int, sha256: str) -> Finding | None:
     kind = "shard" if "/c/" in name else "file"
-    found = folder.size(name)
+    found = sizes.get(name)
     if found is None:
         return Finding(name, f"{kind} is missing")
     if found != size:
         return Finding(name, f"{kind} has {found} bytes, {size} were written")
-    if _sha256(folder, name) != sha256:
+    if _sha256(folder, name, size) != sha256:
         return Finding(name, f"{kind} is damaged: its SHA-256 is not the one in the journal")
     return None
 
 
-def _sha256(folder: Folder, name: str) -> str:
-    if folder.is_local:
-        with (folder.path / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(folder.read(name)).hexdigest()
+def _sha256(folder: Folder, name: str, size: int) -> str:
+    digest = hashlib.sha256()
+    for part in folder.read_parts(name, size=size):
+        digest.update(part)
+    return digest.hexdigest()

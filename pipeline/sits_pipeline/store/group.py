@@ -11,7 +11,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
-from sits_pipeline.folder import Folder
+from sits_pipeline.folder import Folder, storage_options
 from sits_pipeline.store.layout import ROOT, CubeLayout, metadata_files
 from sits_pipeline.values import JsonObject
 
@@ -23,14 +23,16 @@ _ELSEWHERE = "choose another --out, or remove that folder"
 
 def open_cube(folder: Folder, *, read_only: bool = True) -> zarr.Group:
     """The root group of a dataset's cube."""
-    return zarr.open_group(store_of(folder, read_only=read_only), mode="r" if read_only else "r+", zarr_format=3)
+    with folder.errors_in_words():
+        return zarr.open_group(store_of(folder, read_only=read_only), mode="r" if read_only else "r+", zarr_format=3)
 
 
 def read_attributes(folder: Folder) -> JsonObject | None:
     """The attribute `sits_cube` of a dataset's cube; None where there is no cube yet.
 
-    Raises ValueError where something else is in its place.
+    Raises ValueError where something else is in its place, and as `Folder.check` for a store that does not let us in.
     """
+    folder.check()
     if not folder.exists(f"{CUBE}/zarr.json"):
         if any(not name.endswith(".partial") for name in folder.files(CUBE)):
             raise ValueError(f"{folder.location}/{CUBE} is no sits-cube: it has no zarr.json; {_ELSEWHERE}")
@@ -59,7 +61,7 @@ def store_of(folder: Folder, *, read_only: bool) -> Store:
     cube = folder.sub(CUBE)
     if cube.is_local:
         return LocalStore(cube.path, read_only=read_only)
-    return FsspecStore.from_url(cube.location, read_only=read_only)
+    return FsspecStore.from_url(cube.location, storage_options=storage_options(cube.location), read_only=read_only)
 
 
 def create_cube(folder: Folder, layout: CubeLayout) -> None:
@@ -85,4 +87,7 @@ def repair_metadata(folder: Folder, files: Mapping[str, bytes]) -> list[str]:
 
 
 def _holds(folder: Folder, name: str, data: bytes) -> bool:
-    return folder.size(name) == len(data) and folder.read(name) == data
+    try:
+        return folder.read(name) == data
+    except FileNotFoundError:
+        return False

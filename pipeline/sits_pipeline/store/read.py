@@ -33,12 +33,13 @@ def read_layout(folder: Folder) -> CubeLayout:
         raise ValueError(
             f"{folder.location} is of the profile {attributes.get('profile')!r}; this works on the profile 'region'"
         )
-    group = open_cube(folder)
-    root: Mapping[str, Any] = group.attrs.asdict()
-    names = set(group.keys())
-    crop_type = _array(group, "crop_type").attrs.asdict() if "crop_type" in names else {}
-    days = np.asarray(_array(group, "time")[...]).tolist()
-    seconds = np.asarray(_array(group, "sensing_time")[...]).tolist()
+    with folder.errors_in_words():
+        group = open_cube(folder)
+        root: Mapping[str, Any] = group.attrs.asdict()
+        names = set(group.keys())
+        crop_type = _array(group, "crop_type").attrs.asdict() if "crop_type" in names else {}
+        days = np.asarray(_array(group, "time")[...]).tolist()
+        seconds = np.asarray(_array(group, "sensing_time")[...]).tolist()
     return CubeLayout(
         geobox=GeoBox(tuple(root["spatial:shape"]), Affine(*root["spatial:transform"]), root["proj:code"]),
         bands=tuple(root["band_names"]),
@@ -56,7 +57,8 @@ def read_window(folder: Folder, path: str, window: Window, *, dates: Sequence[in
 
     What was never written is the fill value.
     """
-    return _read(_array(open_cube(folder), path), window, dates)
+    with folder.errors_in_words():
+        return _read(_array(open_cube(folder), path), window, dates)
 
 
 def read_shards(folder: Folder, path: str, *, dates: Sequence[int] | None) -> Iterator[tuple[Window, NDArray[Any]]]:
@@ -64,30 +66,34 @@ def read_shards(folder: Folder, path: str, *, dates: Sequence[int] | None) -> It
 
     All dates of a pixel are stored together, so that asking for many dates at once costs no more than for one.
     """
-    array = _array(open_cube(folder), path)
+    with folder.errors_in_words():
+        array = _array(open_cube(folder), path)
     rows, columns = (array.shards or array.chunks)[-2:]
     height, width = array.shape[-2:]
     for row in range(0, height, rows):
         for column in range(0, width, columns):
             window = Window(row=row, column=column, height=min(rows, height - row), width=min(columns, width - column))
-            yield window, _read(array, window, dates)
+            with folder.errors_in_words():
+                values = _read(array, window, dates)
+            yield window, values
 
 
 def read_overview(
     folder: Folder, date_index: int, *, bands: Sequence[int], max_px: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     """Reflectance (band, y, x) and quality (y, x) of a date at 80 m, thinned so that no side passes `max_px`."""
-    group = open_cube(folder)
-    reflectance, quality = _array(group, "overview/reflectance"), _array(group, "overview/quality")
-    height, width = quality.shape[-2:]
-    step = max(1, -(-max(height, width) // max_px))
-    rows = (quality.shards or quality.chunks)[-2]
-    means, bits = [], []
-    for row in range(0, height, rows):
-        # Whole shards at a time, thinned at once: a region of any size stays small in memory.
-        last, skip = min(row + rows, height), -row % step
-        means.append(np.asarray(reflectance[date_index, :, row:last, :])[list(bands), skip::step, ::step])
-        bits.append(np.asarray(quality[date_index, row:last, :])[skip::step, ::step])
+    with folder.errors_in_words():
+        group = open_cube(folder)
+        reflectance, quality = _array(group, "overview/reflectance"), _array(group, "overview/quality")
+        height, width = quality.shape[-2:]
+        step = max(1, -(-max(height, width) // max_px))
+        rows = (quality.shards or quality.chunks)[-2]
+        means, bits = [], []
+        for row in range(0, height, rows):
+            # Whole shards at a time, thinned at once: a region of any size stays small in memory.
+            last, skip = min(row + rows, height), -row % step
+            means.append(np.asarray(reflectance[date_index, :, row:last, :])[list(bands), skip::step, ::step])
+            bits.append(np.asarray(quality[date_index, row:last, :])[skip::step, ::step])
     return np.concatenate(means, axis=1), np.concatenate(bits)
 
 

@@ -358,7 +358,8 @@ def _write_files(made: Synthetic) -> None:
     buffer = io.BytesIO()
     write_geo_table(buffer, parcels_table(made.table, n_pixels=made.n_pixels, split=made.split))
     folder.write("parcels.parquet", buffer.getvalue())
-    folder.write("sources.parquet", encode_sources(source_items(made.plan, made.unusable, made.cells[0]["failures"])))
+    sources = source_items(made.plan, made.unusable, made.cells[0]["failures"], {})
+    folder.write("sources.parquet", encode_sources(sources))
     folder.write("config.yaml", b"id: tiny\n")
     folder.write("report.html", b"<!doctype html>\n")
     stored = {

@@ -14,6 +14,7 @@ __all__ = [
     "IGNORE",
     "LABEL_ARRAYS",
     "LATTICE_M",
+    "NO_DAY",
     "OVERVIEW_FACTOR",
     "PIXEL_M",
     "PROFILES",
@@ -26,6 +27,7 @@ __all__ = [
     "check",
     "inner_chunk",
     "lattice_anchor_y",
+    "patches_a_shard",
     "shard_side",
 ]
 
@@ -42,9 +44,12 @@ IGNORE = 65535
 BOUNDARY_UNKNOWN = -32768
 NO_SOURCE = 255
 MAX_ITEMS_A_DATE = 250
+NO_DAY = -2147483648
+"""Padding of `day` in the profile `patches`: this patch has fewer dates."""
 
 _MAX_SHARD_BYTES = 400_000_000
 _MAX_CHUNK_BYTES = 64 * 2**20
+_MAX_PATCH_SHARD_BYTES = 64_000_000
 
 
 class Quality(IntFlag):
@@ -165,6 +170,15 @@ def inner_chunk(n_dates: int, n_bands: int) -> tuple[int, int, int, int]:
     while dates > 1 and dates * n_bands * CHIP * CHIP * 2 > _MAX_CHUNK_BYTES:
         dates = -(-dates // 2)
     return dates, n_bands, CHIP, CHIP
+
+
+def patches_a_shard(n_dates: int, n_bands: int, height: int, width: int) -> int:
+    """Patches in a shard of the profile `patches`: as many as give 64 MB of reflectance, at least one.
+
+    >>> patches_a_shard(5, 10, 276, 276)
+    8
+    """
+    return max(1, _MAX_PATCH_SHARD_BYTES // (n_dates * n_bands * height * width * 2))
 
 
 def check(path: str | Path) -> list[str]:

@@ -17,7 +17,8 @@ from typing import Any
 from sits_catalog.addresses import without_secrets
 from sits_catalog.documents import Document, build, did_you_mean, parse_document
 from sits_catalog.parcel_source import NationalSource, ParcelSource
-from sits_catalog.region import Region, Season
+from sits_catalog.region import Imagery, Region, Season
+from sits_catalog.sentinel2 import BANDS
 from sits_catalog.taxonomy import Taxonomy, parse_taxonomy
 
 __all__ = [
@@ -38,6 +39,12 @@ _YAML = (".yaml", ".yml")
 _VECTOR = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet")
 _NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)\s*"
 _NUMBERS = re.compile(rf"{_NUMBER}(?:,{_NUMBER})+")
+_NEED_PATH = {
+    "stac": "the catalogue's file or address",
+    "safe": "the folder of .SAFE products",
+    "stac-api": "the address of the API's root",
+}
+"""What stands in `imagery.path`, for the sources that have no place of their own."""
 _EXAMPLE = "2023-10-01/2024-09-30"
 
 
@@ -62,7 +69,7 @@ def load_region(
     elif not document.places and "season" not in document.data:
         raise ValueError(f"{text} has no season; add --season with its first and last day, such as {_EXAMPLE}")
     if source is not None:
-        document = document.with_values("imagery", {"source": source, "path": None}, "--source")
+        document = document.with_values("imagery", _of_source(document, source), "--source")
     if source_path is not None:
         document = document.with_values("imagery", {"path": _from_here(source_path)}, "--source-path")
     if parcels is not None:
@@ -208,18 +215,45 @@ def _with_national_source(document: Document) -> Document:
     return dataclasses.replace(document, data={**document.data, "parcels": completed})
 
 
+def _of_source(document: Document, source: str) -> dict[str, Any]:
+    """What `--source` changes of `imagery`: another source keeps none of the former one's keys."""
+    own = document.data.get("imagery")
+    given = own.get("source") if isinstance(own, Mapping) else None
+    former = {} if given == source else dict.fromkeys(("collection", "assets", "fallback"))
+    return {"source": source, "path": None, **former}
+
+
 def _check_files(region: Region, document: Document) -> None:
-    """Raises where the region needs a path that it does not have."""
-    kind = region.imagery.source
-    if kind in ("stac", "safe") and region.imagery.path is None:
-        needed = {"stac": "the catalogue's file or address", "safe": "the folder of .SAFE products"}[kind]
+    """Raises where the region needs a path that it does not have, or its imagery has keys that its source has not."""
+    imagery, kind = region.imagery, region.imagery.source
+    if kind in _NEED_PATH and imagery.path is None:
         raise ValueError(
-            f"{document.where(('imagery', 'source'))}: the source {kind} needs {needed}: "
+            f"{document.where(('imagery', 'source'))}: the source {kind} needs {_NEED_PATH[kind]}: "
             "`path` under `imagery`, or --source-path"
+        )
+    if imagery.assets is not None:
+        _check_assets(imagery, document)
+    if imagery.fallback == kind:
+        raise ValueError(
+            f"{document.where(('imagery', 'fallback'))}: the fallback is the source itself, {kind}; name another "
+            "provider, or leave it out"
         )
     area = region.place.file
     if area is not None and "://" not in area and not Path(region.resolve(area)).is_file():
         raise FileNotFoundError(f"{document.where(('place', 'file'))}: there is no file {region.resolve(area)}")
+
+
+def _check_assets(imagery: Imagery, document: Document) -> None:
+    """Raises for a table of assets that would never be looked at."""
+    where = document.where(("imagery", "assets"))
+    if imagery.source != "stac-api":
+        raise ValueError(f"{where}: `assets` is for the source stac-api; the names of {imagery.source} are known")
+    unknown = [band for band in imagery.assets or {} if band not in (*BANDS, "SCL")]
+    if unknown or not imagery.assets:
+        raise ValueError(
+            f"{where}: `assets` says for each band (B02, ..., SCL) which asset holds it; "
+            f"got {', '.join(unknown) or 'none'}"
+        )
 
 
 def _parse_day(text: str) -> date:

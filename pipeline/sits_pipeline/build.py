@@ -165,13 +165,14 @@ class _Cells:
     def read(cls, folder: Folder) -> Self:
         """From the journal; a later line of a cell replaces an earlier one."""
         cells = cls()
+        stored = folder.sizes(CUBE)
         for line in CellLines(folder):
             entry = json.loads(line)
             key = tuple(entry["cell"])
             cells.failures[key] = entry["failures"]
             cells.processing_units += entry.get("processing_units", 0.0)
             sizes = ((f"{CUBE}/{name}", size) for name, (size, _) in entry["shards"].items())
-            if not entry["failures"] and all(folder.size(name) == size for name, size in sizes):
+            if not entry["failures"] and all(stored.get(name) == size for name, size in sizes):
                 cells.done.add(key)
         return cells
 

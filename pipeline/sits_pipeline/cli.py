@@ -259,6 +259,7 @@ def _build_region(asked: _Place, config: BuildConfig, *, plan: bool, as_json: bo
     from sits_pipeline.prepare import prepare
 
     region = asked.load()
+    _check_out(config, plan=plan)
     with Narrator() as narrator:
         prepared = prepare(region, config, narrator)
         if not plan:
@@ -283,12 +284,21 @@ def _build_locations(path: Path, asked: _Place, config: BuildConfig, *, plan: bo
             "writes patches of one size without labels; leave it out"
         )
     chosen, locations = asked.patch_set(path), read_locations(path)
+    _check_out(config, plan=plan)
     with Narrator() as narrator:
         if not plan:
             return _print_outcomes((build_locations(locations, chosen, config, narrator),), as_json=as_json)
         found = plan_locations(locations, chosen, config, narrator)
     print(json.dumps(plan_as_json(found), indent=2) if as_json else plan_in_words(found))
     return DONE
+
+
+def _check_out(config: BuildConfig, *, plan: bool) -> None:
+    """Raises where nothing could be written at the end, before a service is asked for anything."""
+    from sits_pipeline.folder import Folder
+
+    if not plan:
+        Folder(config.out).check_writable()
 
 
 def _print_plan(plan: Any, *, as_json: bool) -> int:
@@ -340,9 +350,10 @@ def verify(dataset: _Dataset, json_: _Json = False, debug: _Debug = False) -> No
         from sits_pipeline.folder import Folder
         from sits_pipeline.verify import verify as prove
 
+        folder = Folder(dataset)
         with Narrator() as narrator:
             narrator.stage(f"verifying {dataset}")
-            findings = prove(Folder(dataset), progress=narrator.progress)
+            findings = prove(folder, progress=narrator.progress)
         if json_:
             print(json.dumps([{"file": finding.file, "what": finding.what} for finding in findings], indent=2))
         else:

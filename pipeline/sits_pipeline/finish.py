@@ -144,11 +144,14 @@ def is_finished(dataset: Dataset) -> bool:
     if attributes is None or not attributes["complete"] or segments(folder):
         return False
     listed = next((entry["files"] for entry in read_journal(folder) if entry["kind"] == "files"), None)
-    if listed is None or any(folder.size(name) != size for name, (size, _) in listed.items()):
+    if listed is None:
+        return False
+    stored = folder.sizes()
+    if any(stored.get(name) != size for name, (size, _) in listed.items()):
         return False
     root = f"{CUBE}/{ROOT}"
-    stored = {**dataset.metadata, root: folder.read(root), "config.yaml": dataset.config}
-    stamps = {name: _stamp(data) for name, data in stored.items()}
+    expected = {**dataset.metadata, root: folder.read(root), "config.yaml": dataset.config}
+    stamps = {name: _stamp(data) for name, data in expected.items()}
     return folder.read("config.yaml") == dataset.config and stamps.items() <= listed.items()
 
 

@@ -25,16 +25,19 @@ from sits_pipeline.journal import has_cells
 from sits_pipeline.parcels import ParcelTable, content_sha256, known_area, read_parcels
 from sits_pipeline.plan import Zone, ZonePlan, cell_side, config_sha256, zones_of_region
 from sits_pipeline.sources import open_source
-from sits_pipeline.sources.base import SceneSource, SearchResult
+from sits_pipeline.sources.base import SceneSource, SearchResult, ServiceDown, ServiceSource
+from sits_pipeline.sources.kept import kept_search
 from sits_pipeline.splits import SplitPlan, plan_splits
 from sits_pipeline.steps.audit import audit_offset
-from sits_pipeline.steps.group import Grouping, group_scenes
+from sits_pipeline.steps.group import Grouping, group_scenes, why_too_old
 from sits_pipeline.store import read_attributes
 from sits_pipeline.values import Scene, Verdict
 
 __all__ = ["Listener", "Prepared", "Zoned", "prepare"]
 
 _AUDIT_THREADS = 8
+_SEARCHES = "_searches"
+"""Folder beside the datasets; no region's id begins with an underscore."""
 
 
 class Listener(Protocol):
@@ -68,7 +71,7 @@ class Prepared:
 
 
 def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared:
-    """Read parcels, search and audit scenes, and plan; nothing of the dataset is written.
+    """Read parcels, search and audit scenes, and plan; nothing of the dataset is written but the answer of a service.
 
     Raises ValueError, OSError or SourceError with a sentence where the region cannot be built as it is.
     """
@@ -108,7 +111,7 @@ def _zoned(
     taxonomy: Taxonomy | None,
 ) -> Zoned:
     """The plan of one zone."""
-    found, grouping = _acquisitions(region, zone, source, listener)
+    found, grouping = _acquisitions(region, zone, source, config, listener)
     known = _known(region, zone, table)
     plan = ZonePlan(
         zone=zone,
@@ -183,11 +186,14 @@ def _known(region: Region, zone: Zone, table: ParcelTable | None) -> shapely.Geo
     return known_area(labelled, path=path, region=zone.area, epsg=zone.epsg)
 
 
-def _acquisitions(region: Region, zone: Zone, source: SceneSource, listener: Listener) -> tuple[SearchResult, Grouping]:
+def _acquisitions(
+    region: Region, zone: Zone, source: SceneSource, config: BuildConfig, listener: Listener
+) -> tuple[SearchResult, Grouping]:
     """Search, audit and group the scenes of one zone."""
     listener.stage(f"searching scenes of {zone.name}")
-    found = source.search(zone.extent, region.season)
-    own = [scene for scene in found.scenes if scene.epsg == zone.epsg]
+    found = _search(region, zone, source, config, listener)
+    oldest = region.imagery.min_baseline
+    own = [scene for scene in found.scenes if scene.epsg == zone.epsg and not why_too_old(scene, oldest)]
     _check_bands(own, region.imagery.bands)
     verdicts = {scene.id: _without_bands(scene, lacking) for scene, lacking in _lacking(own, region.imagery.bands)}
     own = [scene for scene in own if scene.id not in verdicts]
@@ -203,10 +209,23 @@ def _acquisitions(region: Region, zone: Zone, source: SceneSource, listener: Lis
         season=region.season,
         max_cloud=region.imagery.max_cloud,
         area=zone.extent,
+        min_baseline=oldest,
     )
     if not grouping.acquisitions:
         raise ValueError(_no_scenes(region, zone, found, grouping))
     return found, grouping
+
+
+def _search(region: Region, zone: Zone, source: SceneSource, config: BuildConfig, listener: Listener) -> SearchResult:
+    """What the source holds; the answer of a service is kept beside the datasets and asked for once."""
+    if not isinstance(source, ServiceSource):
+        return source.search(zone.extent, region.season)
+    folder = Folder(config.out).sub(_SEARCHES)
+    found, sentence = kept_search(
+        source, zone.extent, region.season, folder=folder, name=zone.name, again=config.search_again
+    )
+    listener.stage(sentence)
+    return found
 
 
 def _check_bands(scenes: Sequence[Scene], bands: Sequence[str]) -> None:
@@ -249,6 +268,8 @@ def _without_bands(scene: Scene, lacking: Sequence[str]) -> Verdict:
 def _audit(source: SceneSource, scene: Scene) -> Verdict:
     try:
         return audit_offset(scene, source.sample(scene))
+    except ServiceDown:
+        raise
     except OSError as error:
         verdict = audit_offset(scene, None)
         return replace(verdict, reason=f"{verdict.reason} ({error})")

@@ -145,7 +145,7 @@ def test_an_api_of_ones_own_has_a_table_of_assets_that_another_source_does_not_k
 @pytest.mark.parametrize(
     ("imagery", "message"),
     [
-        ("{source: stac-api}", "api.yaml:5.*the source stac-api needs the address of the API's root"),
+        ("{source: stac-api}", r"region\.yaml:5: the source stac-api needs the address of the API's root"),
         ("{source: cdse, assets: {B02: blue}}", "`assets` is for the source stac-api; the names of cdse are known"),
         ("{source: stac-api, path: x, assets: {B10: a, blue: b}}", "which asset holds it; got B10, blue"),
         ("{source: stac-api, path: x, assets: {}}", "which asset holds it; got none"),

@@ -400,6 +400,44 @@ def test_the_command_without_arguments_shows_its_help() -> None:
     assert run_here("sits-cube").code == ended.code
 
 
+# Options
+
+
+def test_something_has_to_be_built(tmp_path: Path) -> None:
+    assert_refused(run_here("sits-build", "--plan", "--out", tmp_path / "out"), "--region", "--locations")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--parcels", "p.gpkg"], "--parcels cannot be used with --locations"),
+        (["--chips", "parcel", "--cell", "512"], "--chips parcel and --cell cannot be used with --locations"),
+        ([], "--locations needs --source and --season"),
+        (["--source", "eopf"], "--locations needs --source and --season"),
+        (["--source", "landsat", "--season", "2021-01-01/2023-06-30"], "--source is one of simulated, stac"),
+        (["--source", "eopf", "--season", "2021"], "a season is its first and last day"),
+        (["--source", "eopf", "--season", "2021-01-01/2021-02-01"], "begin it earlier"),
+    ],
+)
+def test_options_that_make_no_sense_with_locations_are_refused(tmp_path: Path, options: list[str], says: str) -> None:
+    (tmp_path / "some.csv").write_text("lon,lat\n4.2,44.2\n")
+    ended = run_here("sits-build", "--locations", tmp_path / "some.csv", "--out", tmp_path / "out", *options)
+    assert_refused(ended, says)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--max-pu", "inf"], "max_pu is a number of processing units"),
+        (["--source", "stac-api"], "needs the address of the API's root"),
+    ],
+)
+def test_options_of_services_are_checked(tmp_path: Path, options: list[str], says: str) -> None:
+    assert_refused(run_here("sits-build", "--region", "demo", "--out", tmp_path / "out", *options), says)
+    assert not (tmp_path / "out").exists()
+
+
 def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
     ended = run_here("sits-build", "--region", "dmo", "--debug", "--out", tmp_path / "out")
     assert ended.code == 2

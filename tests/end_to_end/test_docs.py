@@ -12,13 +12,20 @@ import pytest
 import typer
 from tests.end_to_end.building import SMALL, Dataset, build_region, simulated_land
 
+from sits_catalog import cli as catalog_cli
 from sits_catalog.loading import load_region
+from sits_catalog.region import IMAGERY_SOURCES
 from sits_models import cli as models_cli
 from sits_pipeline import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS = {"sits-build": cli._build_app, "sits-cube": cli._cube_app, "sits-model": models_cli._app}
+COMMANDS = {
+    "sits-build": cli._build_app,
+    "sits-catalog": catalog_cli.app,
+    "sits-cube": cli._cube_app,
+    "sits-model": models_cli._app,
+}
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
@@ -54,6 +61,23 @@ def test_the_region_file_of_the_how_to_loads(tmp_path: Path) -> None:
     region = load_region(str(tmp_path / "region.yaml"))
     assert region.imagery.source == "safe"
     assert region.labels.finer == (2,)
+
+
+REGIONS = [block for block in blocks("yaml") if "imagery:" in block[1] and block[0] != "your-own-region.md"]
+
+
+@pytest.mark.parametrize(("page", "text"), [pytest.param(*block, id=block[0]) for block in REGIONS])
+def test_the_region_file_of_a_provider_loads(page: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "region.yaml").write_text(text)
+    source = load_region(str(tmp_path / "region.yaml")).imagery.source
+    assert source == ("stac-api" if page == "any-stac-api.md" else page.removesuffix(".md"))
+
+
+def test_every_source_has_its_row_among_the_keys() -> None:
+    page = (ROOT / "docs" / "how-to" / "your-own-region.md").read_text()
+    rows = re.findall(r"^\| (.*?) \|", page, re.M)
+    named = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
+    assert set(IMAGERY_SOURCES) <= named
 
 
 @pytest.mark.parametrize(("page", "text"), [pytest.param(*block, id=block[0]) for block in blocks("console")])

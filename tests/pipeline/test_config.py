@@ -30,3 +30,14 @@ def test_the_address_of_an_object_store_stays_as_it_is(out: str) -> None:
 
 def test_without_a_cache_there_is_none() -> None:
     assert BuildConfig().cache is None
+
+
+@pytest.mark.parametrize("units", [-1.0, float("nan"), float("inf")])
+def test_a_bound_on_processing_units_is_a_number(units: float) -> None:
+    with pytest.raises(ValueError, match="max_pu is a number of processing units, 0 or more; got"):
+        BuildConfig(max_pu=units)
+
+
+def test_a_rate_of_requests_is_not_negative() -> None:
+    with pytest.raises(ValueError, match=r"requests_a_minute is 0 \(the provider's limit\) or more; got -1"):
+        BuildConfig(requests_a_minute=-1)

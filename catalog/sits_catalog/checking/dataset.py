@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sits_catalog.checking.tables import check_chips, check_parcels, check_sources
+from sits_catalog.checking.patches import PatchGrid, check_patch_arrays, read_patch_grid
+from sits_catalog.checking.tables import check_chips, check_parcels, check_patches, check_sources
 from sits_catalog.checking.zarr_tree import Grid, check_arrays, guarded, read_grid, read_node
 from sits_catalog.cube import PROFILES, VERSION
 
@@ -17,6 +18,7 @@ JsonObject = dict[str, Any]
 
 _CUBE = "cube.zarr"
 _FINISHED = ("chips.parquet", "sources.parquet", "item.json", "config.yaml", "report.html")
+_FINISHED_PATCHES = ("patches.parquet", "sources.parquet", "item.json", "config.yaml", "report.html")
 _SITS_CUBE = {
     "version": str,
     "profile": str,
@@ -54,17 +56,45 @@ def _check(folder: Path) -> Iterator[str]:
     if facts.get("version") != VERSION:
         yield f"{_CUBE}/zarr.json: was written as sits-cube {facts.get('version')}; this program knows {VERSION}"
         return
-    if facts.get("profile") != "region":
-        known = "is not checked yet" if facts.get("profile") in PROFILES else f"is none of {', '.join(PROFILES)}"
-        yield f"{_CUBE}/zarr.json: the profile {facts.get('profile')!r} {known}; only 'region' can be checked"
+    if facts.get("profile") not in PROFILES:
+        yield f"{_CUBE}/zarr.json: the profile {facts.get('profile')!r} is none of {', '.join(PROFILES)}"
         return
     yield from guarded(f"{_CUBE}/zarr.json", _check_facts(facts))
+    if facts["profile"] == "patches":
+        yield from _check_patches(folder, root, facts)
+        return
     grid, findings = read_grid(cube, root, has_labels=(folder / "parcels.parquet").exists() or None)
     yield from findings
     if grid is None:
         return
     yield from check_arrays(cube, grid)
     yield from _check_files(folder, facts, grid)
+
+
+def _check_patches(folder: Path, root: JsonObject, facts: JsonObject) -> Iterator[str]:
+    """A dataset of the profile `patches`."""
+    grid, findings = read_patch_grid(folder / _CUBE, root)
+    yield from findings
+    if grid is None:
+        return
+    yield from check_patch_arrays(folder / _CUBE, grid)
+    finished, sentence = _is_finished(folder, facts)
+    yield from sentence
+    if not finished:
+        return
+    for name in _FINISHED_PATCHES:
+        if not (folder / name).is_file():
+            yield f"{name}: missing"
+    if (folder / "patches.parquet").is_file():
+        found = check_patches(folder / "patches.parquet", grid.n_patches, grid.n_dates)
+        yield from guarded("patches.parquet", found)
+    if (folder / "sources.parquet").is_file():
+        yield from guarded("sources.parquet", check_sources(folder / "sources.parquet", grid.n_dates))
+    item = _read_item(folder)
+    if isinstance(item, str):
+        yield item
+    elif item is not None:
+        yield from guarded("item.json", _check_patches_item(folder, item, grid, facts))
 
 
 def _check_facts(facts: JsonObject) -> Iterator[str]:
@@ -94,11 +124,9 @@ def _check_types(where: str, values: JsonObject, wanted: dict[str, type]) -> Ite
 
 
 def _check_files(folder: Path, facts: JsonObject, grid: Grid) -> Iterator[str]:
-    finished = (folder / "journal.jsonl").is_file()
-    if facts.get("complete") is True and not finished:
-        yield "journal.jsonl: missing, although the cube is said to be complete"
-    elif not finished:
-        yield "journal.jsonl: missing, the build has not finished; run the same sits-build command to go on"
+    finished, sentence = _is_finished(folder, facts)
+    yield from sentence
+    if not finished:
         return
     wanted = [*_FINISHED, *(["parcels.parquet"] if grid.has_labels else [])]
     for name in sorted(wanted):
@@ -108,15 +136,25 @@ def _check_files(folder: Path, facts: JsonObject, grid: Grid) -> Iterator[str]:
     region = str(facts.get("region"))
     # A region over several zones numbers its parcels once for all of them, so that one zone's may have gaps.
     one_zone = not isinstance(item, dict) or item.get("id") == region
-    for name, check_table in (("chips.parquet", check_chips), ("sources.parquet", check_sources)):
-        if (folder / name).is_file():
-            yield from guarded(name, check_table(folder / name, grid))
+    if (folder / "chips.parquet").is_file():
+        yield from guarded("chips.parquet", check_chips(folder / "chips.parquet", grid))
+    if (folder / "sources.parquet").is_file():
+        yield from guarded("sources.parquet", check_sources(folder / "sources.parquet", grid.n_dates))
     if grid.has_labels and (folder / "parcels.parquet").is_file():
         yield from guarded("parcels.parquet", check_parcels(folder / "parcels.parquet", grid, dense=one_zone))
     if isinstance(item, str):
         yield item
     elif item is not None:
         yield from guarded("item.json", _check_item(folder, item, grid, facts))
+
+
+def _is_finished(folder: Path, facts: JsonObject) -> tuple[bool, list[str]]:
+    """Whether the files beside the cube are to be looked at, and what there is to say where its journal is missing."""
+    if (folder / "journal.jsonl").is_file():
+        return True, []
+    if facts.get("complete") is True:
+        return True, ["journal.jsonl: missing, although the cube is said to be complete"]
+    return False, ["journal.jsonl: missing, the build has not finished; run the same sits-build command to go on"]
 
 
 def _read_item(folder: Path) -> JsonObject | str | None:
@@ -128,6 +166,18 @@ def _read_item(folder: Path) -> JsonObject | str | None:
     except ValueError as error:
         return f"item.json: is no JSON ({error})"
     return item if isinstance(item, dict) else "item.json: should be a JSON object"
+
+
+def _check_patches_item(folder: Path, item: JsonObject, grid: PatchGrid, facts: JsonObject) -> Iterator[str]:
+    for key, wanted in (("type", "Feature"), ("stac_version", "1.1.0"), ("id", facts.get("region"))):
+        if item.get(key) != wanted:
+            yield f"item.json: {key} should be {wanted!r}, got {item.get(key)!r}"
+    dimensions = item["properties"]["cube:dimensions"]
+    if dimensions["band"].get("values") != list(grid.bands):
+        yield "item.json: cube:dimensions lists other bands than the cube has"
+    if dimensions["patch"].get("extent") != [0, grid.n_patches - 1]:
+        yield f"item.json: cube:dimensions does not span the {grid.n_patches} patches"
+    yield from _check_assets(folder, item["assets"])
 
 
 def _check_item(folder: Path, item: JsonObject, grid: Grid, facts: JsonObject) -> Iterator[str]:
@@ -150,7 +200,10 @@ def _check_item(folder: Path, item: JsonObject, grid: Grid, facts: JsonObject) -
         yield "item.json: cube:dimensions lists other bands than the cube has"
     if len(properties.get("cube:dimensions", {}).get("time", {}).get("values", ())) != grid.n_dates:
         yield f"item.json: cube:dimensions does not list the cube's {grid.n_dates} dates"
-    assets = item["assets"]
+    yield from _check_assets(folder, item["assets"])
+
+
+def _check_assets(folder: Path, assets: JsonObject) -> Iterator[str]:
     if "cube" not in assets:
         yield "item.json: the asset 'cube' is missing"
     for name, asset in sorted(assets.items()):

@@ -11,7 +11,7 @@ from typing import Any
 from sits_catalog.checking.zarr_tree import Grid
 from sits_catalog.cube import CHIP, IGNORE, MAX_ITEMS_A_DATE
 
-__all__ = ["check_chips", "check_parcels", "check_sources"]
+__all__ = ["check_chips", "check_parcels", "check_patches", "check_sources"]
 
 _PARCELS = {
     "parcel_id": "uint32",
@@ -60,6 +60,32 @@ _SOURCES = {
     "reason": "any",
     "geometry": "binary",
 }
+_PATCHES = {
+    "patch": "integer",
+    "id": "string",
+    "name": "string",
+    "n_dates": "integer",
+    "days": "any",
+    "clear_share": "any",
+    "split": "string",
+    "fold": "integer",
+    "status": "string",
+    "reason": "string",
+    "geometry": "binary",
+}
+
+
+def check_patches(path: Path, n_patches: int, n_dates: int) -> Iterator[str]:
+    """`patches.parquet` of so many patches with so many dates each at most."""
+    footer, name = _footer(path), path.name
+    yield from _check_columns(name, footer, _PATCHES)
+    yield from _check_geo(name, footer, None)
+    if footer.metadata.num_rows != n_patches:
+        yield f"{name}: has {footer.metadata.num_rows} rows, the arrays have {n_patches} patches"
+    patches = _statistics(footer, "patch")
+    if patches and (patches[0][0], patches[-1][1]) != (0, n_patches - 1):
+        yield f"{name}: patch should run from 0 to {n_patches - 1}, it runs from {patches[0][0]} to {patches[-1][1]}"
+    yield from _check_range(name, footer, "n_dates", 0, n_dates)
 
 
 def check_parcels(path: Path, grid: Grid, *, dense: bool) -> Iterator[str]:
@@ -102,14 +128,14 @@ def check_chips(path: Path, grid: Grid) -> Iterator[str]:
         yield from _check_range(name, footer, column, 0, size - 1)
 
 
-def check_sources(path: Path, grid: Grid) -> Iterator[str]:
-    """`sources.parquet`."""
+def check_sources(path: Path, n_dates: int) -> Iterator[str]:
+    """`sources.parquet` of a cube or of patches with so many dates."""
     footer, name = _footer(path), path.name
     yield from _check_columns(name, footer, _SOURCES)
     yield from _check_geo(name, footer, None)
-    if footer.metadata.num_rows < grid.n_dates:
-        yield f"{name}: lists {footer.metadata.num_rows} items, fewer than the cube's {grid.n_dates} dates"
-    yield from _check_range(name, footer, "date_index", 0, grid.n_dates - 1)
+    if footer.metadata.num_rows < n_dates:
+        yield f"{name}: lists {footer.metadata.num_rows} items, fewer than the cube's {n_dates} dates"
+    yield from _check_range(name, footer, "date_index", 0, n_dates - 1)
     yield from _check_range(name, footer, "source_index", 0, MAX_ITEMS_A_DATE - 1)
 
 

@@ -33,7 +33,18 @@ from sits_catalog.cube import (
 )
 from sits_catalog.sentinel2 import BANDS, Scl
 
-__all__ = ["Grid", "check_arrays", "guarded", "read_grid", "read_node"]
+__all__ = [
+    "WANTED",
+    "Grid",
+    "check_arrays",
+    "check_classes",
+    "check_storage",
+    "differences",
+    "guarded",
+    "read_grid",
+    "read_node",
+    "read_values",
+]
 
 JsonObject = dict[str, Any]
 
@@ -220,7 +231,7 @@ def _check_array(
         dates, side, whole = 1, shard, grid.n_dates
     inner = {"time": dates, "band": bands, "y": side, "x": side}
     outer = {"time": whole, "band": bands, "y": shard, "x": shard}
-    yield from _differences(
+    yield from differences(
         where,
         node,
         {
@@ -231,18 +242,19 @@ def _check_array(
             "shape": [sizes[dim] for dim in spec.dims],
         },
     )
-    yield from _check_storage(where, node, [inner[dim] for dim in spec.dims], [outer[dim] for dim in spec.dims])
+    yield from check_storage(where, node, [inner[dim] for dim in spec.dims], [outer[dim] for dim in spec.dims])
     yield from _check_georeference(where, node["attributes"], grid.epsg, transform, shape)
     yield from _check_attributes(where, node["attributes"], spec.name, grid)
 
 
-def _differences(where: str, found: JsonObject, wanted: JsonObject) -> Iterator[str]:
+def differences(where: str, found: JsonObject, wanted: JsonObject) -> Iterator[str]:
+    """Each key of `wanted` whose value is another one in `found`."""
     for key, value in wanted.items():
         if found.get(key) != value:
             yield f"{where}: {key} should be {value!r}, got {found.get(key)!r}"
 
 
-def _check_storage(where: str, node: JsonObject, inner: list[int], outer: list[int]) -> Iterator[str]:
+def check_storage(where: str, node: JsonObject, inner: list[int], outer: list[int]) -> Iterator[str]:
     """Shard, inner chunk and codecs."""
     shards = node["chunk_grid"]["configuration"]["chunk_shape"]
     if node["chunk_grid"]["name"] != "regular" or shards != outer:
@@ -267,16 +279,16 @@ def _check_attributes(where: str, attributes: JsonObject, name: str, grid: Grid)
     """CF attributes, flags and classes."""
     if attributes.get("grid_mapping") != "spatial_ref":
         yield f"{where}: grid_mapping should be 'spatial_ref', got {attributes.get('grid_mapping')!r}"
-    wanted = _WANTED.get(name, {})
+    wanted = WANTED.get(name, {})
     if name == "reflectance":
         wanted = {**wanted, "band_names": list(grid.bands)}
     else:
         for key in ("_FillValue", "scale_factor", "add_offset"):
             if key in attributes:
                 yield f"{where}: has {key}, which makes xarray turn {name} into floats; it belongs on reflectance only"
-    yield from _differences(where, attributes, wanted)
+    yield from differences(where, attributes, wanted)
     if name == "crop_type" and "/labels_x" not in where:
-        yield from _check_classes(where, attributes.get("classes"))
+        yield from check_classes(where, attributes.get("classes"))
 
 
 def _flags(kind: type[IntFlag] | type[IntEnum], key: str) -> JsonObject:
@@ -286,7 +298,7 @@ def _flags(kind: type[IntFlag] | type[IntEnum], key: str) -> JsonObject:
     }
 
 
-_WANTED: dict[str, JsonObject] = {
+WANTED: dict[str, JsonObject] = {
     "reflectance": {"_FillValue": 0, "scale_factor": 0.0001, "add_offset": 0.0, "units": "1"},
     "quality": _flags(Quality, "flag_masks"),
     "conflict": _flags(Conflict, "flag_masks"),
@@ -294,9 +306,11 @@ _WANTED: dict[str, JsonObject] = {
     "split": _flags(Split, "flag_values"),
     "boundary_distance": {"units": "dm"},
 }
+"""Attributes of an array, by its name."""
 
 
-def _check_classes(where: str, classes: Any) -> Iterator[str]:
+def check_classes(where: str, classes: Any) -> Iterator[str]:
+    """The class table of `crop_type`."""
     if not isinstance(classes, list):
         yield f"{where}: the class table `classes` is missing"
         return
@@ -313,7 +327,7 @@ def _check_classes(where: str, classes: Any) -> Iterator[str]:
 # Coordinates
 
 
-def _values(cube: Path, path: str, node: JsonObject) -> NDArray[Any]:
+def read_values(cube: Path, path: str, node: JsonObject) -> NDArray[Any]:
     """A coordinate that is stored as one uncompressed chunk. Raises ValueError where it is not."""
     codecs = [codec["name"] for codec in node["codecs"]]
     shape = [int(size) for size in node["shape"]]
@@ -340,10 +354,10 @@ def _check_y(cube: Path, path: str, grid: Grid, transform: Sequence[float], shap
 def _check_axis(cube: Path, path: str, first_edge: float, step: float, size: int, name: str) -> Iterator[str]:
     where, node = f"cube.zarr/{path}", read_node(cube, path)
     wanted = {"data_type": "float64", "dimension_names": [name], "shape": [size]}
-    yield from _differences(f"{where}/zarr.json", node, wanted)
+    yield from differences(f"{where}/zarr.json", node, wanted)
     attributes = {"standard_name": f"projection_{name}_coordinate", "units": "m", "axis": name.upper()}
-    yield from _differences(f"{where}/zarr.json", node["attributes"], attributes)
-    found, centres = _values(cube, path, node), first_edge + (np.arange(size) + 0.5) * step
+    yield from differences(f"{where}/zarr.json", node["attributes"], attributes)
+    found, centres = read_values(cube, path, node), first_edge + (np.arange(size) + 0.5) * step
     if found.shape == centres.shape and not np.array_equal(found, centres):
         at = int(np.flatnonzero(found != centres)[0])
         yield (
@@ -374,10 +388,10 @@ def _check_time(cube: Path, path: str, grid: Grid, transform: Sequence[float], s
     del transform, shape
     where, node = f"cube.zarr/{path}", read_node(cube, path)
     wanted = {"data_type": "int32", "dimension_names": ["time"], "shape": [grid.n_dates]}
-    yield from _differences(f"{where}/zarr.json", node, wanted)
+    yield from differences(f"{where}/zarr.json", node, wanted)
     attributes = {"standard_name": "time", "axis": "T", "units": "days since 1970-01-01"}
-    yield from _differences(f"{where}/zarr.json", node["attributes"], attributes)
-    days = _values(cube, path, node)
+    yield from differences(f"{where}/zarr.json", node["attributes"], attributes)
+    days = read_values(cube, path, node)
     if np.any(np.diff(days) <= 0):
         yield f"{where}: the days should ascend and each stand once, got {days.tolist()}"
     dates = np.datetime_as_string(days.astype("datetime64[D]"))
@@ -392,13 +406,13 @@ def _check_sensing_time(
     del transform, shape
     where, node = f"cube.zarr/{path}", read_node(cube, path)
     wanted = {"data_type": "int64", "dimension_names": ["time"], "shape": [grid.n_dates]}
-    yield from _differences(f"{where}/zarr.json", node, wanted)
+    yield from differences(f"{where}/zarr.json", node, wanted)
     if node["attributes"].get("units") != "seconds since 1970-01-01":
         yield f"{where}/zarr.json: units should be 'seconds since 1970-01-01', got {node['attributes'].get('units')!r}"
     days_path = f"{path.removesuffix('sensing_time')}time"
-    days = _values(cube, days_path, read_node(cube, days_path)).astype(np.int64)
+    days = read_values(cube, days_path, read_node(cube, days_path)).astype(np.int64)
     # A solar day differs from the UTC day by half a day at most.
-    apart = np.abs(_values(cube, path, node) - (days * _DAY_S + _DAY_S // 2))
+    apart = np.abs(read_values(cube, path, node) - (days * _DAY_S + _DAY_S // 2))
     if np.any(apart > _DAY_S):
         yield f"{where}: sensing times should lie on the days of `time`, {int(np.argmax(apart))} does not"
 
@@ -407,7 +421,7 @@ def _check_band(cube: Path, path: str, grid: Grid, transform: Sequence[float], s
     del transform, shape
     node = read_node(cube, path)
     wanted = {"data_type": "string", "dimension_names": ["band"], "shape": [len(grid.bands)]}
-    yield from _differences(f"cube.zarr/{path}/zarr.json", node, wanted)
+    yield from differences(f"cube.zarr/{path}/zarr.json", node, wanted)
 
 
 _COORDINATE_CHECKS = {

@@ -1,21 +1,27 @@
-"""Sources of scenes: static STAC catalogues, folders of SAFE products, a simulated archive."""
+"""Sources of scenes: STAC APIs, Sentinel Hub, static STAC catalogues, folders of SAFE products, a simulated archive."""
 
 from __future__ import annotations
 
 import atexit
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 from odc.geo.geobox import GeoBox
 
-from sits_catalog.region import Region
+from sits_catalog.addresses import without_secrets
+from sits_catalog.region import Imagery, Region
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.sources.base import SceneSource, SearchResult, SourceError, UnusableItem
+from sits_pipeline.sources.providers import PROVIDERS, any_api
 from sits_pipeline.sources.safe import SafeSource
 from sits_pipeline.sources.stac import StacSource
+
+if TYPE_CHECKING:
+    from sits_pipeline.sources.api import ApiSource
 
 __all__ = [
     "SafeSource",
@@ -26,6 +32,10 @@ __all__ = [
     "UnusableItem",
     "open_source",
 ]
+
+_ANY_COLLECTION = "sentinel-2-l2a"
+_OWN_RULE = ("sentinel-hub", "earth-search/sentinel-2-l2a")
+"""Whose pixels are not ESA's DN as they are: they stand in for no other's, and no other for them."""
 
 
 class HasGeobox(Protocol):
@@ -50,6 +60,8 @@ def open_source(
     Raises ValueError or SourceError with one sentence.
     """
     imagery = region.imagery
+    if imagery.fallback is not None:
+        return _open_pair(region, config), region
     if imagery.source == "simulated":
         from sits_pipeline.sources.simulated import open_simulated
 
@@ -59,15 +71,111 @@ def open_source(
                 "take a smaller place, or name a zone as place.crs"
             )
         return open_simulated(region, zones[0].geobox, archive, progress)
-    if imagery.path is None:
+    return _open_one(region, config), region
+
+
+def _open_one(region: Region, config: BuildConfig) -> SceneSource:
+    imagery = region.imagery
+    path = None if imagery.path is None else region.resolve(imagery.path)
+    if imagery.source == "sentinel-hub":
+        from sits_pipeline.sources.sentinel_hub import open_sentinel_hub
+
+        return open_sentinel_hub(imagery, config, cache=_cache(config))
+    if imagery.source in PROVIDERS or imagery.source == "stac-api":
+        return _open_api(imagery.source, path, imagery.collection, imagery.assets, config)
+    if path is None:
         raise ValueError(f"imagery of source {imagery.source} needs a path (--source-path)")
-    path = region.resolve(imagery.path)
-    if imagery.source == "safe":
-        return SafeSource(Path(path)), region
-    if imagery.source == "stac":
-        cache = _temporary_cache() if config.cache is None else config.cache.absolute()
-        return StacSource(path, cache, int(config.cache_gb * 1e9)), region
-    raise ValueError(f"imagery source {imagery.source!r} cannot be read yet; use simulated, stac or safe")
+    return SafeSource(Path(path)) if imagery.source == "safe" else _open_stac(path, config)
+
+
+def _open_stac(path: str, config: BuildConfig) -> SceneSource:
+    """A static catalogue, or a table of items; a provider's whose pixels are not plain files is read as its own are."""
+    if path.endswith(".parquet"):
+        from sits_pipeline.sources.kept import provider_of_table
+
+        provider = PROVIDERS.get(provider_of_table(path) or "")
+        if provider is not None and (provider.signing != "none" or provider.pixels != "files"):
+            return _open_api(provider.name, path, None, None, config)
+    return StacSource(path, _cache(config), _cache_bytes(config))
+
+
+def _open_api(
+    name: str, path: str | None, collection: str | None, assets: Mapping[str, str] | None, config: BuildConfig
+) -> ApiSource:
+    from sits_pipeline.sources.api import ApiSource
+    from sits_pipeline.sources.gate import LocalGate
+
+    url = path or (PROVIDERS[name].url if name in PROVIDERS else "")
+    _check_address(name, url)
+    provider = PROVIDERS[name] if name in PROVIDERS else any_api(url, assets)
+    if collection is not None and provider.collections and collection not in provider.collections:
+        raise ValueError(
+            f"the assets of {name} are known for the collection {' and '.join(provider.collections)}; for {collection} "
+            "take the source stac-api with the API's root as path and a table `assets`"
+        )
+    source = ApiSource(
+        provider=provider,
+        url=url,
+        collection=collection or (*provider.collections, _ANY_COLLECTION)[0],
+        cache=_cache(config),
+        cache_bytes=_cache_bytes(config),
+        requests_a_minute=config.requests_a_minute,
+    )
+    return source.through({limit.name: LocalGate(limit) for limit in source.limits})
+
+
+def _check_address(name: str, url: str) -> None:
+    parts = urlsplit(url)
+    if url.endswith(".parquet"):
+        return
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            f"the path of the source {name} is the root of a STAC API, such as https://host/v1 without a query, or a "
+            f"table of its items (.parquet); got {without_secrets(url)}"
+        )
+
+
+def _open_pair(region: Region, config: BuildConfig) -> SceneSource:
+    """A source with a second one that is read where the first does not answer."""
+    from sits_pipeline.sources.fallback import FallbackSource
+
+    imagery = region.imagery
+    second = str(imagery.fallback)
+    _check_pair(imagery, second)
+    path = None if imagery.path is None else region.resolve(imagery.path)
+    first = _open_api(imagery.source, path, imagery.collection, imagery.assets, config)
+    return FallbackSource(first, _open_api(second, None, None, None, config))
+
+
+def _check_pair(imagery: Imagery, second: str) -> None:
+    """Raises ValueError where a second provider could not stand in for the first."""
+    if second == imagery.source:
+        raise ValueError(f"imagery.fallback names {second}, which is the source itself; name another, or leave it out")
+    if imagery.source not in (*PROVIDERS, "stac-api", "sentinel-hub") or second not in (*PROVIDERS, "sentinel-hub"):
+        raise ValueError(
+            f"imagery.fallback is one of {', '.join(PROVIDERS)} and stands in for another API; it cannot be {second} "
+            f"for {imagery.source}"
+        )
+    rules = [_rule(imagery.source, imagery.collection), _rule(second, None)]
+    if any(rule in _OWN_RULE for rule in rules):
+        raise ValueError(
+            f"imagery.fallback {second} does not hold the same DN as {imagery.source}: a fallback is for providers "
+            "that both serve ESA's DN as they are, which earth-search's sentinel-2-l2a and sentinel-hub do not"
+        )
+
+
+def _rule(source: str, collection: str | None) -> str:
+    if source != "earth-search":
+        return source
+    return f"{source}/{collection or PROVIDERS[source].collections[0]}"
+
+
+def _cache_bytes(config: BuildConfig) -> int:
+    return int(config.cache_gb * 1e9)
+
+
+def _cache(config: BuildConfig) -> Path:
+    return _temporary_cache() if config.cache is None else config.cache.absolute()
 
 
 def _temporary_cache() -> Path:

@@ -52,7 +52,7 @@ class SceneSource(Protocol):
         """Scenes whose footprint meets `area` (lon/lat) and whose sensing time lies in `season` or within a day of it.
 
         The day more on both sides is for solar days that differ from UTC days.
-        Raises SourceError.
+        Raises SourceError, and ServiceDown where a service does not answer.
         """
         ...
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from sits_catalog.addresses import without_secrets
-from sits_pipeline.sources.base import SourceError
+from sits_pipeline.sources.base import ServiceDown, SourceError
 from sits_pipeline.sources.web import fetch, is_web
 from sits_pipeline.values import JsonObject
 
-__all__ = ["FoundItem", "Spot", "read_items"]
+__all__ = ["FoundItem", "Spot", "read_items", "resolve_remote"]
 
 MAX_DEPTH = 10
 MAX_ITEMS = 100_000
@@ -27,6 +27,8 @@ MAX_JSON_BYTES = 50 * 2**20
 
 _REMOTE_READERS = 8
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_STORED = re.compile(r"s3://[A-Za-z0-9._-]+/[^\x00-\x1f\x7f]{1,8000}")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,11 @@ class Spot:
             raise ValueError("a link must be a text without control characters")
         if is_web(href):
             return Spot(href, None)
-        scheme = urlsplit(href).scheme if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", href) else ""
+        scheme = urlsplit(href).scheme if _SCHEME.match(href) else ""
         if scheme == "s3":
-            raise ValueError(f"{_short(href)}: object stores are not read yet; use http(s) links or local files")
+            raise ValueError(
+                f"{_short(href)}: objects of a store are read by the source that has its keys (cdse), or over http(s)"
+            )
         if self.root is None:
             return self._resolve_remote(href, scheme)
         return self._resolve_local(href, scheme, self.root)
@@ -74,6 +78,24 @@ class Spot:
 def _short(href: str) -> str:
     """An address for a message: without anything that may be a secret, also where it is relative."""
     return without_secrets(href).partition("?")[0][:200]
+
+
+def resolve_remote(item: JsonObject, href: object, *, stores: bool) -> str:
+    """The http(s) address that an href of an item means which was not found in a file beside its assets.
+
+    A relative one starts from the item's own address, its link `self`. With `stores` it may lead to s3:// as well.
+    Raises ValueError where it leads elsewhere, or has nothing to start from.
+    """
+    if stores and isinstance(href, str) and _STORED.fullmatch(href):
+        return href
+    listed = item.get("links")
+    links = listed if isinstance(listed, list) else []
+    own = next((link.get("href") for link in links if isinstance(link, dict) and link.get("rel") == "self"), None)
+    if isinstance(own, str) and is_web(own):
+        return Spot(own, None).resolve(href).location
+    if isinstance(href, str) and not is_web(href) and not _SCHEME.match(href):
+        raise ValueError(f"{_short(href)}: a relative address, and the item has no link `self` that it starts from")
+    return Spot("", None).resolve(href).location
 
 
 @dataclass(frozen=True)
@@ -175,6 +197,8 @@ def _read_json(spot: Spot) -> JsonObject:
     try:
         text = fetch(spot.location, max_bytes=MAX_JSON_BYTES).body if spot.root is None else _read_file(spot.location)
         document = json.loads(text)
+    except ConnectionError as error:
+        raise ServiceDown(f"{_short(spot.location)} cannot be read: {error}") from error
     except OSError as error:
         raise SourceError(f"{_short(spot.location)} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:

@@ -11,20 +11,10 @@ import shapely
 
 from sits_catalog.cube import lattice_anchor_y
 from sits_catalog.sentinel2 import BANDS, BOA_OFFSET, baseline_key, has_boa_offset
+from sits_pipeline.sources.providers import PROVIDERS, Provider
 from sits_pipeline.values import JsonObject, Scene
 
-__all__ = ["ASSET_KEYS", "check_id", "declared_offset", "footprint_of", "parse_time", "scene_from_item", "sensed_of"]
-
-ASSET_KEYS: Mapping[str, Mapping[str, str]] = {
-    "earth-search": {
-        "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red",
-        "B05": "rededge1", "B06": "rededge2", "B07": "rededge3",
-        "B08": "nir", "B8A": "nir08", "B09": "nir09", "B11": "swir16", "B12": "swir22", "SCL": "scl",
-    },
-    "planetary-computer": {band: band for band in (*BANDS, "SCL")},
-    "cdse": {**{name: f"{name}_{band.resolution_m}m" for name, band in BANDS.items()}, "SCL": "SCL_20m"},
-}  # fmt: skip
-"""Band to asset key, a naming style a provider."""
+__all__ = ["check_id", "declared_offset", "footprint_of", "parse_time", "scene_from_item", "sensed_of"]
 
 _MAX_ID = 200
 _BASELINE = re.compile(r"_N(\d{4})_")
@@ -32,10 +22,28 @@ _ORBIT = re.compile(r"_R(\d{3})_")
 _TILE = re.compile(r"(?:MGRS-|_T|^T?)(\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?=_|$)")
 
 
-def scene_from_item(item: JsonObject, resolve: Callable[[object], str]) -> Scene:
-    """The scene that a STAC item describes; `resolve` turns an href into an address or raises ValueError.
+def href_of(asset: JsonObject) -> object:
+    """The href of an asset, unchecked."""
+    return asset.get("href")
 
-    Raises ValueError with one sentence where the item is no Sentinel-2 L2A scene or lacks what a build needs.
+
+def scene_from_item(
+    item: JsonObject,
+    resolve: Callable[[object], str],
+    *,
+    provider: Provider | None = None,
+    choose: Callable[[JsonObject], object] = href_of,
+) -> Scene:
+    """The scene that a STAC item describes.
+
+    Args:
+        item: as found
+        resolve: turns an href into an address or raises ValueError
+        provider: whose API listed the item, so that its asset keys are known; None: found by the names of all
+        choose: the href of an asset that offers several
+
+    Raises:
+        ValueError: with one sentence, where it is no Sentinel-2 L2A scene or lacks what a build needs
     """
     identifier = check_id(item.get("id"))
     properties = _object(item, "properties")
@@ -44,12 +52,12 @@ def scene_from_item(item: JsonObject, resolve: Callable[[object], str]) -> Scene
     product = _text(properties, "s2:product_uri", "sentinel:product_id", "sentinel2:product_id", "title") or identifier
     _check_product(properties, collection, f"{product} {identifier}")
     baseline = _baseline(properties, product)
-    style, keys = _asset_keys(assets)
-    provider = _provider(properties, collection, style)
-    offset, firm = declared_offset(provider, collection, baseline, properties)
+    style, keys = _asset_keys(assets, provider)
+    rule = _provider(properties, collection, style)
+    offset, firm = declared_offset(rule, collection, baseline, properties)
     return Scene(
         id=identifier,
-        provider=provider,
+        provider=rule,
         collection=collection,
         sensed=sensed_of(item),
         platform=(_text(properties, "platform") or "").lower(),
@@ -62,7 +70,7 @@ def scene_from_item(item: JsonObject, resolve: Callable[[object], str]) -> Scene
         datatake=_text(properties, "s2:datatake_id", "eopf:datatake_id"),
         datastrip=_text(properties, "s2:datastrip_id", "eopf:datastrip_id"),
         generated=parse_time(_text(properties, "processing:datetime", "s2:generation_time")),
-        assets={band: _address(assets, key, resolve) for band, key in keys.items()},
+        assets={band: _address(assets, key, resolve, choose) for band, key in keys.items()},
         declared_offset=offset,
         offset_is_firm=firm,
         item=item,
@@ -103,20 +111,34 @@ def _check_product(properties: JsonObject, collection: str, names: str) -> None:
         raise ValueError("a Level-1C scene; cubes are built from Level-2A")
 
 
-def _asset_keys(assets: JsonObject) -> tuple[str, dict[str, str]]:
-    """Naming style with most hits and band to asset key; else by band and common names; never by position."""
-    best, keys = "stac", _keys_by_bands(assets)
-    for name, style in ASSET_KEYS.items():
-        hits = {band: found for band, key in style.items() if (found := _cog_first(key, assets)) is not None}
-        if len(hits) > (0 if best == "stac" else len(keys)):
-            best, keys = name, hits
+def _asset_keys(assets: JsonObject, provider: Provider | None) -> tuple[str, dict[str, str]]:
+    """Naming style and band to asset key: by the provider's table, else by the style with most hits, else by band and
+    common names; never by position."""
+    style, keys = _best_style(assets)
+    if provider is not None and provider.assets:
+        style = provider.name if provider.name in PROVIDERS else style
+        keys = _hits(assets, provider.assets)
     if not keys.keys() & BANDS.keys():
         raise ValueError(f"no band among its assets ({', '.join(sorted(assets)[:20]) or 'it has none'})")
+    return style, keys
+
+
+def _best_style(assets: JsonObject) -> tuple[str, dict[str, str]]:
+    best, keys = "stac", _keys_by_bands(assets)
+    for name, provider in PROVIDERS.items():
+        hits = _hits(assets, provider.assets)
+        if len(hits) > (0 if best == "stac" else len(keys)):
+            best, keys = name, hits
     return best, keys
 
 
+def _hits(assets: JsonObject, table: Mapping[str, str]) -> dict[str, str]:
+    return {band: found for band, key in table.items() if (found := _cog_first(key, assets)) is not None}
+
+
 def _cog_first(key: str, assets: JsonObject) -> str | None:
-    return next((name for name in (key, f"{key}-jp2") if name in assets), None)
+    """The key under which an asset is there; of an array inside of a group's asset, the group's decides."""
+    return next((name for name in (key, f"{key}-jp2") if name.partition("/")[0] in assets), None)
 
 
 def _keys_by_bands(assets: JsonObject) -> dict[str, str]:
@@ -153,21 +175,30 @@ def _is_earth_search(properties: JsonObject, collection: str, style: str) -> boo
     )
 
 
-def _address(assets: JsonObject, key: str, resolve: Callable[[object], str]) -> str:
-    asset = assets[key]
+def _address(
+    assets: JsonObject, key: str, resolve: Callable[[object], str], choose: Callable[[JsonObject], object]
+) -> str:
+    name, _, array = key.partition("/")
+    asset = assets[name]
     try:
-        return resolve(asset.get("href") if isinstance(asset, dict) else None)
+        address = resolve(choose(asset) if isinstance(asset, dict) else None)
     except ValueError as error:
-        raise ValueError(f"asset {key}: {error}") from None
+        raise ValueError(f"asset {name}: {error}") from None
+    return f"{address.rstrip('/')}/{array}" if array else address
 
 
 def _baseline(properties: JsonObject, product: str) -> str:
+    """ESA's, by the property or else by the product's name: `processing:version` may be another processor's."""
     text = _text(properties, "s2:processing_baseline", "processing:version")
-    if text is None and (match := _BASELINE.search(product)):
-        text = match[1]
-    if text is None:
+    named = _BASELINE.search(product)
+    if text is None and named is None:
         raise ValueError("no processing baseline (s2:processing_baseline or processing:version)")
-    major, minor = baseline_key(text)
+    try:
+        major, minor = baseline_key(text or "")
+    except ValueError:
+        if named is None:
+            raise
+        major, minor = baseline_key(named[1])
     return f"{major:02d}.{minor:02d}"
 
 

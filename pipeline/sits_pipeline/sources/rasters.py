@@ -43,6 +43,8 @@ GDAL_OPTIONS: Mapping[str, Any] = {
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http",
 }
 
+_JP2 = re.compile(r"\.(?:jp2|j2k)(?:\)/\$value)?$", re.IGNORECASE)
+"""Also as CDSE's OData names a file of a product: `.../Nodes(T31TEJ_..._B02_10m.jp2)/$value`."""
 _SAMPLE_SIDE = 400
 _SAMPLE_BLOCK = 256
 _WHOLE_SIDE = 1024
@@ -154,7 +156,7 @@ def _open(path: str, opener: Opener | None) -> Iterator[Any]:
     remote = "://" in path
     if remote and opener is None and not path.startswith(("http://", "https://")):
         raise OSError(f"{_file_name(path)}: only http(s) addresses can be read without signing in")
-    driver = "JP2OpenJPEG" if _file_name(path).lower().endswith((".jp2", ".j2k")) else "GTiff"
+    driver = "JP2OpenJPEG" if _JP2.search(_path_of(path)) else "GTiff"
     watched = WatchedOpener(path, opener) if remote and opener is not None else None
     # By its name alone: rasterio would look for the keys of an s3:// address, and log a query that is a signature.
     target: str | Path = watched.name if watched is not None else f"/vsicurl/{path}" if remote else Path(path)
@@ -194,9 +196,14 @@ def _epsg(wkt: str) -> int | None:
     return code
 
 
+def _path_of(path: str) -> str:
+    """A local path, or a URL's."""
+    return urlsplit(path).path if "://" in path else path
+
+
 def _file_name(path: str) -> str:
     """Last part of a path or of a URL's path; no folder, host, or query that may hold a signature."""
-    return PurePosixPath(urlsplit(path).path if "://" in path else path).name
+    return PurePosixPath(_path_of(path)).name
 
 
 def _describe(error: BaseException, path: str | None) -> str:

@@ -85,8 +85,9 @@ class Web:
         """The complete answer to a request; `url` may be s3:// where the signer knows what to ask instead.
 
         A method other than GET must bear to be repeated. Raises FileNotFoundError for what is not there,
-        PermissionError for what may not be read, ServiceDown where the host answers nothing at all, and OSError where
-        no complete answer came, was refused, or is larger than `max_bytes`; each with one sentence.
+        PermissionError for what may not be read, ServiceDown where the host answers nothing at all, ConnectionError
+        where no complete answer came, and OSError for one that was refused or is larger than `max_bytes`; each with
+        one sentence.
         """
         if self.signer is None and not is_web(url):
             raise OSError(f"an http(s) URL was expected, got {without_secrets(url)!r}")
@@ -99,7 +100,7 @@ class Web:
                 return trouble
             tally.add(trouble)
             if tally.is_spent(is_suspect=BREAKER.is_suspect(signed.url)):
-                raise BREAKER.failed(signed.url, trouble.reason) or OSError(
+                raise BREAKER.failed(signed.url, trouble.reason) or ConnectionError(
                     f"{without_secrets(url)}: no answer after {tally.tries} tries: {trouble.reason}"
                 )
             time.sleep(tally.pause(trouble))

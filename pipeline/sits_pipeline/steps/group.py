@@ -18,7 +18,7 @@ from sits_catalog.region import Season
 from sits_catalog.sentinel2 import baseline_key
 from sits_pipeline.values import Acquisition, Refusal, Scene, Verdict
 
-__all__ = ["Grouping", "group_scenes", "solar_day"]
+__all__ = ["Grouping", "group_scenes", "solar_day", "why_too_old"]
 
 _Status = Literal["superseded", "cloudy", "outside", "failed"]
 _STRIP_START = re.compile(r"_S(\d{8}T\d{6})(?:_|$)")
@@ -42,16 +42,18 @@ def group_scenes(
     season: Season,
     max_cloud: float,
     area: shapely.Geometry,
+    min_baseline: str | None,
 ) -> Grouping:
     """Acquisitions of a cube in zone `epsg`, whatever order the scenes come in.
 
     Args:
         scenes: scenes with unique ids
-        verdicts: of every scene that lies in the zone, the season and the area, by id
+        verdicts: of every scene that lies in the zone, the season and the area and is new enough, by id
         epsg: the cube's CRS
         season: solar days, both ends included
         max_cloud: in per cent
         area: lon/lat
+        min_baseline: "05.00": scenes of an older one are left out; None: none are
 
     Raises:
         ValueError: two scenes with one id, a scene without a verdict, more than 250 scenes on a day
@@ -61,7 +63,7 @@ def group_scenes(
     refusals: list[Refusal] = []
     inside: list[Scene] = []
     for scene in ordered:
-        reason = _why_outside(scene, epsg, season, area)
+        reason = _why_outside(scene, epsg, season, area) or why_too_old(scene, min_baseline)
         if reason:
             refusals.append(_refuse(scene, "outside", reason, verdicts))
         elif scene.id not in verdicts:
@@ -112,6 +114,13 @@ def _why_outside(scene: Scene, epsg: int, season: Season, area: shapely.Geometry
     if not season.start <= day <= season.end:
         return f"its solar day {day} lies outside of {season.start} to {season.end}"
     return "" if shapely.intersects(scene.footprint, area) else "its footprint does not meet the region"
+
+
+def why_too_old(scene: Scene, min_baseline: str | None) -> str:
+    """Why a scene's processing is older than what is asked for; empty where it is not."""
+    if min_baseline is None or baseline_key(scene.baseline) >= baseline_key(min_baseline):
+        return ""
+    return f"its processing baseline {scene.baseline} is older than {min_baseline}, which is asked for"
 
 
 def _newest_copies(scenes: Iterable[Scene]) -> tuple[list[Scene], list[tuple[Scene, str]]]:

@@ -157,6 +157,7 @@ DECIDING: dict[str, Callable[[], Case]] = {
     "the last day": lambda: region(season=Season(start=date(2018, 1, 1), end=date(2018, 12, 30))),
     "the bands": lambda: region(imagery=Imagery(bands=("B02", "B03"))),
     "the order of the bands": lambda: region(imagery=Imagery(bands=tuple(reversed(Imagery().bands)))),
+    "who merges a day's tiles": lambda: region(imagery=Imagery(source="sentinel-hub", mosaicking="orbit")),
     "the resampling": lambda: region(imagery=Imagery(resampling="bilinear")),
     "the label rule": lambda: region(labels=LabelRule(rule="center")),
     "the least coverage": lambda: region(labels=LabelRule(min_coverage=0.6)),
@@ -247,8 +248,7 @@ def test_an_estimate_counts_pixels_scenes_and_blocks() -> None:
     assert estimate.read_gb == pytest.approx(3 * pixels * (2 + 2 / 4 + 2 / 36 + 1 / 4) / 1e9)
     # B02 is 2 x 2 source blocks, B05 and B01 one.
     assert estimate.requests == 3 * (4 + 1 + 1)
-    # One unit: 512 x 512 px of three bands; SCL is a fourth.
-    assert estimate.processing_units == pytest.approx(2 * pixels / 512**2 * 4 / 3)
+    assert estimate.processing_units == 0
     assert estimate.hours > 0
 
 

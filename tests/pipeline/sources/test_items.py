@@ -11,7 +11,8 @@ from tests.pipeline.sources.tiny_archive import item
 
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS
-from sits_pipeline.sources.items import ASSET_KEYS, scene_from_item
+from sits_pipeline.sources.items import scene_from_item
+from sits_pipeline.sources.providers import PROVIDERS
 from sits_pipeline.sources.stac import StacSource
 from sits_pipeline.values import Scene
 
@@ -127,11 +128,20 @@ def test_the_flag_of_earth_search_counts_and_its_raster_offset_never_does() -> N
     assert scene(document).declared_offset == 0
 
 
-@pytest.mark.parametrize("style", list(ASSET_KEYS))
-def test_every_naming_style_knows_all_bands(style: str) -> None:
-    assert set(ASSET_KEYS[style]) == {*BANDS, "SCL"}
-    found = scene(with_assets(*ASSET_KEYS[style].values()))
-    assert found.assets == {band: f"/data/{key}.tif" for band, key in ASSET_KEYS[style].items()}
+@pytest.mark.parametrize("name", list(PROVIDERS))
+def test_the_names_of_every_provider_are_known_and_lead_to_all_bands(name: str) -> None:
+    table = PROVIDERS[name].assets
+    assert set(table) == {*BANDS, "SCL"}
+    found = scene(with_assets(*(key.partition("/")[0] for key in table.values())))
+    # The array of B01 lies in a group that has an asset of its own.
+    below = {
+        band: f"/data/{group}.tif/{array}"
+        for band, key in table.items()
+        for group, _, array in [key.partition("/")]
+        if array
+    }
+    assert found.assets == {**{band: f"/data/{key}.tif" for band, key in table.items()}, **below}
+    assert found.provider == name
 
 
 def test_a_cog_is_preferred_to_its_jpeg_2000_twin() -> None:
@@ -215,3 +225,19 @@ def test_an_invalid_footprint_is_repaired() -> None:
     bow_tie = [[0, 0], [2, 2], [2, 0], [0, 2], [0, 0]]
     document = {**item(), "geometry": {"type": "Polygon", "coordinates": [bow_tie]}}
     assert scene(document).footprint.area == pytest.approx(2)
+
+
+def test_a_baseline_is_esas_by_the_name_where_the_property_is_another_processors() -> None:
+    document = item("S2A_MSIL2A_20230813T104021_N0511_R008_T31TEJ_20230813T150000", **{"processing:version": "2.5.9"})
+    del document["properties"]["s2:processing_baseline"]
+    assert scene(document).baseline == "05.11"
+
+
+def test_a_known_provider_is_read_by_its_own_names_alone() -> None:
+    def read(provider: str, *keys: str) -> Scene:
+        return scene_from_item(with_assets(*keys), str, provider=PROVIDERS[provider])
+
+    assert read("planetary-computer", "B02", "blue", "B04_10m").assets == {"B02": "B02.tif"}
+    assert read("earth-search", "B02", "blue", "scl").assets == {"B02": "blue.tif", "SCL": "scl.tif"}
+    with pytest.raises(ValueError, match=r"no band among its assets \(B02, SCL\)"):
+        read("cdse", "B02", "SCL")

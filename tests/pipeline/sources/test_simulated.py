@@ -92,8 +92,6 @@ def test_the_region_names_its_source(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="imagery of source stac needs a path"):
         source(source="stac")
-    with pytest.raises(ValueError, match="'sentinel-hub' cannot be read yet"):
-        source(source="sentinel-hub", path="x")
 
 
 def test_a_simulated_archive_over_two_zones_is_refused(tmp_path: Path) -> None:

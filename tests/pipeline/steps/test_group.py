@@ -50,9 +50,16 @@ OTHER_HALF = replace(
 )
 
 
-def group(*scenes: Scene, verdicts: dict[str, Verdict] | None = None, max_cloud: float = 100) -> Grouping:
+def group(
+    *scenes: Scene,
+    verdicts: dict[str, Verdict] | None = None,
+    max_cloud: float = 100,
+    min_baseline: str | None = None,
+) -> Grouping:
     known = {scene.id: GOOD for scene in scenes} | (verdicts or {})
-    return group_scenes(scenes, known, epsg=32631, season=SEASON, max_cloud=max_cloud, area=AREA)
+    return group_scenes(
+        scenes, known, epsg=32631, season=SEASON, max_cloud=max_cloud, area=AREA, min_baseline=min_baseline
+    )
 
 
 def ids(grouping: Grouping) -> list[list[str]]:
@@ -165,7 +172,7 @@ def test_more_than_250_scenes_a_day_are_an_error() -> None:
 
 def test_a_scene_without_a_verdict_is_an_error() -> None:
     with pytest.raises(ValueError, match="a has no audit verdict"):
-        group_scenes([BASE], {}, epsg=32631, season=SEASON, max_cloud=100, area=AREA)
+        group_scenes([BASE], {}, epsg=32631, season=SEASON, max_cloud=100, area=AREA, min_baseline=None)
 
 
 def test_two_scenes_with_one_id_are_an_error() -> None:
@@ -189,3 +196,18 @@ def test_nothing_depends_on_the_order_of_arrival(drawn: list[tuple[str, str, int
     shuffler.shuffle(shuffled)
     assert group(*shuffled) == expected
     assert sum(map(len, ids(expected))) + len(expected.refusals) == len(scenes)
+
+
+def test_scenes_of_an_older_baseline_are_left_out_and_named_with_both() -> None:
+    grouping = group(BASE, TWIN, min_baseline="05.00")
+    assert ids(grouping) == [["twin"]]
+    assert [(refusal.scene.id, refusal.status, refusal.reason) for refusal in grouping.refusals] == [
+        (BASE.id, "outside", f"its processing baseline {BASE.baseline} is older than 05.00, which is asked for")
+    ]
+    assert group(TWIN, min_baseline="05.01").acquisitions == ()
+    assert len(group(TWIN, min_baseline="N0500").acquisitions) == 1
+
+
+def test_a_scene_that_is_too_old_needs_no_verdict() -> None:
+    arguments = {"epsg": 32631, "season": SEASON, "max_cloud": 100, "area": AREA, "min_baseline": "04.00"}
+    assert [refusal.status for refusal in group_scenes([BASE], {}, **arguments).refusals] == ["outside"]

@@ -13,7 +13,7 @@ from sits_catalog.addresses import without_secrets
 from sits_catalog.cube import lattice_anchor_y
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS, has_boa_offset, parse_product_id
-from sits_pipeline.sources.base import SourceError
+from sits_pipeline.sources.base import ServiceDown, SourceError
 from sits_pipeline.sources.items import check_id, footprint_of, sensed_of
 from sits_pipeline.sources.sentinel_hub.evalscript import PlannedTile
 from sits_pipeline.sources.sift import season_span
@@ -35,7 +35,8 @@ _PAGE = 100
 def find_items(client: ServiceClient, area: shapely.Geometry, season: Season) -> list[JsonObject]:
     """All items that the Catalog lists for the box of `area` (lon/lat) and `season` with a day more on both sides.
 
-    By id; one that came on two pages is listed once. Raises SourceError.
+    By id; one that came on two pages is listed once. Raises SourceError, and ServiceDown where it does
+    not answer.
     """
     from sentinelhub.api.catalog import SentinelHubCatalog
     from sentinelhub.constants import CRS
@@ -57,6 +58,8 @@ def find_items(client: ServiceClient, area: shapely.Geometry, season: Season) ->
                 break
     except (AttributeError, KeyError, TypeError) as error:
         problem = f"it answered something that is no page of items ({error!r})"
+    except ConnectionError as error:
+        raise ServiceDown(str(error)) from None
     except OSError as error:
         raise SourceError(str(error)) from None
     if problem:

@@ -93,7 +93,8 @@ class ServiceClient(SentinelHubDownloadClient):
     def ask[T](self, request: DownloadRequest, read: Callable[[DownloadResponse], T]) -> T:
         """What `read` makes of the answer; it raises ValueError where that is broken, and the request is sent again.
 
-        Raises OSError with one sentence that names the host, and ServiceDown where the host answers nothing at all.
+        Raises OSError with one sentence that names the host: ConnectionError where no answer came, ServiceDown where the
+        host answers nothing at all.
         """
         # A request of its own is to the breaker what a file is: one that always fails is no dead service.
         key = f"{request.url}/{request.get_hashed_name()}"
@@ -116,7 +117,7 @@ class ServiceClient(SentinelHubDownloadClient):
             BREAKER.answered(key)
         elif (down := BREAKER.failed(key, fault.reason)) is not None:
             raise down
-        raise OSError(self._sentence(fault, counts))
+        raise (OSError if fault.kind == "final" else ConnectionError)(self._sentence(fault, counts))
 
     def _execute_download(self, request: DownloadRequest) -> DownloadResponse:
         """What the library's interfaces call, such as the Catalog's."""

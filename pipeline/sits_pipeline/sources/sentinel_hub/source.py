@@ -79,6 +79,8 @@ class SentinelHubSource:
         """The Catalog's items, as they are; raises SourceError."""
         try:
             return find_items(self._client(), area, season)
+        except ConnectionError:
+            raise
         except OSError as error:
             raise SourceError(str(error)) from None
 

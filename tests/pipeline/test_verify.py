@@ -110,8 +110,9 @@ def test_progress_counts_every_file_once(dataset: Folder) -> None:
 def test_findings_do_not_depend_on_the_number_of_threads(dataset: Folder, threads: int) -> None:
     flip(dataset, SHARD)
     flip(dataset, "config.yaml", 0)
+    before = threading.active_count()
     assert [f.file for f in verify(dataset, threads=threads)] == ["config.yaml", SHARD]
-    assert threading.active_count() < 20
+    assert threading.active_count() <= before
 
 
 # A flipped byte

@@ -11,7 +11,7 @@ from tests.pipeline.sources.test_stac import EVERYWHERE, SEASON
 from tests.pipeline.sources.tiny_archive import catalogue, item, write_archive, write_json
 
 from sits_pipeline.sources import catalogue as catalogue_module
-from sits_pipeline.sources.base import SourceError
+from sits_pipeline.sources.base import ServiceDown, SourceError
 from sits_pipeline.sources.catalogue import Spot, read_items
 from sits_pipeline.sources.stac import StacSource
 from sits_pipeline.sources.web import fetch
@@ -175,7 +175,7 @@ def test_a_server_that_does_not_answer_is_an_error(
     monkeypatch.setattr("sits_pipeline.sources.web.BACKOFF_S", 0.001)
     server = serve(tmp_path)
     server.fail_next = 99
-    with pytest.raises(SourceError, match="HTTP 503"):
+    with pytest.raises(ServiceDown, match="HTTP 503"):
         ids(f"{server.url}/catalog.json")
     assert len(server.requests) > 1
 

@@ -21,7 +21,7 @@ from sits_pipeline.config import BuildConfig
 from sits_pipeline.folder import Folder
 from sits_pipeline.sources import open_source
 from sits_pipeline.sources.api import ApiSource
-from sits_pipeline.sources.base import SceneSource, SearchResult, SourceError
+from sits_pipeline.sources.base import SceneSource, SearchResult, ServiceDown, SourceError
 from sits_pipeline.sources.kept import kept_search, read_item_table
 from sits_pipeline.sources.providers import any_api
 from sits_pipeline.sources.stac import StacSource
@@ -70,7 +70,7 @@ def test_a_second_search_gives_the_very_same_items_though_the_api_has_changed(
         assert search(source, folder)[0] == anew
     # The service is gone; what was kept is not.
     assert search(source, folder)[0] == anew
-    with pytest.raises(SourceError, match="cannot be searched"):
+    with pytest.raises(ServiceDown, match="cannot be searched"):
         search(source, folder, again=True)
     assert search(source, folder)[0] == anew
 

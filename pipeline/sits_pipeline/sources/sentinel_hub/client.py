@@ -93,8 +93,8 @@ class ServiceClient(SentinelHubDownloadClient):
     def ask[T](self, request: DownloadRequest, read: Callable[[DownloadResponse], T]) -> T:
         """What `read` makes of the answer; it raises ValueError where that is broken, and the request is sent again.
 
-        Raises OSError with one sentence that names the host: ConnectionError where no answer came, ServiceDown where the
-        host answers nothing at all.
+        Raises OSError with one sentence that names the host: ConnectionError where no answer came, ServiceDown where
+        the host answers nothing at all.
         """
         # A request of its own is to the breaker what a file is: one that always fails is no dead service.
         key = f"{request.url}/{request.get_hashed_name()}"

@@ -35,7 +35,7 @@ from tests.pipeline.sources.sentinel_hub.scripted_hub import (
 
 from sits_catalog.region import Imagery, Season
 from sits_pipeline.config import BuildConfig
-from sits_pipeline.sources.base import ServiceDown, SourceError
+from sits_pipeline.sources.base import ServiceDown
 from sits_pipeline.sources.sentinel_hub import SentinelHubSource, open_sentinel_hub
 from sits_pipeline.sources.sentinel_hub.deployment import Patience
 from sits_pipeline.sources.sentinel_hub.passes import clearly_meets, meets, passes_of
@@ -359,7 +359,7 @@ def test_a_service_that_answers_nothing_is_down_and_named(hub: ScriptedHub, cred
     source = replace(source, patience=Patience(first_pause_s=0.001, longest_pause_s=0.01, tries=2))
     with pytest.raises(ServiceDown, match=f"{hub.host} did not answer 3 requests in a row"):
         [read(source, side=side) for side in range(1, 9)]
-    with pytest.raises(SourceError, match=hub.host):
+    with pytest.raises(ServiceDown, match=hub.host):
         source.find(shapely.box(4.3, 43.5, 4.6, 44.0), Season(start=date(2023, 8, 1), end=date(2023, 8, 31)))
 
 

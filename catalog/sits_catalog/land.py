@@ -1,7 +1,7 @@
 """Which points are on land: the raster of 30 arc seconds of `global-land-mask`, from NOAA's GLOBE elevation.
 
-global-land-mask 1.0.0, MIT, of October 2020, is the only release: small, and finished rather than alive; it needs NumPy
-alone. Its raster takes 1 GB of memory while it is used; lakes are land.
+global-land-mask 1.0.0 (MIT, by its metadata) needs NumPy alone. Its raster of 21 600 x 43 200 points, one byte each,
+takes 1 GB of memory while it is used; lakes are land.
 """
 
 from __future__ import annotations

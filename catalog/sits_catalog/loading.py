@@ -151,7 +151,7 @@ def dump_region(region: Region) -> dict[str, Any]:
     """
     plain: dict[str, Any] = _plain(region)
     del plain["folder"]
-    for section, key in (("place", "file"), ("imagery", "path"), ("parcels", "path")):
+    for section, key in (("place", "file"), ("imagery", "path"), ("imagery", "fallback_path"), ("parcels", "path")):
         values = plain[section]
         if values and values[key] is not None:
             values[key] = without_secrets(region.resolve(values[key]))
@@ -219,7 +219,7 @@ def _of_source(document: Document, source: str) -> dict[str, Any]:
     """What `--source` changes of `imagery`: another source keeps none of the former one's keys."""
     own = document.data.get("imagery")
     given = own.get("source") if isinstance(own, Mapping) else None
-    former = {} if given == source else dict.fromkeys(("collection", "assets", "fallback"))
+    former = {} if given == source else dict.fromkeys(("collection", "assets", "fallback", "fallback_path"))
     return {"source": source, "path": None, **former}
 
 
@@ -237,6 +237,11 @@ def _check_files(region: Region, document: Document) -> None:
         raise ValueError(
             f"{document.where(('imagery', 'fallback'))}: the fallback is the source itself, {kind}; name another "
             "provider, or leave it out"
+        )
+    if imagery.fallback_path is not None and imagery.fallback is None:
+        raise ValueError(
+            f"{document.where(('imagery', 'fallback_path'))}: `fallback_path` is the root of the fallback's API, and "
+            "no `fallback` is named; name one, or leave it out"
         )
     area = region.place.file
     if area is not None and "://" not in area and not Path(region.resolve(area)).is_file():

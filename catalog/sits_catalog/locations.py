@@ -8,6 +8,7 @@ import json
 import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def read_locations(path: str | Path) -> tuple[Location, ...]:
     """
     path = Path(path)
     _check_suffix(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}" if not path.exists() else f"{path} is a folder, and no file")
     found = _without_repeats(path, _READERS[path.suffix.lower()](path))
     if not found:
         raise ValueError(f"{path} holds no location")
@@ -63,17 +66,24 @@ def read_locations(path: str | Path) -> tuple[Location, ...]:
 def write_locations(path: str | Path, locations: Sequence[Location]) -> None:
     """Write locations in the format that the suffix names; the same locations give the same bytes.
 
-    Raises ValueError for a suffix that is not known.
+    Raises ValueError for a suffix that is not known, FileNotFoundError where the folder is not there.
     """
     path = Path(path)
     _check_suffix(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to; make it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, and a file is to be written there")
     data = _WRITERS[path.suffix.lower()](locations)
     partial = path.with_name(f"{path.name}.partial")
     try:
         partial.write_bytes(data)
         partial.replace(path)
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written: {error.strerror}; write to another file") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _check_suffix(path: Path) -> None:
@@ -139,55 +149,86 @@ def _text(value: object) -> str | None:
 
 
 def _read_csv(path: Path) -> Iterator[_Row]:
-    # Spreadsheets put a byte order mark before the header.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        names = reader.fieldnames or []
-        if not {"lon", "lat"} <= set(names):
-            raise ValueError(f"{path}, line 1: a CSV of locations has the columns lon and lat; got {', '.join(names)}")
-        for row in reader:
-            yield _Row(f"line {reader.line_num}", *(row.get(name) for name in _NAMES))
+    try:
+        # Spreadsheets put a byte order mark before the header.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            names = reader.fieldnames or []
+            if not {"lon", "lat"} <= set(names):
+                got = ", ".join(names) or "none"
+                raise ValueError(f"{path}, line 1: a CSV of locations has the columns lon and lat; got {got}")
+            for row in reader:
+                yield _Row(f"line {reader.line_num}", *(row.get(name) for name in _NAMES))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text; save it as CSV in UTF-8") from error
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: is no CSV: {error}") from error
 
 
 def _read_geojson(path: Path) -> Iterator[_Row]:
     try:
         whole = json.loads(path.read_bytes())
-    except ValueError as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text; save it as GeoJSON in UTF-8") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not GeoJSON: {error}") from error
     if not isinstance(whole, dict) or whole.get("type") != "FeatureCollection":
         raise ValueError(f"{path}: locations are a FeatureCollection of points; got {_kind(whole)}")
-    crs = ((whole.get("crs") or {}).get("properties") or {}).get("name", _CRS84)
-    if crs not in (_CRS84, "urn:ogc:def:crs:EPSG::4326", *_WGS84):
+    properties = _object(path, "crs", "properties", _object(path, "the collection", "crs", whole))
+    crs = properties.get("name", _CRS84)
+    if crs not in (_CRS84, "urn:ogc:def:crs:EPSG::4326", *sorted(_WGS84)):
         raise ValueError(f"{path}: locations are in degrees, WGS 84; got {crs}; reproject the file")
-    for number, feature in enumerate(whole.get("features") or [], 1):
-        where = f"feature {number}"
-        geometry, properties = feature.get("geometry") or {}, feature.get("properties") or {}
-        at = geometry.get("coordinates")
-        if geometry.get("type") != "Point" or not isinstance(at, list) or len(at) < 2:
-            raise ValueError(f"{path}, {where}: a location is a Point; got {_kind(geometry)}")
-        named = feature.get("id", properties.get("id"))
-        yield _Row(where, named, at[0], at[1], properties.get("city"), properties.get("country"))
+    features = whole.get("features") or []
+    if not isinstance(features, list):
+        raise ValueError(f"{path}: features must be a list; got {_shown(features)}")  # noqa: TRY004  # of a file
+    for number, feature in enumerate(features, 1):
+        yield _row_of_feature(path, f"feature {number}", feature)
+
+
+def _row_of_feature(path: Path, where: str, feature: object) -> _Row:
+    if not isinstance(feature, dict):
+        raise ValueError(f"{path}, {where}: must be a Feature; got {_shown(feature)}")  # noqa: TRY004  # of a file
+    geometry, properties = (_object(path, where, name, feature) for name in ("geometry", "properties"))
+    at = geometry.get("coordinates")
+    if geometry.get("type") != "Point" or not isinstance(at, list) or len(at) < 2:
+        raise ValueError(f"{path}, {where}: a location is a Point; got {_kind(geometry)}")
+    named = feature.get("id", properties.get("id"))
+    return _Row(where, named, at[0], at[1], properties.get("city"), properties.get("country"))
+
+
+def _object(path: Path, where: str, name: str, within: Mapping[str, object]) -> Mapping[str, object]:
+    """A member that is an object, or missing. Raises ValueError for anything else."""
+    found = within.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}, {where}: {name} must be an object; got {_shown(found)}")  # noqa: TRY004  # of a file
+    return found
 
 
 def _kind(value: object) -> str:
     """What a piece of GeoJSON is, for people."""
-    return f"a {value.get('type')}" if isinstance(value, dict) and value.get("type") else "something else"
+    return f"a {value['type']}" if isinstance(value, dict) and value.get("type") else "something else"
+
+
+def _shown(value: object) -> str:
+    """A wrong value, for people: not all of a long one."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _read_geoparquet(path: Path) -> Iterator[_Row]:
     import pyarrow.parquet as parquet
 
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
     try:
         table = parquet.read_table(path)
+        geo = json.loads((table.schema.metadata or {}).get(b"geo", b"{}"))
     except ValueError as error:
         raise ValueError(f"{path} is not GeoParquet: {error}") from error
-    geo = json.loads((table.schema.metadata or {}).get(b"geo", b"{}"))
-    column = geo.get("primary_column")
+    column = geo.get("primary_column") if isinstance(geo, dict) else None
     if column not in table.column_names:
         raise ValueError(f"{path} is not GeoParquet: it names no column of geometries; write points with GeoPandas")
-    described = geo["columns"][column]
+    described = _object(path, "columns", str(column), _object(path, "the file's geo", "columns", geo))
     if not _is_wgs84(described.get("crs", _CRS84)):
         raise ValueError(f"{path}: locations are in degrees, WGS 84; got another CRS; reproject the file")
     if described.get("encoding") != "WKB":

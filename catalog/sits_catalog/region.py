@@ -117,6 +117,8 @@ class Imagery:
     """Scenes of an older processing baseline ("05.00") are left out; None: all are taken."""
     fallback: ImagerySource | None = None
     """A second provider of the same radiometry rule, read where the first does not answer."""
+    fallback_path: str | None = None
+    """Root of the fallback's API where it is not the provider's own, or a table of its items (.parquet)."""
     deployment: Literal["cdse", "sentinel-hub", "sentinel-hub-uswest2"] = "cdse"
     """sentinel-hub only: whose service is asked."""
     mosaicking: Literal["tile", "orbit"] = "tile"

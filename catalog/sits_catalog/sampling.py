@@ -26,7 +26,7 @@ OnLand = Callable[[Sequence[float], Sequence[float]], Sequence[bool]]
 _EARTH_M = 6_371_008.8
 """Mean radius (IUGG)."""
 _SOUTH_OF_SCENES = -56.0
-"""Sentinel-2 observes land systematically from there to 82.8 N (ESA, Sentinel-2 mission guide)."""
+"""ESA's observation scenario: land is observed systematically from there to 82.8 N or, in older texts, 84 N."""
 _AT_ONCE = 1024
 _IN_VAIN = 200_000
 """Candidates in a row none of which can be used, after which there is no hope."""

@@ -6,26 +6,25 @@ Wiring: decisions are made in the plan, effects in `cell` and `finish`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.metadata import version
 from typing import Self
 
 from sits_catalog.cube import VERSION
 from sits_catalog.region import Region
-from sits_pipeline.budget import Budget
-from sits_pipeline.cell import CellTask, build_cell
-from sits_pipeline.cluster import Cluster, open_cluster
+from sits_pipeline.budget import Budget, plan_audit_cost
+from sits_pipeline.cell import build_cell
+from sits_pipeline.cluster import open_cluster
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.finish import KNOWN_FILES, Dataset, Outcome, finish, is_finished
 from sits_pipeline.folder import Folder
 from sits_pipeline.journal import CellLines, Journal, has_cells, read_journal, segments
 from sits_pipeline.plan import CellMemory, ZonePlan, cell_memory
 from sits_pipeline.prepare import Listener, Prepared, Zoned
-from sits_pipeline.sources.base import SceneSource, ServiceDown, ServiceSource
+from sits_pipeline.run import check_version, in_words, is_simulated, now, through_gates
 from sits_pipeline.store import (
     CUBE,
     ROOT,
@@ -49,7 +48,7 @@ def build(prepared: Prepared, config: BuildConfig, listener: Listener) -> tuple[
     or the processing units do not suffice, MemoryError where a cell does not fit, and RuntimeError where one could not
     be computed.
     """
-    created = _now()
+    created = now()
     with Folder(config.out).lock(prepared.region.id):
         budget = _budget(prepared, config)
         return tuple(_build_zone(prepared, zoned, config, listener, created, budget) for zoned in prepared.zones)
@@ -82,9 +81,10 @@ def _build_zone(
         if cluster is not None:
             listener.stage(f"building {missing} of {plan.n_cells} cells of {plan.zone.name}")
             listener.progress(plan.n_cells - missing, plan.n_cells)
-            asked = replace(prepared, source=_through_gates(prepared.source, cluster))
+            asked = replace(prepared, source=through_gates(prepared.source, cluster))
             tasks = cell_tasks(asked, zoned, config, folder, frozenset(cells.done), cluster.threads_a_cell)
-            for entry in _computed(cluster, budget.admit(tasks), config.retries):
+            entries = cluster.run(build_cell, budget.admit(tasks), retries=config.retries)
+            for entry in in_words(entries, unit="a cell"):
                 journal.append(entry)
                 budget.settle(entry)
                 built += 1
@@ -109,18 +109,12 @@ def _budget(prepared: Prepared, config: BuildConfig) -> Budget:
             folder = _folder(zoned, config)
             cells = _Cells() if _ours(folder, zoned.plan, config) is None else _Cells.read(folder)
             budget.spent += cells.processing_units
+            budget.audited += plan_audit_cost(prepared.source, zoned.plan).processing_units
             for window, cost in cell_costs(prepared.source, zoned.plan):
                 if (window.row, window.column, window.height, window.width) not in cells.done:
                     needed += cost.processing_units
         budget.check(needed)
     return budget
-
-
-def _through_gates(source: SceneSource, cluster: Cluster) -> SceneSource:
-    """The source with requests of all workers counted together, where it is a service."""
-    if not isinstance(source, ServiceSource):
-        return source
-    return source.through(cluster.gates(source.limits))
 
 
 def _cell_memory(dataset: Dataset) -> CellMemory:
@@ -129,23 +123,6 @@ def _cell_memory(dataset: Dataset) -> CellMemory:
     height, width = (min(size, plan.cell_px) for size in shape_of(plan.zone.geobox))
     finer = dataset.region.labels.finer if labels else ()
     return cell_memory(len(plan.acquisitions), len(plan.bands), height * width, labels=labels, finer=finer)
-
-
-def _computed(cluster: Cluster, tasks: Iterator[CellTask], retries: int) -> Iterator[JsonObject]:
-    """Entries of the cells as they are done; what goes wrong in a worker is no wrong use, whatever its type."""
-    try:
-        yield from cluster.run(build_cell, tasks, retries=retries)
-    except (MemoryError, RuntimeError):
-        raise
-    except ServiceDown as error:
-        raise RuntimeError(f"{error}; run the same command again, which goes on where this one stopped") from error
-    except OSError as error:
-        raise RuntimeError(f"a cell could not be built: {error}; run the same command to go on") from error
-    except Exception as error:
-        raise RuntimeError(
-            f"a cell could not be built: {type(error).__name__}: {error}; this is a fault of the program: "
-            "run again with --debug and report it"
-        ) from error
 
 
 # What is there
@@ -204,11 +181,7 @@ def _ours(folder: Folder, plan: ZonePlan, config: BuildConfig) -> JsonObject | N
 
 
 def _check_same(folder: Folder, attributes: JsonObject, plan: ZonePlan, begun: JsonObject) -> None:
-    if attributes.get("version") != VERSION:
-        raise ValueError(
-            f"{folder.location} was written as sits-cube {attributes.get('version')}, this program writes {VERSION}; "
-            "choose another --out"
-        )
+    check_version(folder, attributes)
     if attributes.get("config_sha256") != plan.config_sha256:
         there = str(attributes.get("config_sha256"))
         raise ValueError(
@@ -219,11 +192,11 @@ def _check_same(folder: Folder, attributes: JsonObject, plan: ZonePlan, begun: J
 
 def _difference(plan: ZonePlan, begun: JsonObject) -> str:
     """What is not as it was when a dataset was begun: the items that came or went, where they are known."""
-    now = {(scene.id, scene.baseline) for scene in _scenes(plan)}
+    today = {(scene.id, scene.baseline) for scene in _scenes(plan)}
     then = {(str(name), str(baseline)) for name, baseline in begun.get("items", ())}
-    if not then or now == then:
+    if not then or today == then:
         return "region, season, bands, items, parcels or rules differ"
-    came, went = sorted(now - then), sorted(then - now)
+    came, went = sorted(today - then), sorted(then - today)
     parts = [f"{what} {_some(items)}" for what, items in (("it lacks", came), ("this build lacks", went)) if items]
     return " and ".join(parts)
 
@@ -322,7 +295,7 @@ def _attributes(region: Region, plan: ZonePlan, created: datetime) -> JsonObject
             "clamp": 1,
             "baselines": sorted(baselines),
         },
-        "simulated": region.imagery.source == "simulated" or any(map(_is_simulated, _scenes(plan))),
+        "simulated": region.imagery.source == "simulated" or any(map(is_simulated, _scenes(plan))),
         "created": created.isoformat().replace("+00:00", "Z"),
         "software": f"sits-cubes {version('sits-cubes')}",
         "complete": False,
@@ -339,22 +312,3 @@ def _attributes(region: Region, plan: ZonePlan, created: datetime) -> JsonObject
 
 def _scenes(plan: ZonePlan) -> Iterator[Scene]:
     return (scene for acquisition in plan.acquisitions for scene in acquisition.scenes)
-
-
-def _is_simulated(scene: Scene) -> bool:
-    """Whether its item says so: an archive that was simulated may be read as any other catalogue."""
-    properties = scene.item.get("properties", {})
-    return any(properties.get(name) is True for name in ("simulated", "sits:simulated"))
-
-
-def _now() -> datetime:
-    """The time, or SOURCE_DATE_EPOCH where builds are to be reproducible."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    if not epoch:
-        return datetime.now(UTC).replace(microsecond=0)
-    try:
-        return datetime.fromtimestamp(int(epoch), UTC)
-    except (ValueError, OverflowError, OSError):
-        raise ValueError(
-            f"SOURCE_DATE_EPOCH must be seconds since 1970-01-01 as a whole number; got {epoch!r}"
-        ) from None

@@ -36,7 +36,13 @@ class Chips(StrEnum):
     PARCEL = "parcel"
 
 
-_OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
+_OPTIONS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+    "context_settings": {"max_content_width": 100},
+}
 _build_app = typer.Typer(**_OPTIONS)
 _cube_app = typer.Typer(**_OPTIONS, help="Look at, prove and export datasets that sits-build has written.")
 
@@ -144,16 +150,14 @@ def sits_build(
     use, 3 incomplete (a source could not be read; run again to fill it). With --doctor: 0 all is well, 1 something is
     wrong.
 
+    \b
     Examples:
-
         sits-build --region demo
-
         sits-build --region my-region.yaml --plan
-
-        sits-build --region 3.29,43.61,3.32,43.65 --season 2018-01-01/2018-12-31 --source safe --source-path safe/
-
+        sits-build --region 3.29,43.61,3.32,43.65 --season 2018-01-01/2018-12-31 \\
+            --source safe --source-path safe/
         sits-build --region 3.29,43.61,3.32,43.65 --season 2023-01-01/2023-12-31 --source earth-search
-
+        sits-build --locations seco.csv --source eopf --season 2021-01-01/2023-06-30
         sits-build --doctor --source sentinel-hub
     """
 
@@ -180,6 +184,14 @@ def sits_build(
         return _build_region(asked, config, plan=plan, as_json=json_)
 
     guarded(work, debug=debug)
+
+
+_PATHS = {
+    "stac": "its catalogue or table of items: a file or an address",
+    "safe": "the folder that holds its products, unpacked (.SAFE)",
+    "stac-api": "the address of the API's root",
+}
+"""What `--source-path` is, for the sources that have no place of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +231,8 @@ class _Place:
                 "--locations needs --source and --season, at whose end the dates begin to be counted back, or --region "
                 "with a region file that has them"
             )
+        if imagery.path is None and imagery.source in _PATHS:
+            raise ValueError(f"--source {imagery.source} needs --source-path, {_PATHS[imagery.source]}")
         return PatchSet(id=_name_of(path), season=parse_season(self.season), imagery=imagery)
 
     def imagery(self) -> Imagery | None:

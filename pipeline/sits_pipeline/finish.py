@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from itertools import chain
+from typing import Protocol, Self
 
 import numpy as np
 import yaml
@@ -36,7 +37,7 @@ from sits_pipeline.tally import Tally, tally_cells
 from sits_pipeline.values import JsonObject
 from sits_pipeline.verify import files_line
 
-__all__ = ["KNOWN_FILES", "Dataset", "Outcome", "finish", "is_finished"]
+__all__ = ["KNOWN_FILES", "Dataset", "Finishable", "Outcome", "finish", "is_finished", "merged_journal", "stamp_of"]
 
 KNOWN_FILES = (
     *("parcels.parquet", "chips.parquet", "sources.parquet"),
@@ -113,6 +114,8 @@ class Outcome:
     refused: tuple[str, ...]
     """Items that are not used because they are broken, with the reason."""
     unknown_codes: tuple[str, ...]
+    unit: str = "cells"
+    """What `cells` counts, in the words of its plan."""
 
     @classmethod
     def of(cls, dataset: Dataset, failures: Failures, *, built: int, processing_units: float) -> Self:
@@ -134,7 +137,26 @@ class Outcome:
         )
 
 
-def is_finished(dataset: Dataset) -> bool:
+class Finishable(Protocol):
+    """A dataset of any profile, as far as its files are known before it is built."""
+
+    @property
+    def folder(self) -> Folder:
+        """Where it is."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, bytes]:
+        """The files of the empty cube by name; the root's is another one once the cube is concluded."""
+        ...
+
+    @property
+    def config(self) -> bytes:
+        """`config.yaml`."""
+        ...
+
+
+def is_finished(dataset: Finishable) -> bool:
     """Whether an earlier run has ended with what this one would write, and all of its files are there.
 
     Tables and report are looked at by size; `config.yaml`, metadata and coordinates by content.
@@ -151,7 +173,7 @@ def is_finished(dataset: Dataset) -> bool:
         return False
     root = f"{CUBE}/{ROOT}"
     expected = {**dataset.metadata, root: folder.read(root), "config.yaml": dataset.config}
-    stamps = {name: _stamp(data) for name, data in expected.items()}
+    stamps = {name: stamp_of(data) for name, data in expected.items()}
     return folder.read("config.yaml") == dataset.config and stamps.items() <= listed.items()
 
 
@@ -174,8 +196,8 @@ def finish(dataset: Dataset, journal: Journal, *, built: int) -> Outcome:
     for name, data in files.items():
         folder.write(name, data)
     files |= {**dataset.metadata, f"{CUBE}/{ROOT}": update_attributes(folder, dataset.layout, changes)}
-    stamps = {name: _stamp(data) for name, data in files.items()}
-    journal.merge(_merged(dataset.plan_line, lines, stamps))
+    stamps = {name: stamp_of(data) for name, data in files.items()}
+    journal.merge(merged_journal([dataset.plan_line], lines, stamps))
     return outcome
 
 
@@ -234,21 +256,20 @@ def _parquet(table: object) -> bytes:
     return buffer.getvalue()
 
 
-def _stamp(data: bytes) -> list[int | str]:
+def stamp_of(data: bytes) -> list[int | str]:
     """Size and SHA-256, as the journal lists them."""
     return [len(data), hashlib.sha256(data).hexdigest()]
 
 
-def _merged(header: JsonObject, cells: Iterable[bytes], stamps: Mapping[str, list[int | str]]) -> Iterator[bytes]:
+def merged_journal(
+    head: Iterable[JsonObject], cells: Iterable[bytes], stamps: Mapping[str, list[int | str]]
+) -> Iterator[bytes]:
     """Lines of the merged journal; the last has the stamps of all files that no cell line lists.
 
     Nothing is hashed from the disk: what is listed is what was meant to be written.
     """
     digest = hashlib.sha256()
-    first = encode_line(header)
-    digest.update(first)
-    yield first
-    for line in cells:
+    for line in chain(map(encode_line, head), cells):
         digest.update(line)
         yield line
     yield encode_line(files_line(stamps, digest.hexdigest()))

@@ -22,9 +22,9 @@ from sits_pipeline.steps.harmonize import harmonize
 from sits_pipeline.steps.mask import clear_of, quality_of
 from sits_pipeline.steps.mosaic import Layer, mosaic
 from sits_pipeline.steps.resample import bilinear, repeat
-from sits_pipeline.values import Frame, JsonObject, Raster, ReadFailure, Scene, epsg_of, shape_of
+from sits_pipeline.values import Frame, JsonObject, Raster, ReadFailure, Scene, Verdict, epsg_of, shape_of
 
-__all__ = ["Day", "DayNotes", "Images", "Reading", "Visit", "failures_of", "of_services", "read_images"]
+__all__ = ["Day", "DayNotes", "Images", "Reading", "Visit", "failures_of", "of_services", "read_images", "visit_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,13 @@ class Visit:
     """BOA offset to add, in DN; None: unknown, the scene counts as unread."""
     reason: str
     """What its audit found; why the offset is unknown."""
+
+
+def visit_of(position: int, scene: Scene, verdict: Verdict) -> Visit:
+    """What a worker needs to know of a scene of an acquisition; its item and its twin's stay behind."""
+    twin = None if scene.twin is None else replace(scene.twin, item={})
+    bare = replace(scene, item={}, twin=twin)
+    return Visit(source_index=position, scene=bare, offset=verdict.applied, reason=verdict.reason)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,12 +142,13 @@ class Journal:
             self.flush()
 
     def flush(self) -> None:
-        """End the segment."""
+        """End the segment. Raises BlockingIOError, and writes nothing, where another build has taken over the lock."""
+        self.folder.check_lock()
         if self._file is not None:
             self._file.close()
             self._file = None
         elif self._entries:
-            # As the local "xb": a build that has lost its lock must not write over another one's lines.
+            # As the local "xb": should the lock be lost at this very moment, another one's lines still stand.
             self.folder.create(self._name, b"".join(self._entries))
         self._entries = []
         self._ended = self.clock()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +26,15 @@ from sits_pipeline.journal import has_cells
 from sits_pipeline.parcels import ParcelTable, content_sha256, known_area, read_parcels
 from sits_pipeline.plan import Zone, ZonePlan, cell_side, config_sha256, zones_of_region
 from sits_pipeline.sources import open_source
-from sits_pipeline.sources.base import SceneSource, SearchResult, ServiceDown, ServiceSource
+from sits_pipeline.sources.base import (
+    CredentialsError,
+    SceneSource,
+    SearchResult,
+    ServiceDown,
+    ServiceSource,
+    SourceError,
+)
+from sits_pipeline.sources.charges import check_audit
 from sits_pipeline.sources.kept import kept_search
 from sits_pipeline.splits import SplitPlan, plan_splits
 from sits_pipeline.steps.audit import audit_offset
@@ -33,7 +42,7 @@ from sits_pipeline.steps.group import Grouping, group_scenes, why_too_old
 from sits_pipeline.store import read_attributes
 from sits_pipeline.values import Scene, Verdict
 
-__all__ = ["Listener", "Prepared", "Zoned", "prepare"]
+__all__ = ["Listener", "Prepared", "Zoned", "audit_of", "prepare"]
 
 _AUDIT_THREADS = 8
 _SEARCHES = "_searches"
@@ -197,11 +206,8 @@ def _acquisitions(
     _check_bands(own, region.imagery.bands)
     verdicts = {scene.id: _without_bands(scene, lacking) for scene, lacking in _lacking(own, region.imagery.bands)}
     own = [scene for scene in own if scene.id not in verdicts]
-    listener.stage(f"auditing the BOA offset of {len(own)} scenes")
-    with ThreadPoolExecutor(_AUDIT_THREADS) as pool:
-        for done, verdict in enumerate(pool.map(lambda scene: _audit(source, scene), own), 1):
-            verdicts[own[done - 1].id] = verdict
-            listener.progress(done, len(own))
+    check_audit(source, own, config.max_pu)
+    verdicts |= _audited(source, own, listener)
     grouping = group_scenes(
         found.scenes,
         verdicts,
@@ -265,14 +271,43 @@ def _without_bands(scene: Scene, lacking: Sequence[str]) -> Verdict:
     )
 
 
-def _audit(source: SceneSource, scene: Scene) -> Verdict:
+def _audited(source: SceneSource, scenes: Sequence[Scene], listener: Listener) -> dict[str, Verdict]:
+    """Verdicts by the scenes' ids; what a network did not bring is asked for once more when all others are known.
+
+    Raises SourceError where nothing can be read for want of credentials, before a cube without a pixel is built: their
+    signer says so, or the servers let not one of the scenes be read. One file that is refused is that file's failure.
+    """
+    listener.stage(f"auditing the BOA offset of {len(scenes)} scenes")
+    verdicts: dict[str, Verdict] = {}
+    refused: list[PermissionError] = []
+    with ThreadPoolExecutor(_AUDIT_THREADS) as pool:
+        try:
+            for scene, (verdict, error) in zip(scenes, pool.map(partial(audit_of, source), scenes), strict=True):
+                verdicts[scene.id] = verdict
+                refused += [error] if isinstance(error, PermissionError) else []
+                listener.progress(len(verdicts), len(scenes))
+            unread = [scene for scene in scenes if verdicts[scene.id].applied is None]
+            if len(refused) < len(scenes):
+                again = pool.map(partial(audit_of, source), unread)
+                verdicts |= {scene.id: verdict for scene, (verdict, _) in zip(unread, again, strict=True)}
+        except CredentialsError as error:
+            # Each further try would be one more with a wrong password.
+            pool.shutdown(cancel_futures=True)
+            raise SourceError(str(error)) from error
+    if refused and len(refused) == len(scenes):
+        raise SourceError(f"not one of the {len(scenes)} scenes may be read: {refused[0]}")
+    return verdicts
+
+
+def audit_of(source: SceneSource, scene: Scene) -> tuple[Verdict, OSError | None]:
+    """The verdict on a scene, and why its sample could not be read where it could not."""
     try:
-        return audit_offset(scene, source.sample(scene))
-    except ServiceDown:
+        return audit_offset(scene, source.sample(scene)), None
+    except (ServiceDown, CredentialsError):
         raise
     except OSError as error:
         verdict = audit_offset(scene, None)
-        return replace(verdict, reason=f"{verdict.reason} ({error})")
+        return replace(verdict, reason=f"{verdict.reason} ({error})"), error
 
 
 def _no_scenes(region: Region, zone: Zone, found: SearchResult, grouping: Grouping) -> str:

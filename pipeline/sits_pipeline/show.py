@@ -121,10 +121,18 @@ def _charge(imagery: Imagery, cost: Estimate) -> list[str]:
     if imagery.source != "sentinel-hub":
         return []
     charge = f"  charged    {cost.processing_units:.1f} processing units (PU) of Sentinel Hub"
+    audit = (
+        f"  audit      up to {cost.audit_processing_units:.2f} PU in {cost.audit_requests} requests more, now and with "
+        "each command"
+    )
     if imagery.deployment != "cdse":
-        return [f"{charge}, from what your account there has a month"]
-    share = max(cost.processing_units, cost.requests) / _FREE_MONTH
-    return [f"{charge}; this is {share:.1%} of a free month at CDSE, {_FREE_MONTH} PU and as many requests"]
+        return [f"{charge}, from what your account there has a month", audit]
+    units, requests = cost.processing_units + cost.audit_processing_units, cost.requests + cost.audit_requests
+    share = max(units, requests) / _FREE_MONTH
+    return [
+        f"{charge}; with its audit {share:.1%} of a free month at CDSE, {_FREE_MONTH} PU and as many requests",
+        audit,
+    ]
 
 
 def _duration(hours: float) -> str:
@@ -143,7 +151,7 @@ def outcome_in_words(outcome: Outcome) -> str:
     state = "complete" if outcome.complete else "INCOMPLETE"
     where = _from_here(outcome.location)
     lines = [
-        f"{outcome.name}: {state}, {outcome.cells} cells, {outcome.built} of them computed now",
+        f"{outcome.name}: {state}, {outcome.cells} {outcome.unit}, {outcome.built} of them computed now",
         f"  cube    {where}/cube.zarr",
         f"  report  {where}/report.html",
     ]
@@ -155,7 +163,7 @@ def outcome_in_words(outcome: Outcome) -> str:
         )
     lines += [f"  not used  {line}" for line in outcome.refused]
     if outcome.failures:
-        lines.append("  sources that could not be read; the same command reads those cells again:")
+        lines.append(f"  sources that could not be read; the same command reads those {outcome.unit} again:")
         lines += [f"    {line}" for line in _failures(outcome)]
     return "\n".join(lines)
 
@@ -165,7 +173,7 @@ def _failures(outcome: Outcome) -> list[str]:
     for failure in outcome.failures:
         key = failure["item"], failure["band"], failure["error"]
         cells[key] = cells.get(key, 0) + 1
-    return [f"{item} {band} in {n} cells: {error}" for (item, band, error), n in cells.items()]
+    return [f"{item} {band} in {n} {outcome.unit}: {error}" for (item, band, error), n in cells.items()]
 
 
 def _some(names: tuple[str, ...]) -> str:

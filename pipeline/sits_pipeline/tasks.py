@@ -6,7 +6,6 @@ What a task asks of a service is known beforehand.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import replace
 
 import shapely
 from odc.geo.geobox import GeoBox
@@ -14,6 +13,7 @@ from odc.geo.geobox import GeoBox
 from sits_pipeline.cell import CellTask, Day, Visit
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.folder import Folder
+from sits_pipeline.imagery import visit_of
 from sits_pipeline.parcels import select_near
 from sits_pipeline.plan import ZonePlan
 from sits_pipeline.plan.lattice import project
@@ -21,7 +21,7 @@ from sits_pipeline.prepare import Prepared, Zoned
 from sits_pipeline.sources.access import Cost
 from sits_pipeline.sources.base import SceneSource, ServiceSource
 from sits_pipeline.steps.chips import ChipFrame, place_chips, select_chips
-from sits_pipeline.values import Scene, Verdict, Window
+from sits_pipeline.values import Window
 
 __all__ = ["cell_costs", "cell_tasks", "task_cost"]
 
@@ -96,19 +96,12 @@ def _parcel_chips(zoned: Zoned) -> tuple[ChipFrame, ...]:
     return place_chips(own, zone.geobox, split_of=split_of)
 
 
-def _visit(position: int, scene: Scene, verdict: Verdict) -> Visit:
-    """What a cell needs to know of a scene; its item and its twin's stay here."""
-    twin = None if scene.twin is None else replace(scene.twin, item={})
-    bare = replace(scene, item={}, twin=twin)
-    return Visit(source_index=position, scene=bare, offset=verdict.applied, reason=verdict.reason)
-
-
 class _Visits:
     """Finds the scenes near a cell, day by day."""
 
     def __init__(self, plan: ZonePlan) -> None:
         self._all = [
-            (index, _visit(position, scene, verdict))
+            (index, visit_of(position, scene, verdict))
             for index, acquisition in enumerate(plan.acquisitions)
             for position, (scene, verdict) in enumerate(zip(acquisition.scenes, acquisition.verdicts, strict=True))
         ]

@@ -88,7 +88,8 @@ class Verdict:
     audited: int | None
     """Offset the pixels ask for; None: undecided."""
     applied: int | None
-    """Offset that is added; None: the rule is not firm and the sample could not be read, so the item is unread."""
+    """Offset that is added; None: the sample could not be read, and the rule is not firm or the files are remote, so
+    that the item is unread."""
     medians: Mapping[str, float]
     """Median DN a band behind the verdict."""
     n_pixels: int

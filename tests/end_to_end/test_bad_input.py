@@ -407,6 +407,9 @@ def test_something_has_to_be_built(tmp_path: Path) -> None:
     assert_refused(run_here("sits-build", "--plan", "--out", tmp_path / "out"), "--region", "--locations")
 
 
+TWO_YEARS = ("--season", "2021-01-01/2023-06-30")
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -414,7 +417,10 @@ def test_something_has_to_be_built(tmp_path: Path) -> None:
         (["--chips", "parcel", "--cell", "512"], "--chips parcel and --cell cannot be used with --locations"),
         ([], "--locations needs --source and --season"),
         (["--source", "eopf"], "--locations needs --source and --season"),
-        (["--source", "landsat", "--season", "2021-01-01/2023-06-30"], "--source is one of simulated, stac"),
+        (["--source", "landsat", *TWO_YEARS], "--source is one of simulated, stac"),
+        (["--source", "stac", *TWO_YEARS], "--source stac needs --source-path, its catalogue or table of items"),
+        (["--source", "safe", *TWO_YEARS], "--source safe needs --source-path, the folder that holds its products"),
+        (["--source", "stac-api", *TWO_YEARS], "--source stac-api needs --source-path, the address of the API's root"),
         (["--source", "eopf", "--season", "2021"], "a season is its first and last day"),
         (["--source", "eopf", "--season", "2021-01-01/2021-02-01"], "begin it earlier"),
     ],
@@ -423,6 +429,23 @@ def test_options_that_make_no_sense_with_locations_are_refused(tmp_path: Path, o
     (tmp_path / "some.csv").write_text("lon,lat\n4.2,44.2\n")
     ended = run_here("sits-build", "--locations", tmp_path / "some.csv", "--out", tmp_path / "out", *options)
     assert_refused(ended, says)
+    assert ended.stderr.count("\n") == 1, "before any stage begins"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("none.csv", None, "no file "),
+        ("latin.csv", b"id,lon,lat\nK\xf6ln,6.96,50.94\n", "latin.csv is not UTF-8 text"),
+        ("odd.geojson", b'{"type": "FeatureCollection", "features": [1]}', "feature 1: must be a Feature; got 1"),
+    ],
+)
+def test_a_wrong_file_of_locations_is_one_sentence(tmp_path: Path, name: str, data: bytes | None, says: str) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    out = ("--out", tmp_path / "out", "--source", "eopf", *TWO_YEARS)
+    assert_refused(run_here("sits-build", "--locations", tmp_path / name, *out), says)
     assert not (tmp_path / "out").exists()
 
 

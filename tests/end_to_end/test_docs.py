@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from tests.end_to_end.archives import run_here
 from tests.end_to_end.building import SMALL, Dataset, build_region, simulated_land
 
 from sits_catalog import cli as catalog_cli
@@ -63,7 +64,8 @@ def test_the_region_file_of_the_how_to_loads(tmp_path: Path) -> None:
     assert region.labels.finer == (2,)
 
 
-REGIONS = [block for block in blocks("yaml") if "imagery:" in block[1] and block[0] != "your-own-region.md"]
+OF_NO_PROVIDER = ("your-own-region.md", "locations.md")
+REGIONS = [block for block in blocks("yaml") if "imagery:" in block[1] and block[0] not in OF_NO_PROVIDER]
 
 
 @pytest.mark.parametrize(("page", "text"), [pytest.param(*block, id=block[0]) for block in REGIONS])
@@ -78,6 +80,26 @@ def test_every_source_has_its_row_among_the_keys() -> None:
     rows = re.findall(r"^\| (.*?) \|", page, re.M)
     named = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
     assert set(IMAGERY_SOURCES) <= named
+
+
+@pytest.mark.slow
+def test_the_offline_example_of_locations_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "locations.md"
+    (region,), (csv,) = ([text for name, text in blocks(kind) if name == page] for kind in ("yaml", "csv"))
+    (tmp_path / "spots.yaml").write_text(region)
+    (tmp_path / "spots.csv").write_text(csv)
+    monkeypatch.chdir(tmp_path)
+    commands, *_ = (text for name, text in blocks("console") if name == page)
+    said = []
+    for line in commands.splitlines():
+        ended = run_here(*shlex.split(line.removeprefix("$ ")))
+        assert ended.code == 0, ended.stderr
+        said.append(ended.stdout)
+    build, info, verify = said
+    assert build.startswith("spots: complete")
+    assert "profile patches, complete, simulated" in info
+    assert "2 (2 built), 5 dates, 276 px" in info
+    assert verify == "out/spots: every file is as it was written\n"
 
 
 @pytest.mark.parametrize(("page", "text"), [pytest.param(*block, id=block[0]) for block in blocks("console")])

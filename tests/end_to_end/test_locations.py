@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import random
 import shutil
 import time
@@ -40,14 +41,23 @@ from tests.end_to_end.archives import (
     start,
     wait_for,
 )
-from tests.end_to_end.building import EPSG, FIRST_X, FIRST_Y, Silent, extent
+from tests.end_to_end.building import EPSG, FIRST_X, FIRST_Y, Silent, build_region, extent, place_of
+from tests.services.moto import BUCKET, moto_server
 
 from sits_catalog.cube import check
 from sits_catalog.locations import Location, read_locations
-from sits_catalog.region import Imagery, Season
+from sits_catalog.region import Imagery, Region, Season
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.folder import Folder
-from sits_pipeline.patches import PatchSet, build_locations, dataset_as_json, dataset_in_words
+from sits_pipeline.patches import (
+    PatchSet,
+    build_locations,
+    dataset_as_json,
+    dataset_in_words,
+    plan_as_json,
+    plan_in_words,
+    plan_locations,
+)
 from sits_pipeline.simulate import write_archive
 from sits_pipeline.sources import StacSource
 from sits_pipeline.sources.access import Cost, Gate, Limit
@@ -373,30 +383,40 @@ def after_written(path: Path) -> Callable[[], bool]:
 
 
 def test_a_build_killed_again_and_again_ends_as_one_never_killed(places: Places, built: Built, tmp_path: Path) -> None:
-    dataset, rng = tmp_path / "out" / "places", random.Random(4)
-    arguments = command("sits-build", *places.arguments(tmp_path / "out"))
-    instants: list[tuple[str, Callable[[], Callable[[], bool]]]] = [
-        ("early", lambda: after_seconds(rng.uniform(0, 2))),
-        ("choosing", lambda: after_lines(dataset, "location", 7)),
-        ("choosing again", lambda: after_lines(dataset, "location", 20)),
-        ("created", lambda: after_written(dataset / "cube.zarr" / "zarr.json")),
-        ("a shard", lambda: after_lines(dataset, "cell", 1)),
-        ("another", lambda: after_lines(dataset, "cell", 1)),
-        ("patches", lambda: after_written(dataset / "patches.parquet")),
-        ("journal", lambda: after_written(dataset / "journal.jsonl")),
+    """Each instant is tried until a kill lands there, in a folder of its own where the build was faster."""
+    rng = random.Random(4)
+    instants: list[tuple[str, Callable[[Path], Callable[[], bool]]]] = [
+        ("early", lambda dataset: after_seconds(rng.uniform(0, 2))),
+        ("choosing", lambda dataset: after_lines(dataset, "location", 7)),
+        ("choosing again", lambda dataset: after_lines(dataset, "location", 20)),
+        ("created", lambda dataset: after_written(dataset / "cube.zarr" / "zarr.json")),
+        ("a shard", lambda dataset: after_lines(dataset, "cell", 1)),
+        ("another", lambda dataset: after_lines(dataset, "cell", 1)),
+        ("patches", lambda dataset: after_written(dataset / "patches.parquet")),
     ]
-    killed = []
-    for name, instant in instants:
-        come = instant()
-        process = start(arguments)
-        wait_for(lambda come=come, process=process: come() or process.poll() is not None, seconds=120)
-        if kill(process):
-            killed.append(name)
-    ended = places.build(tmp_path / "out")
+    landed: list[str] = []
+    attempt = 0
+    while len(landed) < len(instants):
+        attempt += 1
+        assert attempt <= 8, f"a build of 50 patches is too quick to be killed: {landed}"
+        dataset = tmp_path / f"out-{attempt}" / "places"
+        arguments = command("sits-build", *places.arguments(dataset.parent))
+        for name, instant in instants[len(landed) :]:
+            come = instant(dataset)
+            process = start(arguments)
+            wait_for(lambda come=come, process=process: come() or process.poll() is not None, seconds=120)
+            if not kill(process):
+                break
+            landed.append(name)
+        assert_ends_as(places, built, dataset)
+
+
+def assert_ends_as(places: Places, built: Built, dataset: Path) -> None:
+    """Taken up, it becomes what a build that nobody disturbed has written."""
+    ended = places.build(dataset.parent)
     assert (ended.code, ended.outcome["complete"]) == (0, True), ended.stderr
-    assert len(killed) >= 6, killed
     assert promised(dataset) == built.promised
-    assert leftovers(tmp_path / "out") == []
+    assert leftovers(dataset.parent) == []
     assert run_here("sits-cube", "verify", dataset).code == 0
     assert sorted(path.name for path in dataset.iterdir()) == sorted(path.name for path in built.path.iterdir())
 
@@ -468,11 +488,142 @@ def hidden(path: Path) -> Iterator[None]:
         away.rename(path)
 
 
-def test_other_locations_do_not_take_the_place_of_these(places: Places, dataset: Path) -> None:
-    wanted = PatchSet(id="places", season=SEASON, imagery=Imagery(source="stac", path=str(places.catalog), bands=BANDS))
-    fewer = read_locations(places.locations)[:5]
-    with pytest.raises(ValueError, match=r"holds another dataset .*choose another --out"):
-        build_locations(fewer, wanted, BuildConfig(out=str(dataset.parent)), Silent())
+def few(places: Places) -> tuple[Location, ...]:
+    """One shard of locations."""
+    return tuple(read_locations(places.locations)[:6])
+
+
+def few_of(places: Places, catalog: Path | None = None, **changes: Any) -> PatchSet:
+    imagery = Imagery(source="stac", path=str(catalog or places.catalog), bands=BANDS)
+    return PatchSet(**{"id": "few", "season": SEASON, "imagery": imagery, **changes})
+
+
+@pytest.fixture(scope="module")
+def few_built(places: Places, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        out = tmp_path_factory.mktemp("few")
+        assert build_locations(few(places), few_of(places), BuildConfig(out=str(out), workers=1), Silent()).complete
+    return Built(out / "few")
+
+
+@pytest.fixture
+def few_out(few_built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a copy of the finished dataset of six locations is."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    shutil.copytree(few_built.path, tmp_path / "out" / "few")
+    return tmp_path / "out"
+
+
+def test_other_locations_or_another_season_do_not_take_the_place_of_these_nor_touch_them(
+    places: Places, few_out: Path
+) -> None:
+    config, (first, *others) = BuildConfig(out=str(few_out), workers=1), few(places)
+    before = {path: path.read_bytes() for path in few_out.rglob("*") if path.is_file()}
+    moved = (replace(first, lon=first.lon + 0.001), *others)
+    shorter = few_of(places, season=Season(start=SEASON.start, end=SEASON.end - timedelta(days=1)))
+    for locations, wanted in ((others, few_of(places)), (moved, few_of(places)), ((first, *others), shorter)):
+        with pytest.raises(ValueError, match=r"holds another dataset .*choose another --out"):
+            build_locations(locations, wanted, config, Silent())
+    assert {path: path.read_bytes() for path in few_out.rglob("*") if path.is_file()} == before
+    assert run_here("sits-cube", "verify", few_out / "few").code == 0
+
+
+def test_a_dataset_of_a_region_is_left_as_it_is(places: Places, tmp_path: Path) -> None:
+    grid = extent(left=100, top=100, width=96, height=96)
+    region = Region(
+        id="few", season=Season(start=date(2022, 5, 1), end=date(2022, 6, 1)), place=place_of(grid, tmp_path / "area"),
+        imagery=Imagery(source="stac", path=str(places.catalog), bands=BANDS),
+    )  # fmt: skip
+    dataset = build_region(region, tmp_path / "out", workers=1)
+    assert (dataset.complete, dataset.findings()) == (True, [])
+    with pytest.raises(ValueError, match=r"of the profile 'region', and this build writes 'patches'; choose another"):
+        build_locations(few(places), few_of(places), BuildConfig(out=str(tmp_path / "out")), Silent())
+    assert dataset.findings() == []
+
+
+def linked(places: Places, folder: Path) -> Path:
+    """The archive by another name, so that its catalogue can be changed; pixels are those of the archive."""
+    shutil.copytree(places.folder / "archive", folder, copy_function=os.link)
+    return folder / "catalog.json"
+
+
+def test_an_item_that_goes_and_comes_back_leaves_a_finished_set_as_it_is(
+    places: Places, few_built: Built, few_out: Path, tmp_path: Path
+) -> None:
+    catalog = linked(places, tmp_path / "archive")
+    wanted, config = few_of(places, catalog), BuildConfig(out=str(few_out), workers=1)
+    item = few_built.table.iloc[2]["items"][3][0]
+    (described,) = [path for path in catalog.parent.rglob("*.json") if json.loads(path.read_text()).get("id") == item]
+    links = [path for path in catalog.parent.rglob("*.json") if described.name in path.read_text()]
+    with without_links(links, described):
+        with pytest.raises(ValueError, match=rf"are gone from the source, and shards .*{item}.*put them back"):
+            build_locations(few(places), wanted, config, Silent())
+        with pytest.raises(ValueError, match=r"rest on other items, .*leave --search-again out"):
+            build_locations(few(places), wanted, replace(config, search_again=True), Silent())
+        assert run_here("sits-cube", "verify", few_out / "few").code == 0
+    again = build_locations(few(places), wanted, config, Silent())
+    assert (again.complete, again.built) == (True, 0)
+    assert promised(few_out / "few") == few_built.promised
+    assert run_here("sits-cube", "verify", few_out / "few").code == 0
+
+
+@contextmanager
+def without_links(documents: Sequence[Path], target: Path) -> Iterator[None]:
+    """Documents of a catalogue while no link of theirs leads to an item."""
+    before = {path: path.read_text() for path in documents}
+    for path, text in before.items():
+        document = json.loads(text)
+        if "links" in document and document.get("type") != "Feature":
+            kept = [link for link in document["links"] if not _leads_to(path, link, target)]
+            path.unlink()  # the other name of the file stays as it is
+            path.write_text(json.dumps({**document, "links": kept}))
+    try:
+        yield
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+
+
+def _leads_to(path: Path, link: dict[str, Any], target: Path) -> bool:
+    return "://" not in link["href"] and (path.parent / link["href"]).resolve() == target.resolve()
+
+
+def test_a_fault_that_passes_while_choosing_ends_in_the_same_choices(
+    places: Places, few_built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A classification, or the bands of an audit, that cannot be read in one run and can in the next."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    for band, row in (("SCL", 1), ("B04", 4)):
+        item, out = few_built.table.iloc[row]["items"][2][0], tmp_path / band
+        config = BuildConfig(out=str(out), workers=1)
+        with (
+            hidden(places.asset(item, band)),
+            pytest.raises(RuntimeError, match=rf"locations are not chosen yet, .*{item}.*run the same command again"),
+        ):
+            build_locations(few(places), few_of(places), config, Silent())
+        assert not (out / "few" / "cube.zarr").exists()
+        assert build_locations(few(places), few_of(places), config, Silent()).complete
+        assert promised(out / "few") == few_built.promised
+        assert run_here("sits-cube", "verify", out / "few").code == 0
+
+
+def test_a_fault_that_lasts_is_built_as_unread_by_the_second_run_and_mended_by_a_later_one(
+    places: Places, few_built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    item, config = few_built.table.iloc[1]["items"][2][0], BuildConfig(out=str(tmp_path / "out"), workers=1)
+    with hidden(places.asset(item, "B04")):
+        with pytest.raises(RuntimeError, match="are not chosen yet"):
+            build_locations(few(places), few_of(places), config, Silent())
+        second = build_locations(few(places), few_of(places), config, Silent())
+    assert (second.complete, {failure["item"] for failure in second.failures}) == (False, {item})
+    assert run_here("sits-cube", "verify", tmp_path / "out" / "few").code == 3
+    lines = journal_lines(tmp_path / "out" / "few")
+    assert {name for line in lines if line["kind"] == "location" for name in line.get("unread", ())} == {item}
+    third = build_locations(few(places), few_of(places), config, Silent())
+    assert (third.complete, third.built) == (True, 1)
+    assert promised(tmp_path / "out" / "few") == few_built.promised
 
 
 def test_a_location_beside_the_archive_is_listed_with_the_reason_and_lost_to_nobody(
@@ -498,7 +649,16 @@ def test_where_no_location_has_acquisitions_nothing_is_written(places: Places, t
     wanted = PatchSet(id="none", season=SEASON, imagery=Imagery(source="stac", path=str(places.catalog), bands=BANDS))
     with pytest.raises(ValueError, match=r"none of the 1 locations has acquisitions .*check the season"):
         build_locations((Location("away", 3.9, 48.2),), wanted, BuildConfig(out=str(tmp_path)), Silent())
-    assert not (tmp_path / "none" / "cube.zarr").exists()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_simulated_season_with_too_few_dates_says_which_number_to_raise(places: Places, tmp_path: Path) -> None:
+    here = read_locations(places.locations)[0]
+    season = Season(start=date(2021, 10, 1), end=date(2022, 9, 30))
+    wanted = few_of(places, season=season, imagery=Imagery(source="simulated", dates=4, bands=("B02", "B04")))
+    with pytest.raises(ValueError, match=r"imagery.dates 4 in 365 days, .* set imagery.dates to 73 or so"):
+        build_locations((here,), wanted, BuildConfig(out=str(tmp_path)), Silent())
+    assert not (tmp_path / "few").exists()
 
 
 def test_a_plan_says_what_would_be_built_and_writes_nothing(places: Places, tmp_path: Path) -> None:
@@ -519,6 +679,10 @@ class Service:
 
     files: StacSource
     log: Path
+    units: float = 0.0
+    """Processing units that a scene of a patch costs."""
+    dearer: float = 1.0
+    """How many times what it said it charges."""
 
     def search(self, area: shapely.Geometry, season: Season) -> SearchResult:
         self._note("search")
@@ -529,7 +693,8 @@ class Service:
         return self.files.sample(scene)
 
     def read(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Iterator[Raster]:
-        return self.files.read(scenes, geobox, bands, pad=pad)
+        for raster in self.files.read(scenes, geobox, bands, pad=pad):
+            yield replace(raster, processing_units=self.units * self.dearer)
 
     @property
     def query(self) -> dict[str, Any]:
@@ -550,7 +715,10 @@ class Service:
         return self
 
     def cost(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str]) -> Cost:
-        return Cost(requests=len(scenes))
+        return Cost(requests=len(scenes), processing_units=self.units * len(scenes))
+
+    def sample_cost(self, scene: Scene) -> Cost:
+        return Cost(requests=1, processing_units=self.units / 100)
 
     def _note(self, what: str) -> None:
         with self.log.open("a") as file:
@@ -615,3 +783,104 @@ def test_a_choice_that_was_journaled_before_a_kill_is_not_asked_for_again(
     monkeypatch.setattr("sits_pipeline.patches.prepare.open_source", lambda region, *_: (service, region))
     assert build_locations(locations, wanted, config, Silent()).complete
     assert service.asked()["search"] == 3
+
+
+# What a service charges
+
+
+def use(patched: pytest.MonkeyPatch, service: Service) -> None:
+    patched.setattr("sits_pipeline.patches.prepare.open_source", lambda region, *_: (service, region))
+
+
+def metered(places: Places, log: Path, *, dearer: float = 1.0) -> tuple[Service, PatchSet]:
+    """A service of which a scene of a patch costs 1 unit and a look at an item 0.01."""
+    imagery = Imagery(source="stac-api", path="http://x/", bands=BANDS)
+    service = Service(StacSource(str(places.catalog)), log, units=1.0, dearer=dearer)
+    return service, few_of(places, imagery=imagery)
+
+
+def test_a_plan_of_a_service_says_what_it_will_be_asked_for_and_charge(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, wanted = metered(places, tmp_path / "log")
+    use(monkeypatch, service)
+    away = Location("away", 3.9, 48.2)
+    plan = plan_locations((*few(places), away), wanted, BuildConfig(out=str(tmp_path / "out")), Silent())
+    facts, said = plan_as_json(plan), plan_in_words(plan)
+    assert (facts["requests"], facts["processing_units"]) == (facts["scenes"], facts["scenes"])
+    looked_at = service.asked()["sample"]
+    assert facts["audit_processing_units"] == pytest.approx(0.01 * looked_at)
+    assert f"GB of pixels in {facts['scenes']} requests" in said
+    assert f"charged    {facts['scenes']:.1f} processing units (PU) of Sentinel Hub, beside 0." in said
+    assert "not found  away: no acquisition was found that covers the whole patch" in said
+    assert not (tmp_path / "out" / "few").exists()
+
+
+def test_units_of_looks_and_of_shards_are_held_under_the_bound(
+    places: Places, few_built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, wanted = metered(places, tmp_path / "log")
+    use(monkeypatch, service)
+    config = BuildConfig(out=str(tmp_path / "out"), workers=1)
+    plan = plan_locations(few(places), wanted, config, Silent())
+    looks, reads = plan.audit_units, plan_as_json(plan)["processing_units"]
+    assert looks > 0.1
+
+    service.asked()
+    with pytest.raises(RuntimeError, match=r"not all acquisitions are chosen: .*higher --max-pu, which goes on"):
+        build_locations(few(places), wanted, replace(config, max_pu=looks - 0.05), Silent())
+    assert service.asked()["sample"] == round((looks - 0.05) / 0.01)
+    with pytest.raises(ValueError, match=rf"needs {reads:.1f} processing units beside .*--max-pu allows"):
+        build_locations(few(places), wanted, replace(config, max_pu=looks + reads - 0.5), Silent())
+    assert not (tmp_path / "out" / "few" / "cube.zarr").exists()
+    kept = [line for line in journal_lines(tmp_path / "out" / "few") if line["kind"] == "location"]
+    assert sum(line.get("processing_units", 0.0) for line in kept) >= looks - 1e-6
+
+    service.asked()
+    outcome = build_locations(few(places), wanted, replace(config, max_pu=2 * looks + reads), Silent())
+    assert (outcome.complete, service.asked()) == (True, {})
+    assert 0 < outcome.processing_units <= reads
+
+
+def test_a_service_that_charges_more_than_it_said_is_stopped_in_time(
+    places: Places, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three shards; the second would pass the bound."""
+    service, wanted = metered(places, tmp_path / "log", dearer=2.0)
+    use(monkeypatch, service)
+    locations, config = read_locations(places.locations), BuildConfig(out=str(tmp_path / "out"), workers=1)
+    plan = plan_locations(locations, wanted, config, Silent())
+    bound = plan.audit_units + plan_as_json(plan)["processing_units"]
+    with pytest.raises(RuntimeError, match=r"are not built: .*run the same command with a higher --max-pu"):
+        build_locations(locations, wanted, replace(config, max_pu=bound), Silent())
+    cells = [line for line in journal_lines(tmp_path / "out" / "few") if line["kind"] == "cell"]
+    assert 0 < len(cells) < 3
+    outcome = build_locations(locations, wanted, config, Silent())
+    assert (outcome.complete, outcome.built) == (True, 3 - len(cells))
+    np.testing.assert_array_equal(
+        Built(tmp_path / "out" / "few").array("reflectance", 49), built.array("reflectance", 49)
+    )
+
+
+# An object store
+
+
+def test_a_set_is_written_to_an_object_store_and_taken_up_there(
+    places: Places, few_built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    with moto_server() as store:
+        for name, value in store.environment().items():
+            monkeypatch.setenv(name, value)
+        config = BuildConfig(out=f"s3://{BUCKET}/sets", workers=1)
+        assert build_locations(few(places), few_of(places), config, Silent()).complete
+        prefix = "sets/few/"
+        stored = {key.removeprefix(prefix): store.read(key) for key in store.keys(prefix)}
+        assert {name: hashlib.sha256(stored[name]).hexdigest() for name in few_built.promised} == few_built.promised
+        assert "journal.jsonl" in stored
+        assert not [name for name in stored if name.startswith("journal/")]
+        assert run_here("sits-cube", "verify", f"s3://{BUCKET}/sets/few").code == 0
+        store.client().delete_object(Bucket=BUCKET, Key=f"{prefix}cube.zarr/scl/c/0/0/0/0")
+        again = build_locations(few(places), few_of(places), config, Silent())
+        assert (again.complete, again.built) == (True, 1)
+        assert run_here("sits-cube", "verify", f"s3://{BUCKET}/sets/few").code == 0

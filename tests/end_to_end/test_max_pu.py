@@ -53,15 +53,28 @@ def test_units_are_planned_bounded_and_kept(land: Region, hub: SentinelHub, tmp_
     assert planned["cells"] == 3
     assert f"{needed:.1f} processing units (PU) of Sentinel Hub" in run_here("sits-build", *options, "--plan").stdout
 
+    most = planned["audit_processing_units"]
+    bound = needed + most
+
     hub.forget()
-    refused = run_here("sits-build", *options, "--max-pu", needed - 0.01)
+    beyond = run_here("sits-build", *options, "--plan", "--max-pu", most - 0.01)
+    assert beyond.code == 2
+    assert f"alone may take {most:.1f} processing units, and --max-pu allows {most - 0.01:g}; take a" in beyond.stderr
+    assert hub.requests_of("process") == []
+
+    refused = run_here("sits-build", *options, "--max-pu", bound - 0.01)
     assert refused.code == 2
-    assert f"needs {needed:.1f} processing units, and --max-pu allows {needed - 0.01:g}; take a" in refused.stderr
+    said = (
+        f"needs {needed:.1f} processing units and up to {most:.2f} for its audit, and --max-pu allows {bound - 0.01:g}"
+    )
+    assert said in refused.stderr
     audited, audit_requests = hub.spent, len(hub.requests_of("process"))
+    assert 0 < audited <= most
+    assert audit_requests <= planned["audit_requests"]
     assert not (tmp_path / "out" / "land").exists()
 
     hub.forget()
-    built = run_here("sits-build", *options, "--max-pu", needed, "--json")
+    built = run_here("sits-build", *options, "--max-pu", bound, "--json")
     assert built.code == 0, built.stderr
     (outcome,) = json.loads(built.stdout)
     print(f"planned {needed:.3f} PU in {requests} requests; the service charged {hub.spent - audited:.3f} PU for cells")

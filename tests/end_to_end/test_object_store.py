@@ -82,13 +82,15 @@ def arguments(archive: SmallArchive, url: str, *more: str) -> list[str]:
 
 
 @contextmanager
-def started(archive: SmallArchive, there: InStore, endpoint: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    archive: SmallArchive, there: InStore, endpoint: str, *, stderr: int = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[bytes]]:
     """A build that goes on, until the end of the context at most."""
     process = subprocess.Popen(
         command("sits-build", *arguments(archive, there.url)),
         env={**environment(), **there.store.environment(), "AWS_ENDPOINT_URL": endpoint},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
     )
     try:
         yield process
@@ -209,6 +211,26 @@ def test_a_second_build_is_refused_while_the_first_goes_on(archive: SmallArchive
         assert "; wait for it, or choose another --out\n" in second.stderr
         assert first.wait(120) == 0
     assert_as_local(there, local)
+
+
+def test_a_build_that_has_lost_its_lock_stops_and_leaves_the_dataset_to_its_new_holder(
+    archive: SmallArchive, store: Moto
+) -> None:
+    """As after a machine that slept for longer than its lease, and wakes up."""
+    there, held = InStore(store, "lost"), Held(*MOMENTS["cells"])
+    with (
+        FaultProxy(store.url, rates={}, seed=1, always=held) as proxy,
+        started(archive, there, proxy.url, stderr=subprocess.PIPE) as process,
+    ):
+        wait_for(lambda: held.is_reached or process.poll() is not None, seconds=150)
+        lock = {"host": "far-away", "machine": "another", "pid": "1", "started": "1", "token": "other"}
+        store.client().put_object(Bucket=BUCKET, Key=f"{there.prefix}/small.lock", Metadata=lock)
+        held.closed = False
+        _, said = process.communicate(timeout=150)
+        assert process.returncode == 2
+    assert f"error: another build is writing {there.url}/small: it took over" in said.decode()
+    assert "small.lock" in there.keys
+    assert not {"small/journal.jsonl", "small/item.json", "small/report.html"} & set(there.keys)
 
 
 def test_a_store_that_fails_now_and_then_is_asked_again(archive: SmallArchive, store: Moto, local: Path) -> None:

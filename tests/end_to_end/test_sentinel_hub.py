@@ -191,6 +191,12 @@ def test_what_the_service_merges_is_cheaper_and_says_so(
     assert used
     for name in used:
         assert "merged by the service" in sources.reason[name]
+    # The land's twin is superseded, and the service merged it all the same.
+    twins = {name for name, status in statuses(orbit).items() if status == "superseded"}
+    named = {name for name in twins if any(name in sources.reason[one] for one in used)}
+    print(f"{len(named)} of {len(twins)} superseded tiles are named as merged")
+    assert any("with tiles that the plan refused: " in sources.reason[name] for name in used)
+    assert named
     assert all("merged by the service" not in text for text in of_hub.table("sources").reason)
     merged, ours = (dataset.array("quality") & 1 for dataset in (orbit, of_hub))
     assert (merged <= ours).all()

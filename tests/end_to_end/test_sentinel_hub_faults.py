@@ -263,15 +263,15 @@ def test_no_output_holds_the_secret_or_a_token(small_land: Region, hub: Sentinel
     hub.failing = lambda body: 500 if asks_pixels_of(body, day) else None
     broken = run("sits-build", *arguments, "--debug", "--workers", "2", "--kind", "processes", **settings)
     assert (plan.returncode, broken.returncode) == (0, 3), plan.stderr + broken.stderr
+    with environment_of(hub):
+        source = prepare(served(small_land, hub.url), BuildConfig(out=str(out)), Silent()).source
     hub.close()
     dead = run("sits-build", *arguments, "--search-again", "--debug", timeout=90, **settings)
     assert dead.returncode == 1
     spoken = [text for ended in (plan, broken, dead) for text in (ended.stdout, ended.stderr)]
+    spoken += [repr(source), pickle.dumps(source).decode("latin-1")]
     files = [path for folder in (out, cache) for path in folder.rglob("*") if path.is_file()]
     assert {"sources.parquet", "item.json", "config.yaml"} <= {path.name for path in files}
-    with environment_of(hub):
-        source = prepare(served(small_land, hub.url), BuildConfig(out=str(out)), Silent()).source
-        spoken += [repr(source), pickle.dumps(source).decode("latin-1")]
     assert len(hub.tokens.issued) >= 2
     secrets = [SECRET, SECRET.split("/")[0], *hub.tokens.issued]
     for secret in secrets:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +18,16 @@ import pytest
 import rasterio
 import yaml
 from tests.benchmarks.fetch import _needed, sent_and_unique
-from tests.end_to_end.archives import EPOCH, run
+from tests.end_to_end.archives import EPOCH, Ended, run, run_here
 from tests.end_to_end.building import IMAGES, LABELS, Dataset, build_region, differing, extent, item_ids, simulated_land
 from tests.pipeline.sources.range_server import RangeServer
-from tests.services.rustac import Rustac
+from tests.services.fault_proxy import FAULTS, FaultProxy
+from tests.services.rustac import Rustac, free_port
 
 from sits_catalog.loading import dump_region
 from sits_catalog.region import Region
+from sits_pipeline.sources.breaker import BREAKER
+from sits_pipeline.sources.kept import read_item_table
 
 pytestmark = pytest.mark.slow
 
@@ -172,6 +177,79 @@ def assert_same(dataset: Dataset, over_api: Built) -> None:
     # The very same items, with all that is said of them.
     one, other = (pq.read_table(found.path / "sources.parquet") for found in (dataset, over_api.dataset))
     assert one.equals(other)
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """The API and the files, each behind a proxy that spoils some of its answers."""
+
+    api: FaultProxy
+    files: FaultProxy
+    region: Path
+
+    def build(self, out: Path, *more: object) -> Ended:
+        source = ("--source", "stac-api", "--source-path", self.api.url)
+        return run_here("sits-build", "--region", self.region, "--out", out, *source, "--cell", "512", *more)
+
+
+@pytest.fixture
+def spoilt(land: Region, tmp_path: Path) -> Iterator[Spoilt]:
+    catalog = Path(str(land.imagery.path))
+    region = tmp_path / "land.yaml"
+    region.write_text(yaml.safe_dump({**dump_region(land), "id": "land"}))
+    few, many = dict.fromkeys(FAULTS, 0.12), dict.fromkeys(FAULTS, 0.05)
+    port = free_port()
+    BREAKER.reset()
+    with (
+        closing(RangeServer(catalog.parent)) as server,
+        FaultProxy(server.url, rates=many, seed=1, retry_after_s=1) as files,
+        FaultProxy(f"http://127.0.0.1:{port}", rates=few, seed=3, retry_after_s=1) as api,
+        Rustac(tmp_path, items_of(catalog, files.url), port=port, root=api.url),
+    ):
+        yield Spoilt(api, files, region)
+    BREAKER.reset()
+
+
+def test_a_build_survives_all_faults_of_the_api_and_of_the_files(
+    spoilt: Spoilt, on_disk: Dataset, tmp_path: Path
+) -> None:
+    ended = spoilt.build(tmp_path / "out", "--cache", tmp_path / "cache")
+    assert (ended.code, ended.stderr.count("Traceback")) == (0, 0), ended.stderr
+    dataset = Dataset(tmp_path / "out/land", complete=True)
+    for name in (*IMAGES, *LABELS):
+        np.testing.assert_array_equal(dataset.array(name), on_disk.array(name), err_msg=name)
+    mine, theirs = dataset.files(), on_disk.files()
+    assert differing([name for name in mine | theirs if name.startswith(TABLES)], mine, theirs) == []
+    assert dataset.findings() == []
+    # A search is a few requests: it is repeated until each kind of fault came over it.
+    (kept,) = (tmp_path / "out/_searches").glob("land-*.parquet")
+    items = read_item_table(str(kept))
+    for _ in range(20):
+        if set(spoilt.api.injected) == set(FAULTS):
+            break
+        again = spoilt.build(tmp_path / "out", "--cache", tmp_path / "cache", "--search-again", "--plan")
+        assert again.code == 0, again.stderr
+        assert sorted(map(str, read_item_table(str(kept)))) == sorted(map(str, items))
+    print(
+        f"\nof {len(spoilt.api.requests)} requests to the API spoilt {dict(sorted(spoilt.api.injected.items()))}, "
+        f"of {len(spoilt.files.requests)} for files {dict(sorted(spoilt.files.injected.items()))}"
+    )
+    assert set(spoilt.api.injected) == set(spoilt.files.injected) == set(FAULTS)
+    assert any(path.startswith("/search") for _, path in spoilt.api.requests)
+
+
+def test_an_api_that_is_dead_is_named_within_a_minute(spoilt: Spoilt, tmp_path: Path) -> None:
+    spoilt.api.close()
+    started = time.monotonic()
+    ended = spoilt.build(tmp_path / "out")
+    seconds = time.monotonic() - started
+    last = ended.stderr.strip().splitlines()[-1]
+    assert ended.code == 1
+    assert last.startswith(f"error: the STAC API {spoilt.api.url} cannot be searched: ")
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "out/land").exists()
+    assert seconds < 60
+    print(f"after {seconds:.0f} s: {last}")
 
 
 @only_one

@@ -25,6 +25,7 @@ from sits_pipeline.prepare import Prepared, prepare
 from sits_pipeline.show import outcome_in_words, plan_as_json, plan_in_words
 from sits_pipeline.sources.access import Cost, Gate, Limit
 from sits_pipeline.sources.base import SearchResult, ServiceDown, ServiceSource
+from sits_pipeline.sources.charges import check_audit
 from sits_pipeline.sources.stac import StacSource
 from sits_pipeline.values import JsonObject, Raster, Scene
 
@@ -49,6 +50,8 @@ class Metered(StacSource):
 
     dearer: float = 1.0
     down: bool = False
+    audit: float = 0.0
+    """What the sample of a scene is charged at most."""
     gate: Gate = field(default_factory=Shut)
 
     @property
@@ -70,6 +73,9 @@ class Metered(StacSource):
 
     def cost(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str]) -> Cost:
         return Cost(requests=len(scenes), processing_units=UNITS * len(scenes))
+
+    def sample_cost(self, scene: Scene) -> Cost:
+        return Cost(requests=1, processing_units=self.audit)
 
     def read(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Iterator[Raster]:
         if self.down:
@@ -126,7 +132,11 @@ def test_the_plan_of_sentinel_hub_says_how_much_of_a_free_month_it_takes(archive
     plan = prepared(archive, settings(tmp_path))
     hub = replace(plan.region.imagery, source="sentinel-hub")
     said = plan_in_words(replace(plan, region=plan.region.replace(imagery=hub)))
-    assert "30.0 processing units (PU) of Sentinel Hub; this is 0.6% of a free month at CDSE, 10000 PU" in said
+    n_audited = len(plan.zones[0].found.scenes)
+    assert f"up to 0.00 PU in {n_audited} requests more, now and with each command" in said
+    # 60 requests, of 10 000.
+    share = (60 + n_audited) / 10_000
+    assert f"30.0 processing units (PU) of Sentinel Hub; with its audit {share:.1%} of a free month at CDSE" in said
     elsewhere = replace(hub, deployment="sentinel-hub")
     said = plan_in_words(replace(plan, region=plan.region.replace(imagery=elsewhere)))
     assert "30.0 processing units (PU) of Sentinel Hub, from what your account there has" in said
@@ -139,6 +149,31 @@ def test_a_plan_that_needs_too_much_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=r"needs 30\.0 processing units, and --max-pu allows 29\.9; take a smaller"):
         build_metered(archive, tmp_path / "out", max_pu=29.9)
     assert not (tmp_path / "out" / "small").exists()
+
+
+def test_the_audit_is_part_of_the_estimate_and_of_the_bound(archive: SmallArchive, tmp_path: Path) -> None:
+    plan = prepared(archive, settings(tmp_path), audit=0.04)
+    audited = len(plan.zones[0].found.scenes)
+    cost = estimate(plan.source, plan.zones[0].plan)
+    assert (cost.processing_units, cost.audit_requests) == (NEEDED, audited)
+    assert cost.audit_processing_units == pytest.approx(0.04 * audited)
+    said = rf"needs 30\.0 processing units and up to {0.04 * audited:.2f} for its audit, and --max-pu allows 30;"
+    with pytest.raises(ValueError, match=said):
+        build_metered(archive, tmp_path / "out", max_pu=NEEDED, audit=0.04)
+    assert not (tmp_path / "out" / "small").exists()
+
+
+def test_an_audit_that_alone_could_pass_the_bound_is_refused_before_it_begins(
+    archive: SmallArchive, tmp_path: Path
+) -> None:
+    plan = prepared(archive, settings(tmp_path), audit=0.04)
+    scenes = plan.zones[0].found.scenes
+    check_audit(plan.source, scenes, None)
+    check_audit(plan.source, scenes, 0.04 * len(scenes) + 0.001)
+    with pytest.raises(ValueError, match=rf"audit of {len(scenes)} scenes alone may take .* and --max-pu allows 0\.1;"):
+        check_audit(plan.source, scenes, 0.1)
+    files = prepare(load_region(str(archive.region)), settings(tmp_path), Silent())
+    check_audit(files.source, scenes, 0.0)
 
 
 @pytest.mark.slow

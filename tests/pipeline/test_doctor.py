@@ -276,7 +276,7 @@ def test_no_credentials_for_cdse(tmp_path: Path) -> None:
     assert ill.keys() == {"cdse credentials"}
     says = ill["cdse credentials"]
     assert "set CDSE_USERNAME and CDSE_PASSWORD" in says
-    assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in says
+    assert "or CDSE_S3_ACCESS_KEY_ID and CDSE_S3_SECRET_ACCESS_KEY to S3 keys of https://" in says
     assert "https://eodata-s3keysmanager.dataspace.copernicus.eu" in says
 
 
@@ -287,14 +287,19 @@ def test_keys_for_cdse_are_tried(tmp_path: Path) -> None:
         store.client().create_bucket(Bucket="eodata", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
         arguments = ("--doctor", "--source", "cdse", "--source-path", root, "--out", tmp_path / "out")
         # As processes: a signature is good for all further reads of one.
-        well = run("sits-build", *arguments, **store.environment())
+        usual = {**store.environment(), "CDSE_S3_ENDPOINT": store.url}
+        well = run("sits-build", *arguments, **usual)
         with serve(lambda *_: (403, refusal)) as refusing:
-            stranger = store.environment(key="AKIASTRANGER", secret="HUSH-of-a-stranger")
-            ill = run("sits-build", *arguments, **{**stranger, "AWS_ENDPOINT_URL": refusing})
-    assert (well.returncode, ill.returncode) == (0, 1), well.stdout
+            own = {"CDSE_S3_ACCESS_KEY_ID": "AKIASTRANGER", "CDSE_S3_SECRET_ACCESS_KEY": "HUSH-of-a-stranger"}
+            ill = run("sits-build", *arguments, **{**usual, **own, "CDSE_S3_ENDPOINT": refusing})
+            half = run("sits-build", *arguments, **usual, CDSE_S3_ACCESS_KEY_ID="AKIASTRANGER")
+    assert (well.returncode, ill.returncode, half.returncode) == (0, 1, 1), well.stdout
     assert "cdse credentials: the S3 keys are accepted" in well.stdout
+    assert "one is set: set both, or neither for the usual AWS ones" in half.stdout
+    assert "are not accepted" not in half.stdout
     (wrong,) = [line for line in ill.stdout.splitlines() if line.startswith("WRONG")]
     assert "cdse credentials: " in wrong
+    assert "the keys in CDSE_S3_ACCESS_KEY_ID and CDSE_S3_SECRET_ACCESS_KEY (without them" in wrong
     assert "are not accepted, make new ones at" in wrong
     assert "AKIASTRANGER" not in ill.stdout + ill.stderr
     assert "HUSH" not in ill.stdout + ill.stderr
@@ -307,6 +312,12 @@ def test_a_source_that_there_is_none_of(tmp_path: Path) -> None:
     ended = run_here("sits-build", "--doctor", "--source", "landsat", "--out", tmp_path / "out")
     assert ended.code == 2
     assert "--source is one of simulated, stac, safe, earth-search" in ended.stderr
+
+
+@pytest.mark.parametrize("source", ["stac", "safe", "stac-api"])
+def test_a_source_without_its_path(tmp_path: Path, source: str) -> None:
+    _, _, ill = examine(tmp_path, "--source", source)
+    assert ill == {source: "nothing says where it is; set imagery.path, or --source-path"}
 
 
 def test_the_source_of_a_region_is_looked_at(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.services.moto import BUCKET, KEY, SECRET, Moto, free_port, moto_serve
 from sits_pipeline.folder import PART_BYTES, Folder, storage_options
 from sits_pipeline.folder import lock as locks
 from sits_pipeline.folder.lock import Holder, is_over
+from sits_pipeline.journal import Journal
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +323,11 @@ def test_where_nobody_answers_the_address_is_named() -> None:
         assert "botocore" not in ended.stderr
 
 
+def test_an_address_of_no_file_system_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^nothing://x/y cannot be written \(.*\); check the address of --out$"):
+        Folder("nothing://x/y").check_writable()
+
+
 # Locks
 
 
@@ -427,6 +433,33 @@ def test_a_lock_that_was_lost_is_told_and_left_to_its_new_holder(
         hold()
     head = store.client().head_object(Bucket=BUCKET, Key=f"{prefix_of(bucket)}/a.lock")
     assert head["Metadata"]["host"] == "far-away"
+
+
+def test_a_build_that_has_lost_its_lock_writes_no_more_of_its_journal(bucket: Folder, store: Moto) -> None:
+    """As after a machine that slept: the thread that renews has not noticed yet."""
+    dataset = bucket.sub("a-32631")
+    other = dataclasses.replace(Holder.here(), host="far-away", machine="another", token="other")
+
+    def go_on() -> None:
+        with bucket.lock("b"), bucket.lock("a"):
+            journal = Journal(dataset)
+            journal.append({"kind": "plan"})
+            journal.flush()
+            leave_lock(store, bucket, other)
+            journal.append({"kind": "cell"})
+            # Another dataset of this process is not concerned.
+            Journal(bucket.sub("b")).flush()
+            for write in (journal.flush, lambda: journal.merge([b"{}\n"])):
+                with pytest.raises(BlockingIOError, match=r"/a: it took over while .*; nothing more was written"):
+                    write()
+            journal.flush()
+
+    with pytest.raises(BlockingIOError, match="nothing more was written"):
+        go_on()
+    assert list(dataset.files()) == ["journal/000001.jsonl"]
+    assert (
+        store.client().head_object(Bucket=BUCKET, Key=f"{prefix_of(bucket)}/a.lock")["Metadata"]["host"] == "far-away"
+    )
 
 
 def test_of_two_that_come_at_once_one_gets_the_lock(bucket: Folder) -> None:

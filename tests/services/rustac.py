@@ -19,16 +19,21 @@ _START_S = 30.0
 class Rustac:
     """Serves items until it is stopped; it claims neither QUERY nor FILTER, and answers a query with nothing."""
 
-    def __init__(self, folder: Path, items: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, folder: Path, items: Iterable[Mapping[str, Any]], *, port: int = 0, root: str | None = None
+    ) -> None:
+        """`port` 0: any free one; `root`: the address that its links are built from, where another stands before it."""
         features = list(items)
         collections = sorted({str(item["collection"]) for item in features})
         path = folder / "items.json"
         path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-        port = _free_port()
+        port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "rustac.log"
         program = Path(sysconfig.get_path("scripts"), "rustac")
-        command = [str(program), "serve", str(path), "--addr", f"127.0.0.1:{port}", "--create-collections"]
+        own = f"127.0.0.1:{port}"
+        addresses = ["--addr", own] if root is None else ["--addr", root, "--bind", own]
+        command = [str(program), "serve", str(path), *addresses, "--create-collections"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         try:
@@ -66,7 +71,8 @@ class Rustac:
         raise RuntimeError(f"rustac did not answer within {_START_S} s: {self.log.read_text()[-2000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])

@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,6 +41,11 @@ class Issued:
         with self._lock:
             self._ends.clear()
 
+    def revoke_when_old(self) -> None:
+        """End them when they are no longer so young that a refusal is taken for the file's (a hundredth of a life)."""
+        time.sleep(self.life_s / 90)
+        self.revoke()
+
     def wait_for_the_end(self) -> None:
         """Until no token that was given out so far is good."""
         while any(self.holds(text) for text in self.texts):
@@ -50,7 +55,14 @@ class Issued:
 class LoopbackServer:
     """An http server whose requests one function answers: (method, path with query, headers, body) to status, JSON."""
 
-    def __init__(self, answer: Callable[[str, str, Any, bytes], tuple[int, object]]) -> None:
+    def __init__(
+        self,
+        answer: Callable[[str, str, Any, bytes], tuple[int, object]],
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        more = {"Content-Type": "application/json", **(headers or {})}
+
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -68,7 +80,8 @@ class LoopbackServer:
                 status, document = answer(method, self.path, self.headers, body)
                 content = document if isinstance(document, bytes) else json.dumps(document).encode()
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                for name, value in more.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -127,6 +140,8 @@ class OidcService(LoopbackServer):
         self.tokens, self.sessions = Issued(life_s), Issued(session_s)
         self.user, self.password = "me@example.org", "SECRET word&more"
         self.grants: list[str] = []
+        self.refuses = 0
+        """Status that all requests get; 0: none."""
         super().__init__(self.answer)
         self.token_url = f"{self.url}/auth/realms/CDSE/protocol/openid-connect/token"
 
@@ -135,6 +150,8 @@ class OidcService(LoopbackServer):
             return 404, {}
         form = {key: values[0] for key, values in parse_qs(body.decode()).items()}
         self.grants.append(form.get("grant_type", ""))
+        if self.refuses:
+            return self.refuses, {}
         if form.get("client_id") != "cdse-public":
             return 401, {"error": "invalid_client"}
         if form.get("grant_type") == "refresh_token":

@@ -40,7 +40,9 @@ def examine(chosen: Imagery | None, config: BuildConfig) -> Iterator[Finding]:
 
 
 def _check_source(imagery: Imagery) -> Iterator[Finding]:
-    if imagery.source == "sentinel-hub":
+    if imagery.path is None and imagery.source in ("stac", "safe", "stac-api"):
+        yield wrong(imagery.source, "nothing says where it is; set imagery.path, or --source-path")
+    elif imagery.source == "sentinel-hub":
         yield from check_sentinel_hub(imagery, chosen=True)
     elif imagery.source in PROVIDERS or imagery.source == "stac-api":
         yield from check_api(imagery, chosen=True)
@@ -54,7 +56,7 @@ def _check_source(imagery: Imagery) -> Iterator[Finding]:
     else:
         yield _check_files(imagery)
     if imagery.fallback is not None:
-        yield from _check_source(Imagery(source=imagery.fallback))
+        yield from _check_source(Imagery(source=imagery.fallback, path=imagery.fallback_path))
 
 
 def _check_files(imagery: Imagery) -> Finding:

@@ -12,11 +12,10 @@ from sits_catalog.addresses import published_text, without_secrets
 from sits_catalog.region import Imagery
 from sits_pipeline.doctor.finding import Finding, fine, unset, wrong
 from sits_pipeline.sources.access import Signer
-from sits_pipeline.sources.api import _has_s3_keys
 from sits_pipeline.sources.exchange import Answer, Broken, Sent, TimeLimits, exchange
 from sits_pipeline.sources.oidc import OidcSigner
 from sits_pipeline.sources.providers import PROVIDERS, Provider, any_api
-from sits_pipeline.sources.s3 import S3Signer
+from sits_pipeline.sources.s3 import S3Signer, has_s3_keys
 from sits_pipeline.sources.sas import SasSigner
 from sits_pipeline.sources.search import search_items
 from sits_pipeline.sources.web import Patience, Web
@@ -33,6 +32,7 @@ _BOX = (5.60, 52.50, 5.61, 52.51)
 _SPAN = "2023-06-01T00:00:00Z/2023-06-05T23:59:59Z"
 """A little land in the midst of a tile for a few days, for a search that finds a scene or two."""
 _CDSE_HOST = "download.dataspace.copernicus.eu"
+_KEYS = "CDSE_S3_ACCESS_KEY_ID and CDSE_S3_SECRET_ACCESS_KEY"
 _KEYS_AT = "https://eodata-s3keysmanager.dataspace.copernicus.eu"
 
 
@@ -153,11 +153,11 @@ def _check_signer(provider: Provider, *, chosen: bool) -> Finding:
     subject = f"{provider.name} credentials"
     if provider.signing == "sas":
         return _signed(subject, SasSigner(), "https://any.blob.core.windows.net/any", "a token was given")
-    if _has_s3_keys():
+    if has_s3_keys():
         return _check_s3(subject)
     found = _signed(subject, OidcSigner(), f"https://{_CDSE_HOST}/any", "user and password are accepted")
     if found.state == "wrong" and "set CDSE_USERNAME" in found.says:
-        says = f"{found.says}; or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to S3 keys of {_KEYS_AT}, which is faster"
+        says = f"{found.says}; or {_KEYS} to S3 keys of {_KEYS_AT}, which is faster"
         return wrong(subject, says) if chosen else unset(subject, says)
     return found
 
@@ -178,12 +178,13 @@ def _check_s3(subject: str) -> Finding:
         pass
     except PermissionError as error:
         said = _sentence(error)
-        if "AWS_ACCESS_KEY_ID" in said:
+        if "CDSE_S3_ACCESS_KEY_ID" in said:
             return wrong(subject, said)
         return wrong(
             subject,
-            f"{said}; the keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile in AWS_PROFILE) are not "
-            f"accepted, make new ones at {_KEYS_AT}: they end on the day that was chosen there",
+            f"{said}; the keys in {_KEYS} (without them those in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or of "
+            f"the profile in AWS_PROFILE) are not accepted, make new ones at {_KEYS_AT}: they end on the day that was "
+            "chosen there",
         )
     except OSError as error:
         return wrong(subject, _sentence(error))

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import fsspec
 
-from sits_pipeline.folder.lock import held_file, held_object, sync_folder
+from sits_pipeline.folder.lock import check_held, held_file, held_object, sync_folder
 from sits_pipeline.folder.remote import check_answers, errors_in_words, is_s3, open_filesystem, refuse_secrets
 
 __all__ = ["PART_BYTES", "Folder"]
@@ -65,11 +65,17 @@ class Folder:
 
         Raises as `check`.
         """
-        self.check()
-        if not self.is_local:
-            name = f"{uuid.uuid4().hex}.partial"
-            self.write(name, b"")
-            self.remove(name)
+        try:
+            self.check()
+            if not self.is_local:
+                name = f"{uuid.uuid4().hex}.partial"
+                self.write(name, b"")
+                self.remove(name)
+        except (OSError, ValueError) as error:
+            if is_s3(self.location):
+                raise
+            # Other file systems know no words of ours.
+            raise ValueError(f"{self.location} cannot be written ({error}); check the address of --out") from error
 
     def read(self, name: str) -> bytes:
         """All bytes of a file. Raises FileNotFoundError."""
@@ -195,6 +201,11 @@ class Folder:
         if is_s3(self.location):
             return held_object(self._fs, self._url(f"{name}.lock"), held)
         return nullcontext()
+
+    def check_lock(self) -> None:
+        """Ask a store whether what is written here is still ours. Raises BlockingIOError where a lock was lost."""
+        if is_s3(self.location):
+            check_held(self.location)
 
     def errors_in_words(self) -> AbstractContextManager[None]:
         """Inside of it a store's errors become sentences, whoever talks to the store."""

@@ -26,7 +26,9 @@ import fsspec
 
 from sits_pipeline.folder.remote import errors_in_words
 
-__all__ = ["LEASE_S", "RENEW_S", "Holder", "held_file", "held_object", "is_gone", "is_over", "sync_folder"]
+__all__ = [
+    *("LEASE_S", "RENEW_S", "Holder", "check_held", "held_file", "held_object", "is_gone", "is_over", "sync_folder"),
+]
 
 RENEW_S = 20.0
 LEASE_S = 90.0
@@ -163,54 +165,88 @@ class _Found:
 
 @contextmanager
 def held_object(filesystem: fsspec.AbstractFileSystem, url: str, held: str) -> Iterator[None]:
-    """Hold an object of an S3 store as a lock, renewed by a thread.
+    """Hold an object of an S3 store as a lock, renewed by a thread; `check_held` asks for it in between.
 
     Raises BlockingIOError with the sentence `held` where it is held by a builder that lives; at the end, RuntimeError
     where the lock was lost to another one because it could not be renewed in time.
     """
-    lease = _Lease(filesystem, url)
-    lease.acquire(held)
+    lease = _Lease(filesystem, url, held)
+    lease.acquire()
+    _LEASES.add(lease)
     stop = threading.Event()
     keeper = threading.Thread(target=lease.keep, args=(stop,), name="lease", daemon=True)
     keeper.start()
     try:
         yield
     finally:
+        _LEASES.discard(lease)
         stop.set()
         keeper.join(10)
         lease.release()
     if lease.lost:
-        raise RuntimeError(f"{held.split(';')[0]}: it took over while this one could not reach the store; verify it")
+        raise RuntimeError(f"{lease.taken_over}; verify it")
+
+
+def check_held(location: str) -> None:
+    """Ask the store whether this process still holds the locks it has taken for what is written to `location`.
+
+    A process that was stopped for longer than its lease, and goes on, hears here that it has lost it, before it writes.
+    Raises BlockingIOError where another builder has taken over; does nothing where no lock was taken.
+    """
+    for lease in tuple(_LEASES):
+        if lease.covers(location):
+            lease.check()
 
 
 class _Lease:
     """An object that says who holds it."""
 
-    def __init__(self, filesystem: fsspec.AbstractFileSystem, url: str) -> None:
+    def __init__(self, filesystem: fsspec.AbstractFileSystem, url: str, held: str) -> None:
         self.lost = False
         """Whether another holder has taken over."""
-        self._fs, self._url = filesystem, url
+        self._fs, self._url, self._held = filesystem, url, held
+        self._one_at_a_time = threading.Lock()
         bucket, key, _ = filesystem.split_path(url)
         self._at = {"Bucket": bucket, "Key": key}
         self._mine = Holder.here()
         self._etag = ""
 
-    def acquire(self, held: str) -> None:
+    @property
+    def taken_over(self) -> str:
+        """What to say where it is lost."""
+        return f"{self._held.split(';')[0]}: it took over while this one could not reach the store"
+
+    def covers(self, location: str) -> bool:
+        """Whether a dataset is under this lock, whose name is what the names of a region's datasets begin with."""
+        return location.startswith(self._url.removesuffix(".lock"))
+
+    def check(self) -> None:
+        """Renew the object. Raises BlockingIOError where it is another's."""
+        with errors_in_words(self._url):
+            self._renew()
+        if self.lost:
+            raise BlockingIOError(f"{self.taken_over}; nothing more was written, wait for it and run this again")
+
+    def _renew(self) -> None:
+        with self._one_at_a_time:
+            self.lost = self.lost or not self._put({"IfMatch": self._etag})
+
+    def acquire(self) -> None:
         """Create the object, or replace one whose holder is gone. Raises BlockingIOError."""
         with errors_in_words(self._url):
             found = self._found()
             if found is not None and not is_over(found.holder, found.age):
-                raise BlockingIOError(_with_holder(held, found))
+                raise BlockingIOError(_with_holder(self._held, found))
             condition = {"IfNoneMatch": "*"} if found is None else {"IfMatch": found.etag}
             if not self._put(condition):
                 # Somebody was quicker.
-                raise BlockingIOError(_with_holder(held, self._found()))
+                raise BlockingIOError(_with_holder(self._held, self._found()))
 
     def keep(self, stop: threading.Event) -> None:
         """Renew the object until `stop`; a store that does not answer is asked again."""
         while not stop.wait(RENEW_S) and not self.lost:
             with suppress(OSError, RuntimeError), errors_in_words(self._url):
-                self.lost = not self._put({"IfMatch": self._etag})
+                self._renew()
 
     def release(self) -> None:
         """Remove the object if it is still ours; one that stays is over when its lease is."""
@@ -262,3 +298,7 @@ def _with_holder(held: str, found: _Found | None) -> str:
     what, _, advice = held.partition("; ")
     who = f"{what} (host {found.holder.host}, process {found.holder.pid}, seen {max(0, found.age.seconds)} s ago)"
     return f"{who}; {advice}"
+
+
+_LEASES: set[_Lease] = set()
+"""Those that this process holds."""

@@ -8,18 +8,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 import yaml
 
 from sits_catalog.loading import dump_region
 from sits_catalog.stac import StoredFile
-from sits_pipeline.finish import Outcome
+from sits_pipeline.finish import Outcome, merged_journal, stamp_of
 from sits_pipeline.folder import Folder
 from sits_pipeline.geoparquet import write_geo_table
-from sits_pipeline.journal import MERGED, CellLines, Journal, encode_line, read_journal, segments
+from sits_pipeline.journal import MERGED, CellLines, Journal
 from sits_pipeline.lineage import encode_sources
 from sits_pipeline.patches.item import patches_item
 from sits_pipeline.patches.page import render_patches
@@ -27,12 +28,11 @@ from sits_pipeline.patches.place import line_of
 from sits_pipeline.patches.plan import PatchPlan
 from sits_pipeline.patches.tables import PatchNotes, patch_sources, patches_table
 from sits_pipeline.steps.statistics import BandSums, merge, summarise
-from sits_pipeline.store import CUBE, ROOT, read_attributes
+from sits_pipeline.store import CUBE, ROOT
 from sits_pipeline.store.patches import PatchLayout, conclude_patches, patch_metadata
 from sits_pipeline.values import JsonObject
-from sits_pipeline.verify import files_line
 
-__all__ = ["KNOWN_FILES", "PatchDataset", "finish_patches", "is_finished", "outcome_of"]
+__all__ = ["KNOWN_FILES", "PatchDataset", "finish_patches", "outcome_of"]
 
 KNOWN_FILES = ("patches.parquet", "sources.parquet", "item.json", "config.yaml", "report.html", MERGED)
 """Every file of a dataset outside of its store."""
@@ -146,25 +146,8 @@ def _outcome(dataset: PatchDataset, tally: _Tally, *, built: int) -> Outcome:
         failures=tuple(listed),
         refused=tuple(lines),
         unknown_codes=(),
+        unit="shards",
     )
-
-
-def is_finished(dataset: PatchDataset) -> bool:
-    """Whether an earlier run has ended with what this one would write, and all of its files are there.
-
-    Tables and report are looked at by size; `config.yaml`, metadata and coordinates by content.
-    """
-    folder = dataset.folder
-    attributes = read_attributes(folder)
-    if attributes is None or not attributes["complete"] or segments(folder):
-        return False
-    listed = next((entry["files"] for entry in read_journal(folder) if entry["kind"] == "files"), None)
-    if listed is None or any(folder.size(name) != size for name, (size, _) in listed.items()):
-        return False
-    root = f"{CUBE}/{ROOT}"
-    stored = {**dataset.metadata, root: folder.read(root), "config.yaml": dataset.config}
-    stamps = {name: _stamp(data) for name, data in stored.items()}
-    return folder.read("config.yaml") == dataset.config and stamps.items() <= listed.items()
 
 
 def finish_patches(dataset: PatchDataset, journal: Journal, *, built: int) -> Outcome:
@@ -183,8 +166,8 @@ def finish_patches(dataset: PatchDataset, journal: Journal, *, built: int) -> Ou
     for name, data in files.items():
         folder.write(name, data)
     files |= {**dataset.metadata, f"{CUBE}/{ROOT}": conclude_patches(folder, layout)}
-    stamps = {name: _stamp(data) for name, data in files.items()}
-    journal.merge(_merged(dataset, lines, stamps))
+    stamps = {name: stamp_of(data) for name, data in files.items()}
+    journal.merge(merged_journal(chain([dataset.plan_line], dataset.location_lines()), lines, stamps))
     return outcome
 
 
@@ -203,23 +186,3 @@ def _files(dataset: PatchDataset, tally: _Tally, outcome: Outcome) -> dict[str, 
     item = patches_item(dataset.plan, dataset.layout.attributes, stored)
     files["item.json"] = (json.dumps(item, indent=1, sort_keys=True) + "\n").encode()
     return files
-
-
-def _stamp(data: bytes) -> list[int | str]:
-    """Size and SHA-256, as the journal lists them."""
-    return [len(data), hashlib.sha256(data).hexdigest()]
-
-
-def _merged(dataset: PatchDataset, cells: Iterable[bytes], stamps: Mapping[str, list[int | str]]) -> Iterator[bytes]:
-    """Lines of the merged journal; the last has the stamps of all files that no shard's line lists."""
-    digest = hashlib.sha256()
-    for line in _before_last(dataset, cells):
-        digest.update(line)
-        yield line
-    yield encode_line(files_line(stamps, digest.hexdigest()))
-
-
-def _before_last(dataset: PatchDataset, cells: Iterable[bytes]) -> Iterator[bytes]:
-    yield encode_line(dataset.plan_line)
-    yield from map(encode_line, dataset.location_lines())
-    yield from cells

@@ -59,6 +59,10 @@ class Chosen:
     """Scenes that would have been taken, had their pixels not contradicted a firm rule."""
     unusable: tuple[tuple[str, str], ...] = ()
     """Items near the spot that cannot be scenes, by id, each with the reason."""
+    unread: tuple[str, ...] = ()
+    """Items that could not be looked at while choosing, by id: with another look the choice may be another one."""
+    processing_units: float = 0.0
+    """What a service charged for the looks at items that this choice was the first to need."""
 
 
 def slim(scene: Scene) -> Scene:
@@ -111,6 +115,8 @@ def line_of(chosen: Chosen, request_sha256: str, *, assets: bool) -> JsonObject 
         ],
         "refused": [[_plain_scene(scene), _plain(verdict)] for scene, verdict in chosen.refused],
         "unusable": [list(pair) for pair in chosen.unusable],
+        **({"unread": list(chosen.unread)} if chosen.unread else {}),
+        **({"processing_units": chosen.processing_units} if chosen.processing_units else {}),
     }
     return line if published(line) == line else None
 
@@ -131,6 +137,8 @@ def chosen_from(line: JsonObject, spot: Spot) -> Chosen:
         ),
         refused=tuple((_scene(scene), Verdict(**verdict)) for scene, verdict in line["refused"]),
         unusable=tuple((str(name), str(reason)) for name, reason in line["unusable"]),
+        unread=tuple(str(name) for name in line.get("unread", ())),
+        processing_units=float(line.get("processing_units", 0.0)),
     )
 
 

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sits_catalog.addresses import published
 from sits_catalog.cube import NO_DAY, VERSION, patches_a_shard
 from sits_catalog.locations import Location
-from sits_pipeline.imagery import Day, Visit
+from sits_pipeline.imagery import Day, visit_of
 from sits_pipeline.patches.place import Chosen, Spot
 from sits_pipeline.patches.rule import PatchSet
-from sits_pipeline.values import Acquisition, JsonObject, Scene, Verdict
+from sits_pipeline.sources.access import Cost
+from sits_pipeline.sources.base import SceneSource, ServiceSource
+from sits_pipeline.values import Acquisition, JsonObject, Scene
 
-__all__ = ["PatchPlan", "days_to_read", "request_sha256"]
+__all__ = ["PatchPlan", "cost_of", "days_to_read", "request_sha256"]
 
 _EPOCH = date(1970, 1, 1)
 
 
-def request_sha256(wanted: PatchSet, locations: Sequence[Location]) -> str:
-    """SHA-256 over all that decides which acquisitions are chosen, but what the source answers."""
+def request_sha256(wanted: PatchSet, locations: Sequence[Location], query: JsonObject | None) -> str:
+    """SHA-256 over all that decides which acquisitions are chosen, but what the source answers.
+
+    `query` is what a service is asked with; None for files. Paths of this machine do not count.
+    """
     imagery = wanted.imagery
     return _digest(
         {
@@ -34,10 +40,19 @@ def request_sha256(wanted: PatchSet, locations: Sequence[Location]) -> str:
             "season": [wanted.season.start.isoformat(), wanted.season.end.isoformat()],
             "rule": asdict(wanted.rule),
             "imagery": [imagery.source, imagery.collection, list(imagery.bands), imagery.max_cloud],
+            "assets": None if imagery.assets is None else dict(imagery.assets),
+            "service": [imagery.deployment, imagery.fallback],
+            "query": None if query is None else published(_without_paths(query)),
             "min_baseline": imagery.min_baseline,
             "locations": [[at.id, at.lon, at.lat] for at in locations],
         }
     )
+
+
+def _without_paths(query: JsonObject) -> JsonObject:
+    """A query in which a table of items stands without its place."""
+    known = {name: "" if name == "table" else value for name, value in query.items()}
+    return {name: _without_paths(value) if isinstance(value, dict) else value for name, value in known.items()}
 
 
 def _digest(deciding: JsonObject) -> str:
@@ -114,16 +129,17 @@ def days_to_read(acquisitions: Sequence[Acquisition]) -> tuple[Day, ...]:
     return tuple(
         Day(
             day=acquisition.day,
-            visits=tuple(
-                _visit(position, scene, verdict)
-                for position, (scene, verdict) in enumerate(zip(acquisition.scenes, acquisition.verdicts, strict=True))
-            ),
+            visits=tuple(map(visit_of, range(len(acquisition.scenes)), acquisition.scenes, acquisition.verdicts)),
         )
         for acquisition in acquisitions
     )
 
 
-def _visit(position: int, scene: Scene, verdict: Verdict) -> Visit:
-    twin = None if scene.twin is None else replace(scene.twin, item={})
-    bare = replace(scene, item={}, twin=twin)
-    return Visit(source_index=position, scene=bare, offset=verdict.applied, reason=verdict.reason)
+def cost_of(source: SceneSource, wanted: PatchSet, chosen: Iterable[Chosen]) -> Cost:
+    """What reading these patches asks of a service; nothing where they are files."""
+    total = Cost()
+    if isinstance(source, ServiceSource):
+        for one in chosen:
+            for day in one.acquisitions:
+                total += source.cost(day.scenes, one.spot.geobox, wanted.imagery.bands)
+    return total

@@ -37,7 +37,8 @@ class PatchRule:
     weeks: int = 12
     """Between two dates."""
     window_days: int = 15
-    """Width of the window, centred on its date, in which an acquisition is looked for; odd."""
+    """Width of the window, centred on its date, in which an acquisition is looked for; odd. The date of the last window
+    is the season's end less the shift: at shift 0 the window is cut there, to 8 of its 15 days."""
     max_shift: int = 364
     """Days by which all dates of a location are moved back at most."""
     tries: int = 365

@@ -14,48 +14,88 @@ from sits_catalog.region import Imagery, Season
 from sits_pipeline.patches.choose import choose
 from sits_pipeline.patches.place import Chosen, Spot, slim
 from sits_pipeline.patches.rule import PatchSet
+from sits_pipeline.prepare import audit_of
 from sits_pipeline.sources.base import SceneSource, SearchResult, ServiceSource, UnusableItem
-from sits_pipeline.steps.audit import audit_offset
+from sits_pipeline.sources.charges import audit_cost
 from sits_pipeline.steps.group import group_scenes
 from sits_pipeline.steps.resample import repeat
-from sits_pipeline.values import Acquisition, Scene, Verdict, shape_of
+from sits_pipeline.values import Acquisition, JsonObject, Scene, Verdict, shape_of
 
-__all__ = ["Audits", "Looks", "Search", "choose_all", "choose_one", "fills", "find_again", "searches"]
+__all__ = ["Audit", "Audits", "Looks", "Search", "choose_all", "choose_one", "fills", "find_again", "searches"]
 
 _THREADS = 8
 _AT_ONCE = 4 * _THREADS
 """Locations under way: results wait in order, so that a bound on them is one on memory."""
 
+_ROUNDING_PU = 1e-6
+
 Search = Callable[[Spot], SearchResult]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """A verdict on an item, and what the look at it was like."""
+
+    verdict: Verdict
+    unread: bool = False
+    """Whether the sample could not be read, so that the verdict is the provider's rule."""
+    processing_units: float = 0.0
+    """What a service charges for this look; 0 for those who asked later."""
 
 
 class Audits:
     """Verdicts on items, each looked at once, whichever locations ask for it."""
 
-    def __init__(self, source: SceneSource) -> None:
+    def __init__(self, source: SceneSource, *, max_pu: float | None = None, spent: float = 0.0) -> None:
         self._source = source
+        self._max_pu = max_pu
+        self._spent = spent
         self._lock = threading.Lock()
-        self._verdicts: dict[str, Future[Verdict]] = {}
+        self._found: dict[str, Future[Audit]] = {}
 
-    def of(self, scene: Scene) -> Verdict:
-        """The verdict on a scene; a sample that could not be read is one too."""
+    def of(self, scene: Scene) -> Audit:
+        """The verdict on a scene; a sample that could not be read gives one too.
+
+        Raises ServiceDown and CredentialsError, since then nothing can be said of any scene, and RuntimeError where the
+        look could take more processing units than are left.
+        """
         with self._lock:
-            known = self._verdicts.get(scene.id)
-            future = self._verdicts.setdefault(scene.id, Future())
-        if known is None:
-            try:
-                future.set_result(self._look(scene))
-            except BaseException as error:
-                future.set_exception(error)
-                raise
+            known = self._found.get(scene.id)
+            future = self._found.setdefault(scene.id, Future())
+        if known is not None:
+            return replace(known.result(), processing_units=0.0)
+        try:
+            future.set_result(self._look(scene))
+        except BaseException as error:
+            future.set_exception(error)
+            raise
         return future.result()
 
-    def _look(self, scene: Scene) -> Verdict:
-        try:
-            return audit_offset(scene, self._source.sample(scene))
-        except OSError as error:
-            verdict = audit_offset(scene, None)
-            return replace(verdict, reason=f"{verdict.reason} ({error})")
+    def forget_unread(self) -> None:
+        """Look once more at what could not be read, when it is asked for again."""
+        with self._lock:
+            done = {name: future.result() for name, future in self._found.items() if future.exception() is None}
+            for name, audit in done.items():
+                if audit.unread:
+                    del self._found[name]
+
+    def _look(self, scene: Scene) -> Audit:
+        units = self._pay(scene)
+        verdict, error = audit_of(self._source, scene)
+        return Audit(verdict=verdict, unread=error is not None, processing_units=units)
+
+    def _pay(self, scene: Scene) -> float:
+        """Processing units of a look at a scene."""
+        units = audit_cost(self._source, [scene]).processing_units
+        with self._lock:
+            if self._max_pu is not None and self._spent + units > self._max_pu + _ROUNDING_PU:
+                raise RuntimeError(
+                    f"not all acquisitions are chosen: {self._spent:.2f} processing units are used, and a look at one "
+                    f"more item could pass the {self._max_pu:g} of --max-pu; run the same command with a higher "
+                    "--max-pu, which goes on where this one stopped"
+                )
+            self._spent += units
+        return units
 
 
 @dataclass(frozen=True)
@@ -84,14 +124,34 @@ def find_again(chosen: Chosen, search: Search) -> Chosen | None:
 def searches(source: SceneSource, spots: Sequence[Spot], season: Season) -> tuple[Search, tuple[UnusableItem, ...]]:
     """How scenes of one spot are found, and what was found unusable on the way.
 
-    A service is asked a spot at a time; files are read once for all of them.
+    A service is asked a spot at a time; files, and tables of items, are read once for all of them.
     """
-    if isinstance(source, ServiceSource):
-        return lambda spot: source.search(spot.outline, season), ()
+    if isinstance(source, ServiceSource) and not _is_table(source.query):
+        return lambda spot: _search_parts(source, spot.outline, season), ()
     outlines = [spot.outline for spot in spots]
     found = source.search(shapely.union_all(outlines), season) if outlines else SearchResult(scenes=())
     tree = shapely.STRtree([scene.footprint for scene in found.scenes])
     return _FoundBefore(found.scenes, tree).near, found.unusable
+
+
+def _is_table(query: JsonObject) -> bool:
+    """Whether no service is asked, neither a first nor a second one: their items come from a table."""
+    second = query.get("fallback")
+    return "table" in query and (not isinstance(second, dict) or "table" in second)
+
+
+def _search_parts(source: ServiceSource, outline: shapely.Geometry, season: Season) -> SearchResult:
+    """What a service holds for a patch; each side of the antimeridian is asked for on its own.
+
+    Services are asked for boxes, and that of both sides together is a belt around the globe.
+    """
+    found = [source.search(part, season) for part in shapely.get_parts(outline)]
+    scenes = {scene.id: scene for one in found for scene in one.scenes}
+    unusable = {item.id: item for one in found for item in one.unusable}
+    return SearchResult(
+        scenes=tuple(scenes[name] for name in sorted(scenes)),
+        unusable=tuple(unusable[name] for name in sorted(unusable)),
+    )
 
 
 def choose_all(
@@ -122,9 +182,9 @@ def choose_all(
 class Looks:
     """How pixels are looked at before a choice stands."""
 
-    audit: Callable[[Scene], Verdict]
-    fills: Callable[[Acquisition], bool]
-    """Whether an acquisition has data in every pixel of the patch."""
+    audit: Callable[[Scene], Audit]
+    fills: Callable[[Acquisition], bool | None]
+    """Whether an acquisition has data in every pixel of the patch; None: that cannot be read."""
 
 
 def choose_one(spot: Spot, scenes: Sequence[Scene], looks: Looks, wanted: PatchSet) -> Chosen:
@@ -132,12 +192,14 @@ def choose_one(spot: Spot, scenes: Sequence[Scene], looks: Looks, wanted: PatchS
 
     Only acquisitions that would be taken are looked at: of the hundreds of a season the pixels of a few. Where a scene
     is refused, or a footprint promised more than there is, the choice is made again without it. What another location
-    has learned plays no part, so that no choice depends on an order.
+    has learned plays no part, so that no choice depends on an order. What could not be looked at counts as good, and
+    is named as `unread`: with another look the choice may be another one.
     """
     outline = spot.outline
     known = {scene.id: verdict for scene in scenes if (verdict := _not_to_take(scene, wanted.imagery)) is not None}
     refused: dict[str, tuple[Scene, Verdict]] = {}
     full: dict[tuple[str, ...], bool] = {}
+    unread, units = set[str](), 0.0
     while True:
         grouping = group_scenes(
             scenes,
@@ -155,39 +217,57 @@ def choose_one(spot: Spot, scenes: Sequence[Scene], looks: Looks, wanted: PatchS
         if not (fresh or unseen):
             days = tuple(replace(day, scenes=tuple(map(slim, day.scenes))) for day in choice.acquisitions)
             named = tuple((slim(scene), verdict) for scene, verdict in refused.values())
-            return Chosen(spot=spot, acquisitions=days, shift=choice.shift, reason=choice.reason, refused=named)
+            return Chosen(
+                spot=spot,
+                acquisitions=days,
+                shift=choice.shift,
+                reason=choice.reason,
+                refused=named,
+                unread=tuple(sorted(unread)),
+                processing_units=round(units, 6),
+            )
         for scene in fresh:
-            known[scene.id] = verdict = looks.audit(scene)
-            if verdict.refused:
-                refused[scene.id] = (scene, verdict)
-        full |= {_ids(day): looks.fills(day) for day in unseen}
+            audit = looks.audit(scene)
+            known[scene.id] = audit.verdict
+            units += audit.processing_units
+            if audit.unread:
+                unread.add(scene.id)
+            if audit.verdict.refused:
+                refused[scene.id] = (scene, audit.verdict)
+        for day in unseen:
+            filled = looks.fills(day)
+            full[_ids(day)] = filled is not False
+            if filled is None:
+                unread.update(_ids(day))
 
 
 def _ids(acquisition: Acquisition) -> tuple[str, ...]:
     return tuple(scene.id for scene in acquisition.scenes)
 
 
-def fills(source: SceneSource, acquisition: Acquisition, spot: Spot, imagery: Imagery) -> bool:
+def fills(source: SceneSource, acquisition: Acquisition, spot: Spot, imagery: Imagery) -> bool | None:
     """Whether every pixel of the patch has data on that day: footprints are drawn loosely, and scenes may be empty.
 
-    Asked of the scene classification alone or, where there is none, of one band. Pixels that cannot be read, or whose
-    reading a service would charge for, count as filled: the build will say what they are.
+    Asked of the scene classification alone or, where there is none, of one band. Pixels whose reading a service would
+    charge for count as filled: the build will say what they are. None where pixels cannot be read. Raises ServiceDown.
     """
     scenes = acquisition.scenes
     bands = () if all("SCL" in scene.assets for scene in scenes) else imagery.bands[:1]
     if isinstance(source, ServiceSource) and source.cost(scenes, spot.geobox, imagery.bands).processing_units:
         return True
     seen = np.zeros(shape_of(spot.geobox), bool)
+    unread = False
     for raster in source.read(scenes, spot.geobox, bands, pad=0):
         if raster.failures or not raster.bands:
-            return True
+            unread = True
+            continue
         window = raster.bands.get("SCL") or next(iter(raster.bands.values()))
         part = np.empty_like(seen)
         repeat(window, window.dn > 0, part)
         seen |= part
         if seen.all():
             return True
-    return False
+    return None if unread else False
 
 
 def _not_to_take(scene: Scene, imagery: Imagery) -> Verdict | None:

@@ -98,8 +98,12 @@ class Estimate:
     requests: int
     """Source blocks of 512 px to read or, of a service that was asked what it takes, requests."""
     processing_units: float
-    """What Sentinel Hub will charge; 0 for every other source."""
+    """What Sentinel Hub will charge for them; 0 for every other source."""
     hours: float
+    audit_requests: int = 0
+    """Requests of the audit of a service that charges for it, at most; each `--plan` and each run sends them anew."""
+    audit_processing_units: float = 0.0
+    """What Sentinel Hub charges for those, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)

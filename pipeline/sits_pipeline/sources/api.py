@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +15,7 @@ from sits_catalog.addresses import without_secrets
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS
 from sits_pipeline.sources.access import Cost, Gate, Limit, Open, Signed, Signer
-from sits_pipeline.sources.base import SearchResult
+from sits_pipeline.sources.base import CredentialsError, SearchResult
 from sits_pipeline.sources.cache import open_cached
 from sits_pipeline.sources.catalogue import resolve_remote
 from sits_pipeline.sources.items import href_of, scene_from_item
@@ -24,7 +23,7 @@ from sits_pipeline.sources.oidc import OidcSigner
 from sits_pipeline.sources.pixels import read_scenes, sample_any
 from sits_pipeline.sources.providers import Provider
 from sits_pipeline.sources.remote import Opener
-from sits_pipeline.sources.s3 import S3Signer
+from sits_pipeline.sources.s3 import S3Signer, has_s3_keys
 from sits_pipeline.sources.sas import SasSigner
 from sits_pipeline.sources.sift import Candidate, season_span, sift
 from sits_pipeline.sources.web import Web
@@ -51,6 +50,8 @@ class ApiSource:
     requests_a_minute: int = 0
     """At most, where the provider allows more; 0: what it allows."""
     gate: Gate = field(default_factory=Open)
+    is_second: bool = False
+    """Whether the items of a table that a second provider listed are meant, rather than those of the first."""
 
     @property
     def query(self) -> JsonObject:
@@ -67,8 +68,7 @@ class ApiSource:
         if self._is_table:
             from sits_pipeline.sources.kept import read_item_table
 
-            # Those that a second provider listed beside it are no answers of this one.
-            return [item for item in read_item_table(self.url) if not _is_of_second(item)]
+            return [item for item in read_item_table(self.url) if _is_of_second(item) == self.is_second]
         from sits_pipeline.sources.search import search_items
 
         start, end = (f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in season_span(season))
@@ -116,12 +116,16 @@ class ApiSource:
         blocks = sum(_blocks(height * 10, resolution) * _blocks(width * 10, resolution) for resolution in resolutions)
         return Cost(requests=blocks * len(scenes))
 
+    def sample_cost(self, scene: Scene) -> Cost:  # noqa: ARG002  # as the protocol has it
+        """Nothing: reading is free."""
+        return Cost()
+
     def __getstate__(self) -> dict[str, object]:
         """For workers, which read and never search: without the user and password that the API's root may hold."""
         return {**self.__dict__, "url": without_secrets(self.url)}
 
     def _scene(self, item: JsonObject) -> Scene:
-        choose = _https_first if self.provider.signing == "cdse" and not _has_s3_keys() else href_of
+        choose = _https_first if self.provider.signing == "cdse" and not has_s3_keys() else href_of
         resolve = partial(resolve_remote, item, stores=self.provider.signing == "cdse")
         scene = scene_from_item(item, resolve, provider=self.provider, choose=choose)
         if not self._is_table and scene.collection not in ("", self.collection):
@@ -130,8 +134,8 @@ class ApiSource:
 
     def _signer(self) -> Signer | None:
         if self.provider.signing == "sas":
-            return SasSigner()
-        return _CdseSigner() if self.provider.signing == "cdse" else None
+            return _NamedSigner(SasSigner())
+        return _NamedSigner(_CdseSigner()) if self.provider.signing == "cdse" else None
 
     def _opener(self) -> Opener:
         web = Web(gate=self.gate, signer=self._signer())
@@ -147,6 +151,24 @@ def _is_of_second(item: JsonObject) -> bool:
 
 def _blocks(side_m: int, resolution_m: int) -> int:
     return -(-side_m // (resolution_m * _SOURCE_BLOCK))
+
+
+@dataclass(frozen=True)
+class _NamedSigner:
+    """A signer whose own refusals are told from those of a file, which is one of many."""
+
+    signer: Signer
+
+    def sign(self, url: str) -> Signed:
+        """The address to ask instead of `url`; raises CredentialsError where they are missing or refused."""
+        try:
+            return self.signer.sign(url)
+        except PermissionError as error:
+            raise CredentialsError(str(error)) from error
+
+    def renew(self, url: str) -> None:
+        """Forget what was signed for `url`."""
+        self.signer.renew(url)
 
 
 @dataclass(frozen=True)
@@ -173,11 +195,3 @@ def _https_first(asset: JsonObject) -> object:
     alternate = asset.get("alternate")
     other = alternate.get("https") if isinstance(alternate, dict) else None
     return (other.get("href") if isinstance(other, dict) else None) or href_of(asset)
-
-
-def _has_s3_keys() -> bool:
-    """Whether the environment or the usual file names S3 keys; no server is asked for any."""
-    if os.environ.get("AWS_ACCESS_KEY_ID") or os.environ.get("AWS_PROFILE"):
-        return True
-    usual = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
-    return Path(usual).expanduser().is_file()

@@ -13,7 +13,15 @@ from sits_catalog.region import Season
 from sits_pipeline.sources.access import Cost, Gate, Limit
 from sits_pipeline.values import AuditSample, JsonObject, Raster, Scene
 
-__all__ = ["SceneSource", "SearchResult", "ServiceDown", "ServiceSource", "SourceError", "UnusableItem"]
+__all__ = [
+    "CredentialsError",
+    "SceneSource",
+    "SearchResult",
+    "ServiceDown",
+    "ServiceSource",
+    "SourceError",
+    "UnusableItem",
+]
 
 
 class SourceError(ValueError):
@@ -22,6 +30,11 @@ class SourceError(ValueError):
 
 class ServiceDown(ConnectionError):  # noqa: N818  # a state of the service
     """A service that answers nothing at all: no reason to call scenes unread, but to stop and try again later."""
+
+
+class CredentialsError(PermissionError):
+    """Who asks cannot be proved, for want of credentials or because they were refused: no file of the service can be
+    read, so that none is unread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +72,7 @@ class SceneSource(Protocol):
     def sample(self, scene: Scene) -> AuditSample:
         """Pixels for the audit of the BOA offset, thinned over the whole scene; they never depend on a region.
 
-        Raises OSError where a file cannot be read.
+        Raises OSError where a file cannot be read, CredentialsError where none can without other credentials.
         """
         ...
 
@@ -102,4 +115,8 @@ class ServiceSource(SceneSource, Protocol):
 
     def cost(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str]) -> Cost:
         """What `read` of these scenes of one solar day asks of the service."""
+        ...
+
+    def sample_cost(self, scene: Scene) -> Cost:
+        """What `sample` of a scene may be charged at most; nothing where samples are free."""
         ...

@@ -38,7 +38,8 @@ MAX_GAP = 2
 
 _MAX_FILE = 4 * 2**30
 _TRUST_S = 3600.0
-"""How long a file is taken to be the one that was seen last."""
+"""How long a file is taken to be the one seen last; one without ETag and Last-Modified is fetched anew after it."""
+_LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class _Version:
     size: int
     etag: str
     modified: str
+
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether more than its size tells it from another."""
+        return bool(self.etag or self.modified)
 
     @property
     def key(self) -> str:
@@ -89,20 +95,62 @@ class RangeCache:
             self.evict()
 
     def evict(self) -> None:
-        """Remove the blocks that were not used for longest until nine tenths of the bound are left."""
+        """Remove the blocks that were not used for longest until nine tenths of the bound are left.
+
+        What is left of a file without its last block goes with it: it may have been one of millions of small ones.
+        """
         blocks = []
         for path in self.folder.glob("*/*/*.block"):
             with suppress(FileNotFoundError):
                 status = path.stat()
                 blocks.append((status.st_mtime_ns, status.st_size, path))
         total = sum(size for _, size, _ in blocks)
-        if total <= self.max_bytes:
-            return
+        full = total > self.max_bytes
         for _, size, path in sorted(blocks):
-            if total <= 0.9 * self.max_bytes:
+            if not full or total <= 0.9 * self.max_bytes:
                 break
             path.unlink(missing_ok=True)
             total -= size
+        for place in self.folder.glob(f"{'[0-9a-f]' * 2}/{'[0-9a-f]' * 64}"):
+            if next(place.glob("*.block"), None) is None:
+                _remove(place)
+
+
+def _remove(place: Path) -> None:
+    """Remove the folder of a remote file that has no block; one that somebody is about to fill is left alone."""
+    try:
+        with _lock(place, wait=False):
+            if next(place.glob("*.block"), None) is None:
+                for path in (place / "version.json", *place.glob("*.partial")):
+                    path.unlink(missing_ok=True)
+                # The lock goes last; who waits for it sees that it went, and makes another.
+                (place / _LOCK).unlink()
+                place.rmdir()
+    except OSError:
+        return  # it is held, or another process was quicker
+
+
+@contextmanager
+def _lock(place: Path, *, wait: bool) -> Iterator[None]:
+    """Alone with a remote file among all threads and processes of the host; raises BlockingIOError without `wait`."""
+    while True:
+        if wait:
+            place.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = (place / _LOCK).open("wb")
+        except FileNotFoundError:
+            if wait:
+                continue  # its folder was removed just now
+            raise
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            try:
+                is_there = os.path.samestat(os.fstat(lock.fileno()), (place / _LOCK).stat())
+            except FileNotFoundError:
+                is_there = False
+            if is_there:
+                yield
+                return
 
 
 @lru_cache(maxsize=8)
@@ -167,8 +215,12 @@ class CachedFile(io.RawIOBase):
 
     def forget(self) -> None:
         """Drop the version and the blocks that were kept, so that whoever opens the file next asks the server anew."""
+        (self._place / "version.json").unlink(missing_ok=True)
+        self._drop_blocks()
+
+    def _drop_blocks(self) -> None:
         self._last = (-1, b"")
-        for path in (self._place / "version.json", *self._place.glob("*.block")):
+        for path in self._place.glob("*.block"):
             path.unlink(missing_ok=True)
 
     def _cut(self, blocks: dict[int, bytes], offset: int, size: int) -> bytes:
@@ -204,9 +256,7 @@ class CachedFile(io.RawIOBase):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone with this remote file among all threads and processes of the host: nothing is fetched twice."""
-        self._place.mkdir(parents=True, exist_ok=True)
-        with (self._place / "lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _lock(self._place, wait=True):
             yield
 
     def _known_version(self) -> _Version | None:
@@ -229,6 +279,9 @@ class CachedFile(io.RawIOBase):
             headers = {} if whole else {"Range": f"bytes=0-{BLOCK - 1}"}
             answer = self._web.fetch(self._url, max_bytes=_MAX_FILE, headers=headers)
             self._version = _version(answer)
+            if not self._version.is_told_apart:
+                # Its size alone does not say that it is still what it was.
+                self._drop_blocks()
             self._keep(0, answer.body)
             self._cache.write(self._place / "version.json", json.dumps(asdict(self._version)).encode())
             return self._version

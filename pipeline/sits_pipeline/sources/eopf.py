@@ -8,9 +8,10 @@ the rule of the item's processing baseline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -22,11 +23,11 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from sits_catalog.addresses import published_text, without_secrets
 from sits_catalog.sentinel2 import Scl
-from sits_pipeline.sources.base import ServiceDown
+from sits_pipeline.sources.base import CredentialsError, ServiceDown
 from sits_pipeline.sources.eopf_files import AXES, GroupFiles, split_address
 from sits_pipeline.sources.eopf_grid import Transform, check_offset, grid_of_coordinates, stated_epsg, stated_grid
-from sits_pipeline.sources.eopf_holes import lost_chunks
-from sits_pipeline.sources.rasters import nest
+from sits_pipeline.sources.eopf_holes import Hole, holds, holes_amid_data, meets_footprint
+from sits_pipeline.sources.rasters import Nesting, nest, read_padded, window_around
 from sits_pipeline.sources.remote import Opener
 from sits_pipeline.steps.audit import MIN_PIXELS
 from sits_pipeline.values import AuditSample, BandWindow, Raster, ReadFailure, Scene, epsg_of, shape_of
@@ -43,23 +44,25 @@ def read_product(scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int
     """A window a band around `geobox`, and SCL where the scene has one; what cannot be read is a ReadFailure.
 
     Each asset is the address of an array. A chunk that the product does not hold is 0, as the format has it, unless
-    the rest of the product holds data there; one that cannot be read fails its band. Raises ServiceDown.
+    the rest of the product, or the scene's footprint, says that there are data; one that cannot be read fails its band.
+    Raises ServiceDown.
     """
     windows: dict[str, BandWindow] = {}
     errors: dict[str, str] = {}
-    absent: set[str] = set()
+    holes: dict[str, tuple[Hole, ...]] = {}
     names = [*bands, "SCL"] if "SCL" in scene.assets and "SCL" not in bands else list(bands)
     for name in names:
         try:
-            windows[name], lacks = _read_band(scene, name, geobox, pad=0 if name == "SCL" else pad, opener=opener)
-            absent |= {name} if lacks else set()
+            pad_here = 0 if name == "SCL" else pad
+            windows[name], holes[name] = _read_band(scene, name, geobox, pad=pad_here, opener=opener)
         except ServiceDown:
             raise
         except (OSError, ValueError) as error:
             errors[name] = _describe(error, scene.assets.get(name))
-    for name, reason in lost_chunks(windows, absent, shape_of(geobox)).items():
-        del windows[name]
-        errors[name] = f"{split_address(scene.assets[name])[1]}: {reason}"
+    if any(holes.values()):
+        for name, reason in _lost(scene, geobox, windows, holes, pad=pad, opener=opener).items():
+            del windows[name]
+            errors[name] = f"{split_address(scene.assets[name])[1]}: {reason}"
     return Raster(
         bands=windows,
         failures=tuple(ReadFailure(item=scene.id, band=name, error=errors[name]) for name in names if name in errors),
@@ -74,7 +77,7 @@ def sample_product(scene: Scene, *, opener: Opener | None) -> AuditSample:
     """
     try:
         return _sample(scene, opener)
-    except ServiceDown:
+    except (ServiceDown, CredentialsError):
         raise
     except (OSError, ValueError) as error:
         raise OSError(f"{scene.id}: no sample for the audit: {_describe(error, None)}") from error
@@ -83,29 +86,76 @@ def sample_product(scene: Scene, *, opener: Opener | None) -> AuditSample:
 # Windows
 
 
-def _read_band(scene: Scene, name: str, geobox: GeoBox, *, pad: int, opener: Opener | None) -> tuple[BandWindow, bool]:
-    """The window, and whether the product lacks a chunk of it."""
+def _read_band(
+    scene: Scene, name: str, geobox: GeoBox, *, pad: int, opener: Opener | None
+) -> tuple[BandWindow, tuple[Hole, ...]]:
+    """The window, and the chunks of it that the product does not hold."""
     if name not in scene.assets:
         raise ValueError(f"the item has no asset for {name}")
     with _open(scene, name, opener) as band:
         if scene.epsg != epsg_of(geobox):
             raise ValueError(f"its CRS is EPSG:{scene.epsg}, the cube's is EPSG:{epsg_of(geobox)}")
         nesting = nest(band.transform, geobox)
-        rows = _span(nesting.row, geobox.shape.y, nesting.factor, pad)
-        columns = _span(nesting.column, geobox.shape.x, nesting.factor, pad)
-        dn = band.read(rows, columns)
-    window = BandWindow(
-        dn=dn,
-        factor=nesting.factor,
-        row=nesting.row - rows.start * nesting.factor,
-        column=nesting.column - columns.start * nesting.factor,
-    )
-    return window, band.files.absent
+        window = window_around(geobox, nesting, pad, band.read)
+        return window, band.holes(nesting)
 
 
-def _span(first: int, length: int, factor: int, pad: int) -> range:
-    """Source pixels that hold `length` cube pixels from `first` on, and `pad` more on both sides."""
-    return range(first // factor - pad, -(-(first + length) // factor) + pad)
+def _lost(
+    scene: Scene,
+    geobox: GeoBox,
+    windows: Mapping[str, BandWindow],
+    holes: Mapping[str, Sequence[Hole]],
+    *,
+    pad: int,
+    opener: Opener | None,
+) -> dict[str, str]:
+    """Bands with chunks that were lost rather than left out, and why."""
+    shape = shape_of(geobox)
+    classified, margin = None, 0
+    if "SCL" in scene.assets:
+        if "SCL" not in windows:
+            return {}  # Its own failure already says that the scene is unread.
+        try:
+            classified, margin = _classified(scene, geobox, windows, pad=pad, opener=opener)
+        except OSError as error:
+            if isinstance(error, ServiceDown):
+                raise
+            return {"SCL": _describe(error, None)}
+    lost = holes_amid_data(windows, holes, shape, classified=classified, margin=margin)
+    if lost:
+        return lost
+    # Where nothing holds data the classification may be lost with the bands, or the whole product be gone.
+    reference = holes["SCL"] if classified is not None else [hole for found in holes.values() for hole in found]
+    if not meets_footprint(scene, geobox, reference):
+        return {}
+    reason = "chunks are missing where its footprint says that it holds data"
+    if _is_gone(scene, opener):
+        reason = "the product has gone from the server"
+    return dict.fromkeys(windows, f"{reason}; search again, or take another provider for this item")
+
+
+def _classified(
+    scene: Scene, geobox: GeoBox, windows: Mapping[str, BandWindow], *, pad: int, opener: Opener | None
+) -> tuple[NDArray[np.bool_], int]:
+    """Where the classification holds data, and how many cube pixels that reaches beyond the geobox."""
+    margin = max(window.factor for window in windows.values()) * (pad + 1) if pad else 0
+    if not margin:
+        return holds(windows["SCL"], shape_of(geobox)), 0
+    wide = geobox.pad(margin)
+    window, _ = _read_band(scene, "SCL", wide, pad=0, opener=opener)
+    return holds(window, shape_of(wide)), margin
+
+
+def _is_gone(scene: Scene, opener: Opener | None) -> bool:
+    """Whether the metadata of an array of the product, which were read, are no longer there; raises ServiceDown."""
+    group, name = split_address(scene.assets["SCL" if "SCL" in scene.assets else next(iter(scene.assets))])
+    files = GroupFiles(group, opener)
+    try:
+        return all(files.read_anew(f"{name}/{metadata}") is None for metadata in (".zarray", "zarr.json"))
+    except ServiceDown:
+        raise
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -124,15 +174,31 @@ class _Band:
 
     def read(self, rows: range, columns: range) -> NDArray[Any]:
         """(y, x) pixels of these rows and columns; 0 where the array has none."""
-        dn: NDArray[Any] = np.zeros((len(rows), len(columns)), self.array.dtype)
-        height, width = self.shape
-        within_rows = range(max(rows.start, 0), min(rows.stop, height))
-        within_columns = range(max(columns.start, 0), min(columns.stop, width))
-        if within_rows and within_columns:
-            top, left = within_rows.start - rows.start, within_columns.start - columns.start
-            values = self.array[within_rows.start : within_rows.stop, within_columns.start : within_columns.stop]
-            dn[top : top + len(within_rows), left : left + len(within_columns)] = values
-        return dn
+        return read_padded(rows, columns, self.shape, self.array.dtype, self._read_inside)
+
+    def _read_inside(self, rows: range, columns: range) -> NDArray[Any]:
+        return np.asarray(self.array[rows.start : rows.stop, columns.start : columns.stop])
+
+    def holes(self, nesting: Nesting) -> tuple[Hole, ...]:
+        """The chunks, or where these lie in shards the shards, that were asked for and are not there."""
+        if not self.files.absent:
+            return ()
+        found, factor = [], nesting.factor
+        sides = self.array.shards or self.array.chunks
+        numbers = product(*(range(-(-size // side)) for size, side in zip(self.shape, sides, strict=True)))
+        for at in numbers:
+            if f"{self.array.path}/{self.array.metadata.encode_chunk_key(at)}" in self.files.absent:
+                rows, columns = (
+                    range(
+                        number * side * factor - start,
+                        min((number + 1) * side, size) * factor - start,
+                    )
+                    for number, side, size, start in zip(
+                        at, sides, self.shape, (nesting.row, nesting.column), strict=True
+                    )
+                )
+                found.append(Hole(rows, columns))
+        return tuple(found)
 
 
 @contextmanager
@@ -147,7 +213,7 @@ def _open(scene: Scene, name: str, opener: Opener | None) -> Iterator[_Band]:
         array = _open_array(files, array_name)
         _check_array(array, name, scene)
         yield _Band(array, _grid(files, array), files)
-    except ServiceDown:
+    except (ServiceDown, CredentialsError):
         raise
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         # Codecs raise RuntimeError for bytes that they cannot decode, zarr the others for broken metadata.

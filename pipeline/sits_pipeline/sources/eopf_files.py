@@ -72,8 +72,8 @@ class GroupFiles:
         self._opener = opener
         self._known = _KEPT.of(group) if is_web(group) else {}
         self._read: set[str] = set()
-        self.absent = False
-        """Whether a chunk was asked for that the group does not hold."""
+        self.absent: set[str] = set()
+        """Keys of chunks that were asked for and that the group does not hold."""
         self.fault: RuntimeError | None = None
         """What went wrong here, or in the cluster, rather than with a file."""
 
@@ -97,7 +97,18 @@ class GroupFiles:
             if bounds is None:
                 self._known[key] = content
         elif content is None:
-            self.absent = True
+            self.absent.add(key)
+        return content
+
+    def read_anew(self, key: str) -> bytes | None:
+        """The bytes of a key as the server has them now, whatever is kept of it; else as `read`."""
+        self._known.pop(key, None)
+        if is_web(self.group) and self._opener is not None:
+            with suppress(OSError):
+                self._opener(self._url(key)).forget()
+        content = self.read(key, None)
+        if content is None:
+            self.forget()
         return content
 
     def forget(self) -> None:
@@ -108,13 +119,16 @@ class GroupFiles:
                 with suppress(OSError):
                     self._opener(url).forget()
 
+    def _url(self, key: str) -> str:
+        parts = urlsplit(self.group)
+        return urlunsplit(parts._replace(path=f"{parts.path}/{key}"))
+
     def _local(self, key: str, bounds: Bounds | None) -> bytes:
         content = (Path(self.group) / key).read_bytes()
         return content if bounds is None else content[slice(*bounds(len(content)))]
 
     def _remote(self, key: str, bounds: Bounds | None) -> bytes:
-        parts = urlsplit(self.group)
-        url = urlunsplit(parts._replace(path=f"{parts.path}/{key}"))
+        url = self._url(key)
         if self._opener is None:
             content = fetch(url, max_bytes=_MAX_FILE).body
             return content if bounds is None else content[slice(*bounds(len(content)))]

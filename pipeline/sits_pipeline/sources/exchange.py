@@ -83,8 +83,9 @@ def is_web(address: str) -> bool:
 def exchange(sent: Sent, limits: TimeLimits) -> Answer:
     """The answer to a request, whatever its status, after following redirects.
 
-    Raises Broken where none came or not all of it, and OSError where it is larger than `max_bytes` or redirects to
-    something that is not http(s). No message holds more of an address than its path.
+    Raises Broken where none came or not all of it, and OSError where it is larger than `max_bytes`, redirects to
+    something that is not http(s), or takes a request with a body to another server. No message holds more of an
+    address than its path.
     """
     for _ in range(MAX_REDIRECTS):
         with _session() as session:
@@ -96,12 +97,17 @@ def exchange(sent: Sent, limits: TimeLimits) -> Answer:
 
 
 def _redirected(sent: Sent, answer: Answer) -> Sent:
-    """The request that a redirect asks for; proof stays with the host it was made for."""
+    """The request that a redirect asks for; proof and bodies, which may hold a password, stay with their host."""
     bare, _ = _split_user(sent.url)
     url = urljoin(bare, answer.headers["Location"])
     if not is_web(url):
         raise OSError(f"{without_secrets(sent.url)} redirects to something that is not http(s)")
     if _origin(url) != _origin(bare):
+        if sent.body is not None:
+            raise OSError(
+                f"{without_secrets(sent.url)} redirects to {urlsplit(url).hostname}, where a request with a body is "
+                "not sent on: it may hold secrets; use that address where it is to be trusted"
+            )
         kept = {name: value for name, value in sent.headers.items() if name.lower() not in ("authorization", "cookie")}
         sent = replace(sent, headers=kept, proof={})
     elif "@" in urlsplit(sent.url).netloc:
@@ -247,12 +253,18 @@ def _new_session() -> requests.Session:
     session = requests.Session()
     # Proxies and certificates of the environment are used, ~/.netrc is not: requests looks there where no auth is set.
     session.auth = _as_it_is
+    # requests reads a redirect's body to see where it leads, also where it is told not to follow it.
+    session.get_redirect_target = _nowhere  # type: ignore[assignment, method-assign]
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     return session
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
+
+
+def _nowhere(_response: requests.Response) -> None:
+    return None
 
 
 class _WithoutQueries(logging.Filter):

@@ -53,6 +53,10 @@ class FallbackSource:
         """What `read` asks of the first; what is asked of the second instead is about the same."""
         return self.first.cost(scenes, geobox, bands)
 
+    def sample_cost(self, scene: Scene) -> Cost:
+        """What `sample` of the first may be charged."""
+        return self.first.sample_cost(scene)
+
     def search(self, area: shapely.Geometry, season: Season) -> SearchResult:
         """Scenes of the first that meet `area` in `season` or within a day of it; raises SourceError."""
         return self.scenes_from(self.find(area, season), area, season)
@@ -84,13 +88,14 @@ class FallbackSource:
     def read(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Iterator[Raster]:
         """One raster a scene, from the first until it does not answer, then from the second.
 
-        Raises ServiceDown where neither does, and where a scene has no twin.
+        A scene of which the first did not give all is the second's as well: before a service is known to be down, it is
+        a few files that fail. Raises ServiceDown where neither does, and where a scene has no twin.
         """
         given = 0
         try:
             for raster in self.first.read(scenes, geobox, bands, pad=pad):
                 given += 1
-                yield raster
+                yield self._mended(scenes[given - 1], raster, geobox, bands, pad=pad)
         except ServiceDown as error:
             down = error
         else:
@@ -98,6 +103,18 @@ class FallbackSource:
         # The rest of the day; the next one asks the first again, which costs nothing while its breaker is open.
         for scene in scenes[given:]:
             yield self._read_twin(scene, down, geobox, bands, pad=pad)
+
+    def _mended(self, scene: Scene, raster: Raster, geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Raster:
+        """The raster, or its twin's where that alone is whole."""
+        if not raster.failures or scene.twin is None:
+            return raster
+        try:
+            (other,) = self.second.read([scene.twin], geobox, bands, pad=pad)
+        except ServiceDown:
+            return raster
+        missing = ", ".join(failure.band for failure in raster.failures)
+        note = f"read from {scene.twin.provider} ({scene.twin.id}): {scene.provider} did not give {missing}"
+        return raster if other.failures else replace(other, note=note)
 
     def _read_twin(self, scene: Scene, down: ServiceDown, geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Raster:
         twin = scene.twin

@@ -27,7 +27,7 @@ from sits_pipeline.sources.items import footprint_of
 from sits_pipeline.sources.web import fetch, is_web
 from sits_pipeline.values import JsonObject
 
-__all__ = ["kept_search", "provider_of_table", "read_item_table"]
+__all__ = ["fallback_of_table", "kept_search", "provider_of_table", "read_item_table"]
 
 _NOTE = b"sits:search"
 """Key of the file's metadata that holds what was asked, and when."""
@@ -94,6 +94,16 @@ def provider_of_table(location: str) -> str | None:
         return None
     names = {name for name in table["provider"].to_pylist() if name}
     return str(names.pop()) if len(names) == 1 else None
+
+
+def fallback_of_table(location: str) -> str | None:
+    """The second provider whose items a kept search holds beside the first's; None where there is none.
+
+    Raises SourceError.
+    """
+    query = _note(_read_table(_bytes_of(location), without_secrets(location))).get("query")
+    second = query.get("fallback") if isinstance(query, dict) else None
+    return str(second["provider"]) if isinstance(second, dict) and "provider" in second else None
 
 
 def _digest(query: JsonObject, area: shapely.Geometry, season: Season) -> str:

@@ -11,7 +11,8 @@ from urllib.parse import urlencode, urlsplit
 
 from sits_catalog.addresses import without_secrets
 from sits_pipeline.sources.access import Signed
-from sits_pipeline.sources.tokens import Token, TokenKeeper
+from sits_pipeline.sources.base import CredentialsError, ServiceDown
+from sits_pipeline.sources.tokens import Token, TokenKeeper, check_private, is_loopback, is_private, service_down
 from sits_pipeline.sources.web import Web
 
 __all__ = ["CDSE_TOKEN_URL", "OidcSigner"]
@@ -19,6 +20,8 @@ __all__ = ["CDSE_TOKEN_URL", "OidcSigner"]
 CDSE_TOKEN_URL = "https://identity.dataspace.copernicus.eu/auth/realms/CDSE/protocol/openid-connect/token"  # noqa: S105  # no secret
 """CDSE_TOKEN_URL in the environment names another one."""
 
+_DOMAIN = ".dataspace.copernicus.eu"
+"""Of the provider's hosts; another token service's parent domain may be anybody's."""
 _CLIENT = "cdse-public"
 _MAX_BYTES = 100_000
 _KEEPER = TokenKeeper()
@@ -26,12 +29,12 @@ _KEEPER = TokenKeeper()
 
 @dataclass(frozen=True)
 class OidcSigner:
-    """Adds a bearer token to requests of hosts in the token service's own domain; others never see it."""
+    """Adds a bearer token to https requests of the provider's hosts and the token service's; others never see it."""
 
     token_url: str = CDSE_TOKEN_URL
 
     def sign(self, url: str) -> Signed:
-        """The address with a header; raises OSError where credentials are missing or refused."""
+        """The address with a header; raises OSError where credentials are missing or refused, ServiceDown."""
         if not self._is_ours(url):
             return Signed(url=url)
         token = _KEEPER.token(self._address(), self._fetch)
@@ -48,48 +51,43 @@ class OidcSigner:
 
     def _is_ours(self, url: str) -> bool:
         """Whether an address that an item names may see the token: items are not to be trusted with it."""
-        host = urlsplit(url).hostname or ""
-        return any(_same_domain(host, urlsplit(known).hostname or "") for known in (self._address(), self.token_url))
+        if not is_private(url):
+            return False
+        host, service = urlsplit(url).hostname or "", urlsplit(self._address()).hostname or ""
+        own = self.token_url == CDSE_TOKEN_URL and host.endswith(_DOMAIN)
+        return own or host == service or (is_loopback(host) and is_loopback(service))
 
     def _fetch(self, last: Token | None) -> Token:
         if last is not None and last.renew_with and time.monotonic() < last.renew_until:
             try:
                 return self._ask({"grant_type": "refresh_token", "refresh_token": last.renew_with})
+            except ServiceDown:
+                raise
             except OSError:
                 pass  # The session may have ended early: ask for a new one, whose failure is told.
         return self._ask({"grant_type": "password", **_credentials()})
 
     def _ask(self, form: Mapping[str, str]) -> Token:
         address = self._address()
+        check_private(address, "CDSE_TOKEN_URL")
         body = urlencode({**form, "client_id": _CLIENT}).encode()
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         try:
             answer = Web().fetch(address, max_bytes=_MAX_BYTES, headers=headers, method="POST", body=body)
         except PermissionError as error:
-            raise PermissionError(
+            raise CredentialsError(
                 f"{without_secrets(address)} refused CDSE_USERNAME and CDSE_PASSWORD; try them at "
                 "https://dataspace.copernicus.eu (accounts with a second factor cannot be used here)"
             ) from error
+        except ConnectionError as error:
+            raise service_down(address, error) from error
         return _read(answer.body, address)
-
-
-def _same_domain(host: str, known: str) -> bool:
-    """Whether two hosts are one, or lie in one domain of at least two parts below which `known` is.
-
-    >>> _same_domain("download.dataspace.copernicus.eu", "identity.dataspace.copernicus.eu")
-    True
-    >>> _same_domain("copernicus.eu", "identity.dataspace.copernicus.eu")
-    False
-    """
-    domain = known.partition(".")[2]
-    is_name = "." in domain and not domain.rpartition(".")[2].isdigit()
-    return bool(host) and (host == known or (is_name and host.endswith(f".{domain}")))
 
 
 def _credentials() -> dict[str, str]:
     name, word = (os.environ.get(variable, "") for variable in ("CDSE_USERNAME", "CDSE_PASSWORD"))
     if not name or not word:
-        raise PermissionError(
+        raise CredentialsError(
             "Copernicus Data Space asks who reads its files: set CDSE_USERNAME and CDSE_PASSWORD to those of an "
             "account of https://dataspace.copernicus.eu"
         )

@@ -38,7 +38,7 @@ class Provider:
     """Proof of who asks that the assets need: none, Azure's shared access signatures, or CDSE's S3 keys or tokens."""
     whole_files: bool = False
     """Whether a file is fetched whole before it is read: JPEG 2000 without markers of its tiles is read in thousands of
-    small pieces otherwise."""
+    small pieces otherwise, and a chunk of a Zarr array is never read in part."""
     pixels: Literal["files", "eopf"] = "files"
     """Single-band files, or ESA's Zarr products."""
 
@@ -86,6 +86,7 @@ _PROVIDERS = (
             "B01": "SR_60m/b01", "SCL": "SCL_20m",
         },
         limit=_limit("eopf"),
+        whole_files=True,
         pixels="eopf",
     ),
 )  # fmt: skip
@@ -98,4 +99,6 @@ def any_api(url: str, assets: Mapping[str, str] | None) -> Provider:
     """A STAC API that is none of the known ones; `assets` band to asset key, None: found by the known names."""
     url = without_secrets(url)
     host = urlsplit(url).netloc
-    return Provider(name="stac-api", url=url, collections=(), assets=assets or {}, limit=_limit(f"stac-api {host}"))
+    return Provider(
+        name="stac-api", url=url, collections=(), assets=assets or {}, limit=_limit(f"stac-api {host}".rstrip())
+    )

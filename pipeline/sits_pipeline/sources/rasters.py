@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,12 +21,12 @@ from rasterio.windows import Window, from_bounds
 
 from sits_catalog.addresses import published_text
 from sits_catalog.sentinel2 import Scl
-from sits_pipeline.sources.base import ServiceDown
+from sits_pipeline.sources.base import CredentialsError, ServiceDown
 from sits_pipeline.sources.remote import Opener, WatchedOpener
 from sits_pipeline.steps.audit import MIN_PIXELS
 from sits_pipeline.values import AuditSample, BandWindow, Raster, ReadFailure, Scene, epsg_of
 
-__all__ = ["GDAL_OPTIONS", "Nesting", "nest", "read_scene", "sample_scene"]
+__all__ = ["GDAL_OPTIONS", "Nesting", "nest", "read_padded", "read_scene", "sample_scene", "window_around"]
 
 GDAL_OPTIONS: Mapping[str, Any] = {
     # No side files: the georeference is the file's own, and a remote folder is never listed.
@@ -104,12 +104,19 @@ def _read_band(scene: Scene, name: str, geobox: GeoBox, *, pad: int, opener: Ope
         raise ValueError(f"the item has no asset for {name}")
     with _open(scene.assets[name], opener) as dataset:
         _check_file(dataset, epsg_of(geobox))
-        nesting = nest(dataset.transform, geobox)
-        rows = _span(nesting.row, geobox.shape.y, nesting.factor, pad)
-        columns = _span(nesting.column, geobox.shape.x, nesting.factor, pad)
-        dn = _read_window(dataset, rows, columns)
+        window = window_around(geobox, nest(dataset.transform, geobox), pad, partial(_read_window, dataset))
+    dn = _as_scl(window.dn) if name == "SCL" else window.dn.astype(np.uint16, copy=False)
+    return replace(window, dn=dn)
+
+
+def window_around(
+    geobox: GeoBox, nesting: Nesting, pad: int, read: Callable[[range, range], NDArray[Any]]
+) -> BandWindow:
+    """The source pixels that hold a geobox, and `pad` more on each side; `read` gets rows and columns, (y, x)."""
+    rows = _span(nesting.row, geobox.shape.y, nesting.factor, pad)
+    columns = _span(nesting.column, geobox.shape.x, nesting.factor, pad)
     return BandWindow(
-        dn=_as_scl(dn) if name == "SCL" else dn.astype(np.uint16, copy=False),
+        dn=read(rows, columns),
         factor=nesting.factor,
         row=nesting.row - rows.start * nesting.factor,
         column=nesting.column - columns.start * nesting.factor,
@@ -121,20 +128,31 @@ def _span(first: int, length: int, factor: int, pad: int) -> range:
     return range(first // factor - pad, -(-(first + length) // factor) + pad)
 
 
-def _read_window(dataset: Any, rows: range, columns: range) -> NDArray[Any]:
-    """(y, x) pixels of these rows and columns; 0 where the file has none."""
-    inside_rows = range(max(rows.start, 0), min(rows.stop, dataset.height))
-    inside_columns = range(max(columns.start, 0), min(columns.stop, dataset.width))
+def read_padded(
+    rows: range, columns: range, shape: tuple[int, int], dtype: Any, read: Callable[[range, range], NDArray[Any]]
+) -> NDArray[Any]:
+    """(y, x) pixels of these rows and columns of an image of `shape`, 0 outside of it; `read` gets those inside."""
+    inside_rows = range(max(rows.start, 0), min(rows.stop, shape[0]))
+    inside_columns = range(max(columns.start, 0), min(columns.stop, shape[1]))
     if not inside_rows or not inside_columns:
-        return np.zeros((len(rows), len(columns)), dataset.dtypes[0])
-    window = Window(inside_columns.start, inside_rows.start, len(inside_columns), len(inside_rows))
-    dn: NDArray[Any] = dataset.read(1, window=window)
+        return np.zeros((len(rows), len(columns)), dtype)
+    dn = read(inside_rows, inside_columns)
     if inside_rows == rows and inside_columns == columns:
         return dn
     padded = np.zeros((len(rows), len(columns)), dn.dtype)
     top, left = inside_rows.start - rows.start, inside_columns.start - columns.start
     padded[top : top + dn.shape[0], left : left + dn.shape[1]] = dn
     return padded
+
+
+def _read_window(dataset: Any, rows: range, columns: range) -> NDArray[Any]:
+    """(y, x) pixels of these rows and columns; 0 where the file has none."""
+
+    def inside(rows: range, columns: range) -> NDArray[Any]:
+        dn: NDArray[Any] = dataset.read(1, window=Window(columns.start, rows.start, len(columns), len(rows)))
+        return dn
+
+    return read_padded(rows, columns, dataset.shape, dataset.dtypes[0], inside)
 
 
 def _as_scl(dn: NDArray[Any]) -> NDArray[np.uint8]:
@@ -169,13 +187,14 @@ def _open(path: str, opener: Opener | None) -> Iterator[Any]:
         if watched is not None and watched.error is not None and not isinstance(watched.error, OSError):
             raise watched.error from error  # a fault of ours, or of the cluster: not of the file
         first = error if watched is None or watched.error is None else watched.error
-        if isinstance(first, ServiceDown):
+        if isinstance(first, ServiceDown | CredentialsError):
             raise first from None
         if watched is not None:
             watched.forget()
         if isinstance(first, RuntimeError):
             raise
-        raise OSError(_describe(first, path)) from error
+        kind = PermissionError if isinstance(first, PermissionError) else OSError
+        raise kind(_describe(first, path)) from error
 
 
 def _check_file(dataset: Any, epsg: int) -> None:
@@ -249,10 +268,11 @@ def sample_scene(scene: Scene, *, opener: Opener | None) -> AuditSample:
             if sample.scl is None or vegetation >= MIN_PIXELS or not {"B8A", "B11"} <= scene.assets.keys():
                 return sample
             return _sample(scene, ("B02", "B04", "B8A", "B11"), opener)
-    except ServiceDown:
+    except (ServiceDown, CredentialsError):
         raise
     except (OSError, ValueError, RasterioError) as error:
-        raise OSError(f"{scene.id}: no sample for the audit: {_describe(error, None)}") from error
+        kind = PermissionError if isinstance(error, PermissionError) else OSError
+        raise kind(f"{scene.id}: no sample for the audit: {_describe(error, None)}") from error
 
 
 def _sample(scene: Scene, bands: Sequence[str], opener: Opener | None) -> AuditSample:

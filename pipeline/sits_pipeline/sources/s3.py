@@ -7,20 +7,24 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sits_catalog.addresses import without_secrets
 from sits_pipeline.sources.access import Signed
+from sits_pipeline.sources.base import CredentialsError
 
-__all__ = ["CDSE_ENDPOINT", "S3Signer", "forget_all"]
+__all__ = ["CDSE_ENDPOINT", "S3Signer", "forget_all", "has_s3_keys"]
 
 CDSE_ENDPOINT = "https://eodata.dataspace.copernicus.eu"
-"""Copernicus Data Space; AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or GDAL's AWS_S3_ENDPOINT name another one."""
+"""Copernicus Data Space; CDSE_S3_ENDPOINT names another one. The usual AWS_ENDPOINT_URL is that of the store which is
+written to."""
 
 _LIFE_S = 900
 _RENEW_S = 450.0
 _MAX_MEMO = 10_000
 _CDSE_REGION = "default"
+_KEY, _SECRET = "CDSE_S3_ACCESS_KEY_ID", "CDSE_S3_SECRET_ACCESS_KEY"
 
 
 @dataclass
@@ -39,7 +43,10 @@ _CLIENTS: dict[str, _Client] = {}
 
 @dataclass(frozen=True)
 class S3Signer:
-    """Signs s3://bucket/key for an endpoint with the credentials that botocore finds; others are left as they are."""
+    """Signs s3://bucket/key for an endpoint; other addresses are left as they are.
+
+    With CDSE_S3_ACCESS_KEY_ID and CDSE_S3_SECRET_ACCESS_KEY, else with the credentials that botocore finds.
+    """
 
     endpoint: str = CDSE_ENDPOINT
 
@@ -70,16 +77,17 @@ class S3Signer:
 
     def _address(self) -> str:
         """The environment names another endpoint for the provider's own alone."""
-        if self.endpoint != CDSE_ENDPOINT:
-            return self.endpoint
-        named = (os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_S3_ENDPOINT"))
-        address = next((name for name in named if name), self.endpoint)
-        if "://" in address:
-            return address
-        # GDAL's is a host without a scheme.
-        return (
-            f"{'http' if os.environ.get('AWS_HTTPS', 'YES').upper() in ('NO', 'FALSE', 'OFF') else 'https'}://{address}"
-        )
+        named = os.environ.get("CDSE_S3_ENDPOINT", "") if self.endpoint == CDSE_ENDPOINT else ""
+        address = named or self.endpoint
+        return address if "://" in address else f"https://{address}"
+
+
+def has_s3_keys() -> bool:
+    """Whether the environment or the usual file names S3 keys to read with; no server is asked for any."""
+    if any(os.environ.get(name) for name in (_KEY, "AWS_ACCESS_KEY_ID", "AWS_PROFILE")):
+        return True
+    usual = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    return Path(usual).expanduser().is_file()
 
 
 def forget_all() -> None:
@@ -103,10 +111,27 @@ def _connect(endpoint: str) -> Any:
     )
     try:
         session = Session()
-        region = session.get_config_variable("region") or _CDSE_REGION
-        return session.create_client("s3", region_name=region, endpoint_url=endpoint, config=config)
+        # That of the environment is of the store which is written to.
+        region = None if endpoint == CDSE_ENDPOINT else session.get_config_variable("region")
+        key, secret = _own_keys()
+        return session.create_client(
+            "s3",
+            region_name=region or _CDSE_REGION,
+            endpoint_url=endpoint,
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+            config=config,
+        )
     except (BotoCoreError, ValueError) as error:
         raise OSError(f"the S3 store {endpoint} cannot be read: {error}") from None
+
+
+def _own_keys() -> tuple[str | None, str | None]:
+    """Those that are for reading alone; None, None: the usual ones."""
+    key, secret = (os.environ.get(name) or None for name in (_KEY, _SECRET))
+    if (key is None) != (secret is None):
+        raise CredentialsError(f"of {_KEY} and {_SECRET} one is set: set both, or neither for the usual AWS ones")
+    return key, secret
 
 
 def _presign(client: Any, url: str, endpoint: str) -> str:
@@ -121,9 +146,10 @@ def _presign(client: Any, url: str, endpoint: str) -> str:
             "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=_LIFE_S
         )
     except NoCredentialsError:
-        raise PermissionError(
-            f"the S3 store {endpoint} asks who reads it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile "
-            "of ~/.aws/credentials in AWS_PROFILE; users of Copernicus Data Space make keys at "
+        raise CredentialsError(
+            f"the S3 store {endpoint} asks who reads it: set {_KEY} and {_SECRET}, or, where nothing is written to "
+            "another S3 store, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile of ~/.aws/credentials in "
+            "AWS_PROFILE; users of Copernicus Data Space make keys at "
             "https://eodata-s3keysmanager.dataspace.copernicus.eu"
         ) from None
     except BotoCoreError as error:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from sits_catalog.addresses import without_secrets
 from sits_pipeline.sources.access import Signed
-from sits_pipeline.sources.tokens import Token, TokenKeeper
+from sits_pipeline.sources.tokens import Token, TokenKeeper, check_private, is_private, service_down
 from sits_pipeline.sources.web import Web
 
 __all__ = ["SAS_TOKEN_URL", "SasSigner"]
@@ -36,20 +36,23 @@ class SasSigner:
     token_url: str = SAS_TOKEN_URL
 
     def sign(self, url: str) -> Signed:
-        """The address with a token; raises OSError where the token service gives none."""
+        """The address with a token; raises OSError where the token service gives none, ServiceDown where it is down."""
         parts = urlsplit(url)
-        if not self._is_ours(parts.hostname or "") or "sig" in parse_qs(parts.query):
+        if not self._is_ours(url) or "sig" in parse_qs(parts.query):
             return Signed(url=url)
         token = _KEEPER.token(self._address(), lambda _last: self._fetch())
         query = f"{parts.query}&{token}" if parts.query else token
         return Signed(url=urlunsplit(parts._replace(query=query)))
 
-    def renew(self, url: str) -> None:  # noqa: ARG002  # one token for all addresses
+    def renew(self, url: str) -> None:
         """Forget the token that this thread used last."""
-        _KEEPER.refuse(self._address())
+        if self._is_ours(url):
+            _KEEPER.refuse(self._address())
 
-    def _is_ours(self, host: str) -> bool:
-        return host.endswith(_BLOBS) or host == urlsplit(self._address()).hostname
+    def _is_ours(self, url: str) -> bool:
+        """Whether an address may hold the token: never one that everybody on the way can read."""
+        host = urlsplit(url).hostname or ""
+        return is_private(url) and (host.endswith(_BLOBS) or host == urlsplit(self._address()).hostname)
 
     def _address(self) -> str:
         """Where tokens are had; the environment names another root for the provider's own alone."""
@@ -60,8 +63,12 @@ class SasSigner:
 
     def _fetch(self) -> Token:
         address, key = self._address(), os.environ.get("PC_SDK_SUBSCRIPTION_KEY", "")
-        headers = {"Ocp-Apim-Subscription-Key": key} if key else {}
-        answer = Web().fetch(address, max_bytes=_MAX_BYTES, headers=headers)
+        check_private(address, "PC_SDK_SAS_URL")
+        proof = {"Ocp-Apim-Subscription-Key": key} if key else {}
+        try:
+            answer = Web().fetch(address, max_bytes=_MAX_BYTES, proof=proof)
+        except ConnectionError as error:
+            raise service_down(address, error) from error
         text, expiry = _read(answer.body, address)
         left = (expiry - datetime.now(UTC)).total_seconds()
         if left <= 0:

@@ -131,9 +131,12 @@ class _OurIO(StacApiIO):
     ) -> Iterator[JsonObject]:
         """Pages with items, to the last: an empty one that names a next one is no end, and none comes twice."""
         asked, seen = {_request_key({"href": url, "body": parameters})}, set[bytes]()
+        stated, received = list[int](), 0
         page = self.read_json(url, method=method, parameters=parameters)
         for _ in range(_MAX_PAGES):
+            stated += _stated(page)
             if features := _features(page):
+                received += len(features)
                 content = hashlib.sha256(json.dumps(features, sort_keys=True).encode()).digest()
                 if content in seen:
                     raise SourceError(f"the STAC API {_short(self._root)} sends one page of a search again and again")
@@ -141,6 +144,7 @@ class _OurIO(StacApiIO):
                 yield page
             following = _next(page)
             if following is None:
+                self._check_whole(stated, received)
                 return
             key = _request_key(following)
             if key in asked:
@@ -151,12 +155,32 @@ class _OurIO(StacApiIO):
             page = self.read_json(_link(following, url), parameters=parameters)
         raise SourceError(f"the search of {_short(self._root)} has no end: {_MAX_PAGES} pages were read")
 
+    def _check_whole(self, stated: list[int], received: int) -> None:
+        """Raises where the server itself says that there are more items than it sent.
+
+        The least number that it stated counts, since items come and go while pages are read. A number that stops at a
+        cap (10 000 for Elasticsearch) says less than there is, which is no harm; pgstac estimates where counting would
+        be dear (its settings: from 100 000 items on), of which `MAX_ITEMS` lets none through.
+        """
+        if stated and min(stated) > received:
+            raise SourceError(
+                f"the STAC API {_short(self._root)} states {min(stated)} items for a search and sent {received}, then "
+                "named no next page: the answer is not whole; try again later"
+            )
+
 
 def _features(page: JsonObject) -> list[JsonObject]:
     features = page.get("features")
     if not isinstance(features, list) or not all(isinstance(feature, dict) for feature in features):
         raise ValueError("an answer to its search is no list of items")
     return features
+
+
+def _stated(page: JsonObject) -> list[int]:
+    """How many items a page says the search gives in all, by either extension; empty where it does not say."""
+    context = page.get("context")
+    said = [page.get("numberMatched"), context.get("matched") if isinstance(context, dict) else None]
+    return [number for number in said if isinstance(number, int) and not isinstance(number, bool)]
 
 
 def _next(page: JsonObject) -> JsonObject | None:

@@ -1,4 +1,4 @@
-"""Scenes of a static STAC catalogue, an ItemCollection or a table of items, their pixels in local or http(s) files."""
+"""Scenes of a static STAC catalogue or an ItemCollection, their pixels in local or http(s) files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from sits_catalog.region import Season
 from sits_pipeline.sources.base import SearchResult
 from sits_pipeline.sources.cache import open_cached
-from sits_pipeline.sources.catalogue import FoundItem, read_items, resolve_remote
+from sits_pipeline.sources.catalogue import FoundItem, read_items
 from sits_pipeline.sources.items import scene_from_item
 from sits_pipeline.sources.pixels import read_scenes, sample_any
 from sits_pipeline.sources.remote import Opener
@@ -26,7 +26,7 @@ __all__ = ["StacSource", "in_season"]
 
 @dataclass(frozen=True)
 class StacSource:
-    """A catalogue, a collection, an ItemCollection, an item or a table of items (.parquet), as a path or a URL."""
+    """A catalogue, a collection, an ItemCollection or an item, as a path or a URL."""
 
     location: str
     cache: Path | None = None
@@ -55,16 +55,8 @@ class StacSource:
 
 
 def _candidates(location: str) -> Iterator[Candidate]:
-    if location.endswith(".parquet"):
-        from sits_pipeline.sources.kept import read_item_table
-
-        # Where a table lies says nothing about where the files of its items do.
-        for item in read_item_table(location):
-            resolve = partial(resolve_remote, item, stores=False)
-            yield Candidate(item, "", partial(scene_from_item, item, resolve))
-    else:
-        for found in read_items(location):
-            yield Candidate(found.item, found.spot.location, partial(_scene, found))
+    for found in read_items(location):
+        yield Candidate(found.item, found.spot.location, partial(_scene, found))
 
 
 def _scene(found: FoundItem) -> Scene:

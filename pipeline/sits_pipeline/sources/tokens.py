@@ -6,11 +6,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
-__all__ = ["Token", "TokenKeeper"]
+from sits_pipeline.sources.base import CredentialsError, ServiceDown
+
+__all__ = ["Token", "TokenKeeper", "check_private", "is_loopback", "is_private", "service_down"]
 
 MARGIN_S = 300.0
 """A token is replaced when less than this of its life is left."""
+DOWN_S = 30.0
+"""How long a service that gave no token is not asked for another one: whoever reads waits for its lock."""
+YOUNG_S = 30.0
+"""A token that was refused at this age is not replaced: another one would be refused too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +39,15 @@ class _Held:
     lock: threading.Lock = field(default_factory=threading.Lock)
     token: Token | None = field(default=None, repr=False)
     refresh_at: float = 0.0
+    old_at: float = 0.0
+    """From when on a refusal is a reason for another token."""
+    down: str = ""
+    """Why the service is not asked before `refresh_at`, where there is no token that is good."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether there is a token that has not ended."""
+        return self.token is not None and time.monotonic() < self.token.expires
 
 
 class TokenKeeper:
@@ -44,21 +61,24 @@ class TokenKeeper:
     def token(self, key: str, fetch: Callable[[Token | None], Token]) -> str:
         """The token of `key`; `fetch` gets another one, from the last one where there was one, and may raise OSError.
 
-        Threads that come meanwhile wait. Where none can be had, the last one is used for as long as it is good.
+        Threads that come meanwhile wait. Where none can be had, the last one is used for as long as it is good, and the
+        service is not asked again for a while. Raises ServiceDown during that while where the service was down.
         """
         held = self._of(key)
         with held.lock:
-            if held.token is None or time.monotonic() >= held.refresh_at:
-                held.token = self._next(held.token, fetch)
-                held.refresh_at = _refresh_at(held.token)
+            if held.token is None or time.monotonic() >= held.refresh_at or not held.is_good:
+                self._renew(held, fetch)
+            assert held.token is not None
             text = held.token.text
         self._last_here()[key] = text
         return text
 
     def refuse(self, key: str) -> None:
-        """Forget the token that this thread got last, unless another one has taken its place since."""
+        """Forget the token that this thread got last, unless it is a new one or another one has taken its place."""
         held, refused = self._of(key), self._last_here().get(key)
         with held.lock:
+            if time.monotonic() < held.old_at:
+                return  # Fresh from the service: what is refused is the file, or whoever asks.
             if held.token is not None and refused in (None, held.token.text):
                 # What renews it is kept.
                 held.token = replace(held.token, text="", expires=0.0)
@@ -74,13 +94,57 @@ class TokenKeeper:
         return last
 
     @staticmethod
-    def _next(last: Token | None, fetch: Callable[[Token | None], Token]) -> Token:
+    def _renew(held: _Held, fetch: Callable[[Token | None], Token]) -> None:
+        """Put another token in the place of the last one, or keep that for a while longer."""
+        if held.down and time.monotonic() < held.refresh_at:
+            raise ServiceDown(held.down)
         try:
-            return fetch(last)
-        except OSError:
-            if last is None or time.monotonic() >= last.expires:
+            held.token = fetch(held.token)
+        except OSError as error:
+            held.down = str(error) if isinstance(error, ServiceDown) else ""
+            if held.down or held.is_good:
+                held.refresh_at = time.monotonic() + DOWN_S
+            if not held.is_good:
                 raise
-            return last
+            return
+        held.down = ""
+        held.refresh_at = _refresh_at(held.token)
+        now = time.monotonic()
+        held.old_at = now + min(YOUNG_S, (held.token.expires - now) / 100)
+
+
+def service_down(address: str, error: ConnectionError) -> ServiceDown:
+    """What to raise where a token service gave no complete answer: without a token nothing can be read."""
+    if isinstance(error, ServiceDown):
+        return error
+    return ServiceDown(f"{urlsplit(address).hostname} gives no tokens to read with: {error}; try again later")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this one.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("127.0.0.1.example.org")
+    (True, False)
+    """
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_private(url: str) -> bool:
+    """Whether nobody on the way can read what an address is sent: https, or this host."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+
+
+def check_private(url: str, variable: str) -> None:
+    """Raise CredentialsError where a token service, which `variable` names, would be asked in the open."""
+    if not is_private(url):
+        raise CredentialsError(
+            f"{variable} names an address of {urlsplit(url).hostname} that is not https: who asks for a token there "
+            "shows it to everyone on the way; use https"
+        )
 
 
 def _refresh_at(token: Token) -> float:

@@ -81,10 +81,12 @@ class Web:
         headers: Mapping[str, str] | None = None,
         method: str = "GET",
         body: bytes | None = None,
+        proof: Mapping[str, str] | None = None,
     ) -> Answer:
         """The complete answer to a request; `url` may be s3:// where the signer knows what to ask instead.
 
-        A method other than GET must bear to be repeated. Raises FileNotFoundError for what is not there,
+        `proof` are headers that say who asks, which no redirect takes to another host; a signer's are added. A method
+        other than GET must bear to be repeated. Raises FileNotFoundError for what is not there,
         PermissionError for what may not be read, ServiceDown where the host answers nothing at all, ConnectionError
         where no complete answer came, and OSError for one that was refused or is larger than `max_bytes`; each with
         one sentence.
@@ -95,7 +97,7 @@ class Web:
         tally = _Tally(self.patience or Patience(first_pause_s=BACKOFF_S))
         while True:
             signed = self._sign(url)
-            trouble = self._try(replace(sent, url=signed.url, proof=signed.headers), url, tally)
+            trouble = self._try(replace(sent, url=signed.url, proof={**(proof or {}), **signed.headers}), url, tally)
             if isinstance(trouble, Answer):
                 return trouble
             tally.add(trouble)

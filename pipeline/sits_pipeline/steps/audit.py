@@ -53,20 +53,31 @@ def audit_offset(scene: Scene, sample: AuditSample | None) -> Verdict:
 
 
 def _unread(scene: Scene) -> Verdict:
-    rule = (
-        f"the provider's rule ({scene.declared_offset}) applies"
-        if scene.offset_is_firm
-        else "the provider's rule is not certain, so the item counts as unread"
-    )
+    """The rule of whoever wrote local files stands where it is firm; what a network did not bring is asked for again.
+
+    A network fails for a moment: pixels that contradict the rule would be in the cube, and the next run would refuse
+    the item. A local file that cannot be read stays so until somebody mends it.
+    """
+    stands = scene.offset_is_firm and not _is_remote(scene)
+    if stands:
+        rule = f"the provider's rule ({scene.declared_offset}) applies"
+    elif scene.offset_is_firm:
+        rule = "the item counts as unread until it can be looked at"
+    else:
+        rule = "the provider's rule is not certain, so the item counts as unread"
     return Verdict(
         declared=scene.declared_offset,
         audited=None,
-        applied=scene.declared_offset if scene.offset_is_firm else None,
+        applied=scene.declared_offset if stands else None,
         medians={},
         n_pixels=0,
         refused=False,
         reason=f"the sample for the audit could not be read; {rule}",
     )
+
+
+def _is_remote(scene: Scene) -> bool:
+    return any("://" in address for address in scene.assets.values())
 
 
 def _medians(sample: AuditSample) -> tuple[Mapping[str, float], int, str]:

@@ -19,7 +19,7 @@ from sits_catalog.sentinel2 import BANDS, Scl
 from sits_pipeline.folder import Folder
 from sits_pipeline.store.group import CUBE, open_cube, store_of
 from sits_pipeline.store.layout import COMPRESSOR, ROOT
-from sits_pipeline.store.write import FUSED_PIPELINE, Written, _HashingStore
+from sits_pipeline.store.write import FUSED_PIPELINE, HashingStore, Written
 from sits_pipeline.values import JsonObject
 
 __all__ = [
@@ -188,7 +188,7 @@ def write_patches(folder: Folder, first: int, blocks: Iterable[tuple[str, NDArra
     Returns what was stored, by key inside of `cube.zarr`; a shard that is all fill value is not stored, and one that
     was there before is removed. Raises ValueError where a block is not one whole shard.
     """
-    store = _HashingStore(store_of(folder, read_only=False))
+    store = HashingStore(store_of(folder, read_only=False))
     with FUSED_PIPELINE, folder.errors_in_words():
         group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         for name, block in blocks:

@@ -20,7 +20,7 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.store.group import store_of
 from sits_pipeline.values import Window
 
-__all__ = ["FUSED_PIPELINE", "Written", "write_cell"]
+__all__ = ["FUSED_PIPELINE", "HashingStore", "Written", "write_cell"]
 
 
 class _FusedPipeline:
@@ -61,7 +61,7 @@ class Written:
     sha256: str
 
 
-class _HashingStore(WrapperStore[Store]):
+class HashingStore(WrapperStore[Store]):
     """Remembers size and SHA-256 of what passes through on its way to the store."""
 
     def __init__(self, store: Store, written: dict[str, Written] | None = None) -> None:
@@ -72,12 +72,14 @@ class _HashingStore(WrapperStore[Store]):
         return type(self)(store, self.written)
 
     async def set(self, key: str, value: Buffer) -> None:
+        """Store a value."""
         view = value.as_buffer_like()
         digest = (await asyncio.to_thread(hashlib.sha256, view)).hexdigest()
         await self._store.set(key, value)
         self.written[key] = Written(size=len(value), sha256=digest)
 
     def set_sync(self, key: str, value: Buffer) -> None:
+        """Store a value."""
         digest = hashlib.sha256(value.as_buffer_like()).hexdigest()
         super().set_sync(key, value)
         self.written[key] = Written(size=len(value), sha256=digest)
@@ -89,7 +91,7 @@ def write_cell(folder: Folder, window: Window, blocks: Iterable[tuple[str, NDArr
     Returns what was stored, by key inside of `cube.zarr`. A shard that is all fill value is not stored; one that was
     there before is removed. Raises ValueError where a block does not cover whole shards.
     """
-    store = _HashingStore(store_of(folder, read_only=False))
+    store = HashingStore(store_of(folder, read_only=False))
     with FUSED_PIPELINE, folder.errors_in_words():
         group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         for path, block in blocks:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -16,9 +16,10 @@ from sits_catalog.locations import Location
 from sits_catalog.region import Imagery, Season
 from sits_pipeline.patches.place import Chosen, Spot
 from sits_pipeline.patches.rule import PatchSet
-from sits_pipeline.patches.search import Audits, Looks, choose_all, choose_one, fills, find_again, searches
-from sits_pipeline.sources.base import SceneSource, SearchResult
-from sits_pipeline.values import Acquisition, AuditSample, BandWindow, Raster, ReadFailure, Scene, Verdict
+from sits_pipeline.patches.search import Audit, Audits, Looks, choose_all, choose_one, fills, find_again, searches
+from sits_pipeline.sources.access import Cost, Gate, Limit
+from sits_pipeline.sources.base import SceneSource, SearchResult, ServiceDown, ServiceSource
+from sits_pipeline.values import Acquisition, AuditSample, BandWindow, JsonObject, Raster, ReadFailure, Scene
 
 MIDDLES = ("2022-01-29", "2022-04-23", "2022-07-16", "2022-10-08", "2022-12-31")
 WANTED = PatchSet(
@@ -36,6 +37,10 @@ class Looking:
 
     bad: Sequence[str] = ()
     empty: Sequence[str] = ()
+    unread: Sequence[str] = ()
+    """Items whose samples cannot be read."""
+    dark: Sequence[str] = ()
+    """Days whose classification cannot be read."""
     audited: list[str] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
 
@@ -43,13 +48,14 @@ class Looking:
     def looks(self) -> Looks:
         return Looks(self.audit, self.fills)
 
-    def audit(self, found: Scene) -> Verdict:
+    def audit(self, found: Scene) -> Audit:
         self.audited.append(found.id)
-        return replace(GOOD, refused=True, reason="a lie") if found.id in self.bad else GOOD
+        verdict = replace(GOOD, refused=True, reason="a lie") if found.id in self.bad else GOOD
+        return Audit(verdict=verdict, unread=found.id in self.unread, processing_units=0.02)
 
-    def fills(self, day: Acquisition) -> bool:
+    def fills(self, day: Acquisition) -> bool | None:
         self.seen.append(day.day.isoformat())
-        return day.day.isoformat() not in self.empty
+        return None if day.day.isoformat() in self.dark else day.day.isoformat() not in self.empty
 
 
 def days(chosen: Chosen) -> list[str]:
@@ -81,6 +87,16 @@ def test_a_day_whose_footprint_promised_too_much_gives_way_to_the_next() -> None
     nothing = choose_one(SPOT, [first, *REST], Looking(empty=[MIDDLES[0]]).looks, WANTED)
     assert nothing.acquisitions == ()
     assert nothing.reason.startswith("none of 1 shifts")
+
+
+def test_what_could_not_be_looked_at_is_named_and_looks_are_paid_by_the_choice_that_needs_them() -> None:
+    scenes = [scene(MIDDLES[0]), *REST]
+    chosen = choose_one(SPOT, scenes, Looking().looks, WANTED)
+    assert (chosen.unread, chosen.processing_units) == ((), 0.1)
+    looking = Looking(unread=[scenes[1].id], dark=[MIDDLES[3]])
+    chosen = choose_one(SPOT, scenes, looking.looks, WANTED)
+    assert days(chosen) == list(MIDDLES)
+    assert chosen.unread == (scenes[1].id, scenes[3].id)
 
 
 def test_a_scene_without_a_band_that_is_asked_for_is_not_taken() -> None:
@@ -118,6 +134,9 @@ class Files(SceneSource):
     asked: list[shapely.Geometry] = field(default_factory=list)
     sampled: list[str] = field(default_factory=list)
     fails: bool = False
+    gone: Sequence[str] = ()
+    """Items that cannot be read."""
+    error: OSError = field(default_factory=lambda: OSError("no such file"))
 
     def search(self, area: shapely.Geometry, season: Season) -> SearchResult:
         self.asked.append(area)
@@ -126,13 +145,13 @@ class Files(SceneSource):
     def sample(self, scene: Scene) -> AuditSample:
         self.sampled.append(scene.id)
         if self.fails:
-            raise OSError("no such file")
+            raise self.error
         vegetation = np.full(900, 400, np.uint16)
         return AuditSample(dn={"B02": vegetation, "B04": vegetation}, scl=np.full(900, 4, np.uint8))
 
     def read(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Iterator[Raster]:
         for found in scenes:
-            if self.fails:
+            if self.fails or found.id in self.gone:
                 yield Raster(bands={}, failures=(ReadFailure(item=found.id, band="SCL", error="gone"),))
                 continue
             height, width = geobox.shape
@@ -158,8 +177,12 @@ def test_a_day_is_full_where_its_scenes_together_leave_no_pixel_without_data(
     assert fills(source, day, SPOT, WANTED.imagery) is full
 
 
-def test_a_day_that_cannot_be_read_counts_as_full_so_that_the_build_names_it() -> None:
-    assert fills(Files(fails=True), two(MIDDLES[0]), SPOT, WANTED.imagery)
+def test_of_a_day_that_cannot_be_read_nothing_is_said_but_where_its_other_scenes_fill_the_patch() -> None:
+    assert fills(Files(fails=True), two(MIDDLES[0]), SPOT, WANTED.imagery) is None
+    day = two(MIDDLES[0])
+    missing, other = day.scenes
+    assert fills(Files(gone=(missing.id,)), day, SPOT, WANTED.imagery) is True
+    assert fills(Files(gone=(missing.id,), filled={other.id: 274}), day, SPOT, WANTED.imagery) is None
 
 
 def test_scenes_without_a_classification_are_judged_by_a_band() -> None:
@@ -196,24 +219,95 @@ def test_an_item_is_sampled_once_whichever_threads_ask() -> None:
     source = Files()
     audits, barrier = Audits(source), threading.Barrier(8)
 
-    def ask(_: int) -> Verdict:
+    def ask(_: int) -> Audit:
         barrier.wait()
         return audits.of(REST[0])
 
     with ThreadPoolExecutor(8) as pool:
         verdicts = list(pool.map(ask, range(8)))
     assert source.sampled == [REST[0].id]
-    assert len({id(verdict) for verdict in verdicts}) == 1
-    assert verdicts[0].audited == 0
+    assert len({id(audit.verdict) for audit in verdicts}) == 1
+    assert verdicts[0].verdict.audited == 0
 
 
-def test_a_sample_that_cannot_be_read_is_a_verdict_that_says_so() -> None:
-    verdict = Audits(Files(fails=True)).of(REST[0])
-    assert (verdict.audited, verdict.applied) == (None, 0)
-    assert "could not be read" in verdict.reason
-    assert "no such file" in verdict.reason
-    loose = Audits(Files(fails=True)).of(replace(REST[0], offset_is_firm=False))
-    assert loose.applied is None
+def test_a_sample_that_cannot_be_read_is_a_verdict_that_says_so_until_it_can() -> None:
+    source = Files(fails=True)
+    audits, local = Audits(source), replace(REST[0], assets={"B02": "B02.tif", "B04": "B04.tif", "SCL": "SCL.tif"})
+    audit = audits.of(local)
+    assert (audit.unread, audit.verdict.audited, audit.verdict.applied) == (True, None, 0)
+    assert "could not be read" in audit.verdict.reason
+    assert "no such file" in audit.verdict.reason
+    assert Audits(source).of(REST[0]).verdict.applied is None, "a network may bring it the next time"
+    source.fails = False
+    assert audits.of(local).unread
+    audits.forget_unread()
+    assert (audits.of(local).unread, audits.of(local).verdict.audited) == (False, 0)
+
+
+def test_a_service_that_is_down_is_no_sample_that_cannot_be_read() -> None:
+    with pytest.raises(ServiceDown, match="answers nothing"):
+        Audits(Files(fails=True, error=ServiceDown("x answers nothing"))).of(REST[0])
+
+
+@dataclass
+class Service(Files):
+    """The same behind an API, of which a look at an item costs 0.02 processing units."""
+
+    table: bool = False
+
+    @property
+    def query(self) -> JsonObject:
+        return {"table": "items.parquet"} if self.table else {"url": "https://example.org/v1"}
+
+    def find(self, area: shapely.Geometry, season: Season) -> list[JsonObject]:
+        raise AssertionError("search is asked")
+
+    def scenes_from(self, items: Sequence[JsonObject], area: shapely.Geometry, season: Season) -> SearchResult:
+        raise AssertionError("search is asked")
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        return ()
+
+    def through(self, gates: Mapping[str, Gate]) -> Service:
+        return self
+
+    def cost(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str]) -> Cost:
+        return Cost(requests=len(scenes))
+
+    def sample_cost(self, scene: Scene) -> Cost:
+        return Cost(requests=1, processing_units=0.02)
+
+
+def test_looks_stop_before_they_could_pass_the_bound_on_processing_units() -> None:
+    source = Service()
+    assert isinstance(source, ServiceSource)
+    audits = Audits(source, max_pu=0.1, spent=0.06)
+    assert [audits.of(found).processing_units for found in (REST[0], REST[0], REST[1])] == [0.02, 0.0, 0.02]
+    with pytest.raises(RuntimeError, match=r"0\.10 processing units are used, and .* the 0\.1 of --max-pu"):
+        audits.of(REST[2])
+    assert source.sampled == [REST[0].id, REST[1].id]
+
+
+def test_a_service_is_searched_for_each_location_and_a_table_of_items_once_for_all() -> None:
+    spots = [SPOT, Spot.of(1, Location("far", 3.9, 48.1), 276)]
+    for table, times in ((False, 2), (True, 1)):
+        source = Service(scenes=(scene(MIDDLES[0]),), table=table)
+        search, _ = searches(source, spots, WANTED.season)
+        assert [[found.id for found in search(spot).scenes] for spot in spots] == [[scene(MIDDLES[0]).id]] * 2
+        assert len(source.asked) == times
+
+
+def test_of_a_patch_at_180_degrees_each_side_is_searched_on_its_own() -> None:
+    spot = Spot.of(0, Location("taveuni", 180.0, -16.8), 276)
+    assert len(shapely.get_parts(spot.outline)) == 2
+    east, west = shapely.box(179.5, -17.5, 180.0, -16.0), shapely.box(-180.0, -17.5, -179.0, -16.0)
+    both = scene(MIDDLES[1], footprint=shapely.MultiPolygon([east, west]))
+    source = Service(scenes=(scene(MIDDLES[0], footprint=east), both, scene(MIDDLES[2], footprint=west)))
+    search, _ = searches(source, [spot], WANTED.season)
+    assert [found.id for found in search(spot).scenes] == [found.id for found in source.scenes]
+    assert len(source.asked) == 2
+    assert all(east - west < 0.03 for west, _, east, _ in map(shapely.bounds, source.asked))
 
 
 def test_a_choice_is_found_again_by_its_items_and_not_where_one_is_gone() -> None:

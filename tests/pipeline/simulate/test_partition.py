@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sits_pipeline.simulate.partition import area_of, cut_by_size, cut_into_strips, inset
@@ -16,13 +16,18 @@ def test_the_area_of_a_square_is_its_side_squared() -> None:
 
 
 @given(seed=st.integers(0, 10_000), angle=st.floats(0, 3.14))
+@example(seed=0, angle=0.0)
+@example(seed=2557, angle=2.0078125)
 def test_pieces_fill_the_ring_without_overlap(seed: int, angle: float) -> None:
     rng = np.random.default_rng(seed)
     rings = list(cut_by_size(SQUARE, rng, angle=angle, target=lambda: 4e4, tilt=0.1))
     polygons = np.array([shapely.Polygon(ring) for ring in rings])
     assert shapely.is_valid(polygons).all()
     assert shapely.area(polygons).sum() == pytest.approx(1e6)
-    assert shapely.union_all(polygons).area == pytest.approx(1e6)
+    # Not their union: GEOS 3.14 loses one of the pieces of the second example, none of which meets another.
+    assert shapely.box(0, 0, 1000, 1000).buffer(1e-6).covers(polygons).all()
+    first, second = np.triu_indices(len(polygons), k=1)
+    assert shapely.area(shapely.intersection(polygons[first], polygons[second])).max() < 1e-6
     assert max(area_of(ring) for ring in rings) <= 1.35 * 4e4
 
 

@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from tests.pipeline.sources.range_server import RangeServer
 from tests.pipeline.sources.test_stac import AREA, EVERYWHERE, SEASON, geobox
 from tests.pipeline.sources.tiny_archive import RESOLUTIONS, item, write_archive
+from tests.services.provider_items import write_table
 from tests.services.stac_api import Answers, Asked, Json, StacApi, page, recorded_root, replay, root_document
 
 from sits_catalog.region import Imagery, Place, Region, Season
@@ -22,8 +23,10 @@ from sits_pipeline.config import BuildConfig
 from sits_pipeline.sources import open_source
 from sits_pipeline.sources.access import Limit, Open
 from sits_pipeline.sources.api import ApiSource
-from sits_pipeline.sources.base import SearchResult, ServiceSource, SourceError
+from sits_pipeline.sources.base import CredentialsError, SearchResult, ServiceSource, SourceError
 from sits_pipeline.sources.fallback import FallbackSource
+from sits_pipeline.sources.gate import LocalGate
+from sits_pipeline.sources.s3 import forget_all
 from sits_pipeline.sources.stac import StacSource
 
 EARTH_SEARCH = "https://earth-search.aws.element84.com/v1"
@@ -164,6 +167,40 @@ def test_a_search_that_does_not_end_well_is_an_error_of_one_sentence(
         open_api(api.url).search(AREA, SEASON)
     assert api.url in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stated", "whole"),
+    [
+        (({}, {}), True),  # it does not say
+        (({"numberMatched": 3}, {"numberMatched": 3}), False),
+        (({"context": {"matched": 3}}, {}), False),
+        (({"numberMatched": 2, "context": {"matched": 2}}, {"numberMatched": 2}), True),
+        (({"numberMatched": 3}, {"numberMatched": 2}), True),  # one was withdrawn while pages were read
+        (({"numberMatched": 1}, {"context": {"matched": 1}}), True),  # a cap: less than there is
+        (({"numberMatched": None}, {"context": {"matched": "many"}}), True),
+        (({"context": [3]}, {"numberMatched": True}), True),
+    ],
+)
+def test_a_search_that_ends_before_the_number_of_items_that_it_states_is_not_whole(
+    serve_api: Callable[..., StacApi], open_api: Callable[..., ApiSource], stated: tuple[Json, Json], whole: bool
+) -> None:
+    api = serve_api(paged({**page([far("a")], by_post(1)), **stated[0]}, {**page([far("b")]), **stated[1]}))
+    source = open_api(api.url)
+    if whole:
+        assert ids(source.search(AREA, SEASON)) == ["a", "b"]
+        return
+    with pytest.raises(SourceError, match="states 3 items for a search and sent 2, then named no next page") as caught:
+        source.search(AREA, SEASON)
+    assert api.url in str(caught.value)
+
+
+def test_an_empty_answer_of_a_search_that_states_items_is_not_whole(
+    serve_api: Callable[..., StacApi], open_api: Callable[..., ApiSource]
+) -> None:
+    api = serve_api(paged({**page([]), "numberMatched": 12}))
+    with pytest.raises(SourceError, match="states 12 items for a search and sent 0"):
+        open_api(api.url).search(AREA, SEASON)
 
 
 def test_a_search_without_end_is_given_up(
@@ -410,6 +447,25 @@ def test_limits_are_the_providers_or_less_where_less_is_asked_for(open_api: Call
     assert limit("earth-search", 600).a_minute == 600
 
 
+def test_every_service_is_asked_within_its_limits_while_a_build_is_planned(tmp_path: Path) -> None:
+    """Also Sentinel Hub, both of a pair, and a table of items in the place of an API."""
+    cogs = write_table([far("a")], tmp_path / "cogs.parquet")
+
+    def limits(**imagery: Any) -> list[tuple[str, int]]:
+        region = Region(id="tiny", season=SEASON, place=Place(bbox=AREA.bounds), imagery=Imagery(**imagery))
+        source, _ = open_source(region, (), tmp_path, BuildConfig(cache=tmp_path / "cache", requests_a_minute=60))
+        gates = [one.gate for one in ([source.first, source.second] if hasattr(source, "first") else [source])]
+        assert isinstance(source, ServiceSource)
+        assert all(isinstance(gate, LocalGate) for gate in gates)
+        assert {gate.limit for gate in gates} == set(source.limits)
+        return [(gate.limit.name.split(" ")[0], gate.limit.a_minute) for gate in gates]
+
+    assert [a_minute for _, a_minute in limits(source="sentinel-hub")] == [60]
+    assert limits(source="earth-search") == [("earth-search", 60)]
+    assert limits(source="stac", path=str(cogs)) == [("stac-api", 60)]
+    assert limits(source="cdse", fallback="planetary-computer") == [("cdse", 60), ("planetary-computer", 60)]
+
+
 @pytest.mark.parametrize(
     ("imagery", "message"),
     [
@@ -441,6 +497,7 @@ def test_what_cannot_be_opened_is_one_sentence(tmp_path: Path, imagery: Json, me
         ({"source": "planetary-computer"}, "cdse"),
         ({"source": "earth-search", "collection": "sentinel-2-c1-l2a"}, "planetary-computer"),
         ({"source": "cdse"}, "eopf"),
+        ({"source": "cdse", "fallback_path": "https://mirror.org/v1"}, "planetary-computer"),
     ],
 )
 def test_a_fallback_of_the_same_rule_is_opened_beside_the_source(tmp_path: Path, first: Json, second: str) -> None:
@@ -449,6 +506,30 @@ def test_a_fallback_of_the_same_rule_is_opened_beside_the_source(tmp_path: Path,
     source, _ = open_source(region, (), tmp_path, BuildConfig(cache=tmp_path / "cache"))
     assert isinstance(source, FallbackSource)
     assert [one.query["provider"] for one in (source.first, source.second)] == [first["source"], second]  # type: ignore[attr-defined]
+    own = {"eopf": "https://stac.core.eopf.eodc.eu", "cdse": "https://stac.dataspace.copernicus.eu/v1"}
+    expected = first.get("fallback_path") or own.get(second, PLANETARY)
+    assert source.second.query["url"] == expected
+
+
+@pytest.mark.parametrize("kind", ["an s3 address", "an https address"])
+def test_missing_credentials_are_told_from_a_file_that_may_not_be_read(
+    kind: str, open_api: Callable[..., ApiSource], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "CDSE_USERNAME", "CDSE_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    keys = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    forget_all()
+    if kind == "an s3 address":
+        keys.write_text("[default]\n")
+    source = open_api(None, "cdse")
+    (scene,) = source.scenes_from([cdse_item()], AREA, SEASON).scenes
+    assert scene.assets["B02"].startswith(kind.split()[1])
+    named = "AWS_ACCESS_KEY_ID" if kind == "an s3 address" else "CDSE_USERNAME"
+    with pytest.raises(CredentialsError, match=named):
+        source.sample(scene)
+    forget_all()
 
 
 # Copernicus Data Space

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -252,6 +252,81 @@ def test_the_cache_stays_in_its_bound_and_drops_what_was_not_used_for_longest(
     assert 11 in left
     assert 1 not in left
     assert file.read() == content[1:]
+
+
+def test_a_file_without_a_block_leaves_nothing_in_the_cache(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    """As chunks of Zarr arrays are: thousands of small files, of which three entries each would stay for ever."""
+    remote(web, 100)
+    server = serve(web)
+    for number in range(20):
+        (web / f"{number}").write_bytes(bytes([number]) * 1000)
+    cache = RangeCache(store, 10_000)
+    (store / "answers/of").mkdir(parents=True)
+    (store / "answers/of/another").write_text("is not the cache's to remove")
+    for number in range(20):
+        assert CachedFile(f"{server.url}/{number}", cache, Web()).read() == bytes([number]) * 1000
+    cache.evict()
+    blocks = list(store.glob("*/*/*.block"))
+    assert 0 < len(blocks) <= 10
+    assert {path.parent for path in store.glob("??/*/*")} == {path.parent for path in blocks}
+    assert len(list(store.glob("??/*"))) == len(blocks)
+    assert (store / "answers/of/another").exists()
+
+
+def test_a_file_that_is_being_fetched_is_left_alone(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:
+    content = remote(web, 2 * BLOCK)
+    url = f"{serve(web).url}/file.bin"
+    cache = RangeCache(store, BLOCK // 2)
+    file = CachedFile(url, cache, Web())
+    place = cache.place(url)
+    with cache_module._lock(place, wait=True):
+        cache.evict()
+        assert {path.name for path in place.iterdir()} >= {"lock", "version.json"}
+    cache.evict()
+    assert not place.exists()
+    assert file.read() == content
+
+
+def _read_in_turn(url: str, folder: Path, max_bytes: int, contents: list[bytes]) -> bool:
+    cache = RangeCache(folder, max_bytes)
+    turns = [
+        CachedFile(f"{url}/{n}", cache, Web()).read() == contents[n] for _ in range(15) for n in range(len(contents))
+    ]
+    return all(turns)
+
+
+def test_readers_who_make_room_for_each_other_read_what_is_there(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    """A cache in which hardly a file has room: its folders come and go under all who read."""
+    web.mkdir()
+    contents = [bytes([number]) * (BLOCK + 10) for number in range(4)]
+    for number, content in enumerate(contents):
+        (web / f"{number}").write_bytes(content)
+    arguments = (serve(web).url, store, 2 * BLOCK, contents)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
+        others = [processes.submit(_read_in_turn, *arguments) for _ in range(2)]
+        with ThreadPoolExecutor(4) as pool:
+            assert all(future.result() for future in [pool.submit(_read_in_turn, *arguments) for _ in range(4)])
+        assert all(future.result() for future in others)
+
+
+@pytest.mark.parametrize("tags", [True, False])
+def test_the_blocks_of_a_file_that_nothing_but_its_size_tells_apart_are_trusted_for_an_hour(
+    tags: bool, web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    content = remote(web, 3 * BLOCK)
+    server = serve(web, tags=tags)
+    url = f"{server.url}/file.bin"
+    assert open_cached(url, folder=store, max_bytes=GB, web=Web()).read() == content
+    (web / "file.bin").write_bytes(bytes(3 * BLOCK))
+    assert open_cached(url, folder=store, max_bytes=GB, web=Web()).read() == content
+    seen = RangeCache(store, GB).place(url) / "version.json"
+    os.utime(seen, (time.time() - 7200, time.time() - 7200))
+    assert open_cached(url, folder=store, max_bytes=GB, web=Web()).read() == bytes(3 * BLOCK)
+    assert server.bytes_sent == 6 * BLOCK
 
 
 def test_a_damaged_block_is_fetched_again(web: Path, store: Path, serve: Callable[..., RangeServer]) -> None:

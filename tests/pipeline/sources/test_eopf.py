@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -19,13 +20,15 @@ from tests.pipeline.sources.range_server import RangeServer
 from tests.services.eopf_product import EVER, EVERYWHERE, array_path, create, write_products
 
 from sits_catalog.region import Season
+from sits_pipeline.plan.lattice import to_lonlat
 from sits_pipeline.simulate import write_archive
-from sits_pipeline.sources import SafeSource
+from sits_pipeline.sources import SafeSource, cache
+from sits_pipeline.sources.api import ApiSource
 from sits_pipeline.sources.base import ServiceDown
 from sits_pipeline.sources.cache import open_cached
 from sits_pipeline.sources.eopf import read_product, sample_product
 from sits_pipeline.sources.eopf_grid import check_offset, grid_of_coordinates
-from sits_pipeline.sources.eopf_holes import lost_chunks
+from sits_pipeline.sources.eopf_holes import Hole, holes_amid_data, meets_footprint
 from sits_pipeline.sources.items import scene_from_item
 from sits_pipeline.sources.providers import PROVIDERS
 from sits_pipeline.sources.rasters import sample_scene
@@ -170,8 +173,9 @@ def test_chunks_that_no_band_holds_are_nodata_whatever_the_process_has_set_for_c
     scene, product = first_of(products, tmp_path, chunk=1000)
     for band in ("B02", "B04", "SCL"):
         (product / array_path(band) / "0.0").unlink()
+    elsewhere = replace(scene, footprint=shapely.box(2.0, 48.0, 2.1, 48.1))  # the swath did not reach this ground
     with zarr.config.set({"array.read_missing_chunks": False}):
-        raster = read_product(scene, GRID, ["B02", "B04"], pad=0, opener=None)
+        raster = read_product(elsewhere, GRID, ["B02", "B04"], pad=0, opener=None)
     assert raster.failures == ()
     assert not any(window.dn.any() for window in raster.bands.values())
 
@@ -188,16 +192,118 @@ def test_a_chunk_that_is_missing_amid_data_is_a_failure(products: Path, tmp_path
     assert band not in raster.bands
 
 
-def test_holes_are_found_by_the_chunks_that_are_absent_alone() -> None:
+def test_each_hole_is_judged_by_its_own_part_of_the_window() -> None:
     def window(values: object) -> BandWindow:
         return BandWindow(dn=np.array(values, np.uint16), factor=1, row=0, column=0)
 
-    windows = {"B02": window([[0, 0, 9, 9]] * 2), "B04": window([[5, 5, 0, 9]] * 2), "SCL": window([[4, 4, 4, 0]] * 2)}
-    assert lost_chunks(windows, set(), (2, 4)) == {}
-    assert set(lost_chunks(windows, {"B02", "B04", "SCL"}, (2, 4))) == {"B02", "B04", "SCL"}
-    nearly = {**windows, "B04": window([[5] * 4, [0, 5, 5, 5]])}
-    assert lost_chunks(nearly, {"B04"}, (2, 4)) == {}  # one pixel in eight: the edge of a swath
-    assert lost_chunks({"B02": windows["B02"]}, {"B02"}, (2, 4)) == {}
+    windows = {"B02": window([[0, 0, 9, 9]] * 2), "B04": window([[0, 0, 0, 9]] * 2), "SCL": window([[0, 4, 4, 0]] * 2)}
+    left, right = Hole(range(-2, 2), range(-9, 1)), Hole(range(-2, 9), range(3, 9))
+    middle = Hole(range(1, 2), range(2, 3))  # one pixel
+    classified = windows["SCL"].dn > 0
+
+    def lost(**holes: Sequence[Hole]) -> set[str]:
+        return set(holes_amid_data(windows, holes, (2, 4), classified=classified, margin=0))
+
+    assert lost() == lost(B02=(), SCL=()) == set()
+    assert lost(B02=(left,), B04=(left, right), SCL=(left,)) == set()
+    assert lost(B02=(left,), B04=(left, middle)) == {"B04"}
+    assert lost(SCL=(right,)) == {"SCL"}
+    # Without a classification the other bands say what is there.
+    found = holes_amid_data(windows, {"B04": (left,), "B02": (right,)}, (2, 4), classified=None, margin=0)
+    assert set(found) == {"B02"}
+    # Beside the window lies what bands are interpolated from.
+    around = np.zeros((4, 6), bool)
+    around[1:3, 5] = True
+    beside = Hole(range(0, 2), range(4, 9))
+    assert set(holes_amid_data(windows, {"B04": (beside,)}, (2, 4), classified=around, margin=1)) == {"B04"}
+    assert holes_amid_data(windows, {"B04": (left,)}, (2, 4), classified=around, margin=1) == {}
+
+
+def test_a_strip_of_a_lost_chunk_is_a_failure_in_cells_of_any_size(products: Path, tmp_path: Path) -> None:
+    scene, product = first_of(products, tmp_path, chunk=7)  # 42 pixels of 10 m
+    # The tile begins 24 pixels before the region: its second column of chunks holds the region's pixels 18 to 59.
+    for chunk in (product / array_path("B02")).glob("?.1"):
+        chunk.unlink()
+    for first, width in ((0, 180), (12, 8), (58, 40), (59, 120)):
+        cell = GeoBox((60, width), GRID.affine @ Affine.translation(first, 30), GRID.crs)
+        raster = read_product(scene, cell, ["B02", "B04"], pad=0, opener=None)
+        assert [failure.band for failure in raster.failures] == ["B02"], (first, width)
+    for first, width in ((0, 18), (60, 120)):
+        cell = GeoBox((60, width), GRID.affine @ Affine.translation(first, 30), GRID.crs)
+        assert read_product(scene, cell, ["B02", "B04"], pad=0, opener=None).failures == ()
+    cell = GeoBox((60, 120), GRID.affine @ Affine.translation(60, 30), GRID.crs)
+    raster = read_product(scene, cell, ["B02", "B04"], pad=1, opener=None)
+    assert [failure.band for failure in raster.failures] == ["B02"]
+
+
+def test_a_chunk_that_all_arrays_lost_is_a_failure_where_the_footprint_says_that_there_are_data(
+    products: Path, tmp_path: Path
+) -> None:
+    scene, product = first_of(products, tmp_path, chunk=7)
+    for band in ("B02", "B04", "SCL"):
+        for chunk in (product / array_path(band)).glob("1.1"):
+            chunk.unlink()
+    small = GeoBox((20, 20), GRID.affine @ Affine.translation(24, 24), GRID.crs)
+    for cell in (small, GRID):
+        raster = read_product(scene, cell, ["B02", "B04"], pad=0, opener=None)
+        assert {failure.band for failure in raster.failures} == {"B02", "B04", "SCL"}
+        assert raster.failures[0].error == (
+            "b02: chunks are missing where its footprint says that it holds data; search again, or take another "
+            "provider for this item"
+        )
+        assert raster.bands == {}
+
+
+def test_a_product_that_vanished_after_its_metadata_were_read_is_a_failure(
+    products: Path, tmp_path: Path, serve: Callable[..., RangeServer]
+) -> None:
+    catalogue = write_products(products, tmp_path / "eopf", chunk=7)
+    server = serve(catalogue.parent)
+    scene = next(scene for scene in scenes_of(catalogue, server.url) if scene.declared_offset)
+    opener = opener_in(tmp_path / "cache")
+    cell = GeoBox((40, 40), GRID.affine @ Affine.translation(24, 24), GRID.crs)
+    other = GeoBox((40, 40), GRID.affine @ Affine.translation(110, 60), GRID.crs)
+    assert read_product(scene, cell, ["B02", "B04"], pad=0, opener=opener).failures == ()
+    shutil.rmtree(tmp_path / "eopf" / f"{scene.id}.zarr")
+    raster = read_product(scene, other, ["B02", "B04"], pad=0, opener=opener)
+    assert {failure.band: failure.error for failure in raster.failures} == {
+        band: f"{band.lower()}: the product has gone from the server; search again, or take another provider for "
+        "this item"
+        for band in ("B02", "B04", "SCL")
+    }
+    raster = read_product(scene, other, ["B02", "B04"], pad=0, opener=opener)
+    assert {failure.error for failure in raster.failures} >= {"there is no Zarr array scl"}
+
+
+def test_a_footprint_that_nicks_an_empty_chunk_says_nothing_of_it(products: Path, tmp_path: Path) -> None:
+    scene, _ = first_of(products, tmp_path)
+    hole = Hole(range(0, 100), range(100, 200))  # a side of 1000 m, a twentieth of which is 50 m
+    for reaches_m, claims in ((-100, False), (15, False), (45, False), (55, True), (900, True)):
+        ground = shapely.box(520_000, 5_380_000, 526_000 + reaches_m, 5_400_000)
+        footprint = to_lonlat(ground, 32631)
+        assert meets_footprint(replace(scene, footprint=footprint), GRID, [hole]) is claims
+    away = GeoBox((20, 20), GRID.affine, GRID.crs)
+    assert not meets_footprint(scene, away, [Hole(range(0, 100), range(20, 120))])
+
+
+def test_a_chunk_larger_than_a_block_of_the_cache_is_one_request(
+    products: Path, tmp_path: Path, serve: Callable[..., RangeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "BLOCK", 4096)
+    catalogue = write_products(products, tmp_path / "eopf", chunk=1000)
+    scene = scenes_of(catalogue)[0]
+    array = zarr.open_array(tmp_path / "eopf" / f"{scene.id}.zarr" / array_path("B02"), mode="r+")
+    array[...] = np.random.default_rng(1).integers(1, 10_000, array.shape, np.uint16)
+    chunk = tmp_path / "eopf" / f"{scene.id}.zarr" / array_path("B02") / "0.0"
+    assert chunk.stat().st_size > 4 * cache.BLOCK
+    server = serve(catalogue.parent)
+    provider = PROVIDERS["eopf"]
+    source = ApiSource(provider=provider, url=provider.url, collection="sentinel-2-l2a", cache=tmp_path / "cache")
+    far = next(one for one in scenes_of(catalogue, server.url) if one.id == scene.id)
+    (raster,) = source.read([far], GRID, ["B02"], pad=0)
+    assert raster.failures == ()
+    asked = [path for path, _ in server.requests if path.endswith("b02/0.0")]
+    assert len(asked) == 1
 
 
 class _Broken:

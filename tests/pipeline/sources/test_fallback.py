@@ -74,6 +74,9 @@ class Service:
     def cost(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str]) -> Cost:
         return Cost(requests=len(scenes) * len(bands))
 
+    def sample_cost(self, scene: Scene) -> Cost:
+        return Cost()
+
     def search(self, area: shapely.Geometry, season: Season) -> SearchResult:
         return self.scenes_from(self.find(area, season), area, season)
 
@@ -115,6 +118,22 @@ def pair(*, twins: bool = True, **options: Any) -> tuple[FallbackSource, Service
     if not twins:
         second.scenes = ()
     return FallbackSource(first, second), first, second
+
+
+def test_a_scene_that_the_first_does_not_give_whole_is_the_seconds_where_that_does() -> None:
+    source, first, second = pair()
+    scenes = day(source)
+    first.failures = (ReadFailure(item="", band="B02", error="no answer after 8 tries"),)
+    rasters = list(source.read(scenes, GRID, ["B02"], pad=0))
+    assert [raster.failures for raster in rasters] == [()] * 3
+    assert [int(raster.bands["B02"].dn[0, 0]) for raster in rasters] == [2, 2, 2]
+    assert rasters[0].note == "read from second (a-there): first did not give B02"
+    second.failures = first.failures
+    rasters = list(source.read(scenes, GRID, ["B02"], pad=0))
+    assert [raster.failures[0].item for raster in rasters] == ["a", "b", "c"]
+    second.down = True
+    rasters = list(source.read(scenes, GRID, ["B02"], pad=0))
+    assert [(raster.failures[0].item, raster.note) for raster in rasters] == [("a", ""), ("b", ""), ("c", "")]
 
 
 def day(source: FallbackSource) -> list[Scene]:

@@ -14,6 +14,7 @@ from stac_geoparquet.arrow import stac_table_to_items
 from tests.end_to_end.building import build_region, extent, simulated_land
 from tests.pipeline.sources.test_api import cdse_item, far, paged
 from tests.pipeline.sources.test_stac import AREA, EVERYWHERE, SEASON
+from tests.pipeline.sources.tiny_archive import RESOLUTIONS
 from tests.services.stac_api import Json, StacApi, page
 
 from sits_catalog.region import Imagery, Place, Region, Season
@@ -22,6 +23,7 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.sources import open_source
 from sits_pipeline.sources.api import ApiSource
 from sits_pipeline.sources.base import SceneSource, SearchResult, ServiceDown, SourceError
+from sits_pipeline.sources.fallback import FallbackSource
 from sits_pipeline.sources.kept import kept_search, read_item_table
 from sits_pipeline.sources.providers import any_api
 from sits_pipeline.sources.stac import StacSource
@@ -226,6 +228,26 @@ def test_a_kept_search_of_a_provider_that_signs_is_read_as_its_own_are(
     assert first.scenes[0].assets["B02"] == "s3://eodata/Sentinel-2/B02.jp2"
 
 
+def test_a_kept_search_of_two_providers_is_replayed_without_either(folder: Folder, tmp_path: Path) -> None:
+    there = far("there")
+    there["assets"] = {f"{band}_{m}m": {"href": f"https://x.org/{band}.zarr/a"} for band, m in RESOLUTIONS.items()}
+    with StacApi(paged(page([far("a")]))) as first, StacApi(paged(page([there]))) as second:
+        both = opened(first.url, "stac-api", fallback="eopf", fallback_path=second.url)
+        assert isinstance(both, FallbackSource)
+        found, _ = search(both, folder)  # type: ignore[arg-type]
+        asked = len(second.asked)
+        assert asked
+        replayed = opened(str(kept_in(folder)), "stac-api", fallback="eopf", fallback_path=second.url)
+        assert replayed.search(AREA, SEASON) == found
+        assert len(second.asked) == asked
+        # Neither as a source of its own, nor with another to stand in, are the second's items the first's.
+        assert [scene.id for scene in opened(str(kept_in(folder))).search(AREA, SEASON).scenes] == ["a"]
+        other = opened(str(kept_in(folder)), "stac-api", fallback="planetary-computer", fallback_path=second.url)
+        assert [scene.id for scene in other.search(AREA, SEASON).scenes] == ["a"]
+        assert len(second.asked) > asked
+    assert [scene.twin.id for scene in found.scenes if scene.twin is not None] == ["there"]
+
+
 def test_relative_addresses_of_a_table_lead_nowhere(folder: Folder, tmp_path: Path) -> None:
     relative = far("relative")
     relative["assets"]["B02"]["href"] = "./B02.tif"
@@ -259,7 +281,7 @@ def test_the_sources_of_a_finished_dataset_are_a_source(tmp_path: Path) -> None:
         path.write_text(json.dumps(document))
     dataset = build_region(region, tmp_path / "out")
     here = StacSource(str(catalog)).search(EVERYWHERE, region.season)
-    there = StacSource(str(dataset.path / "sources.parquet")).search(EVERYWHERE, region.season)
+    there = opened(str(dataset.path / "sources.parquet")).search(EVERYWHERE, region.season)
     assert there.unusable == ()
     assert len(there.scenes) == len(here.scenes)
     for one, other in zip(there.scenes, here.scenes, strict=True):

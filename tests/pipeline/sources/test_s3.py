@@ -10,8 +10,9 @@ import pytest
 from tests.services.moto import BUCKET, KEY, SECRET, Moto, moto_server
 
 from sits_pipeline.sources import s3
+from sits_pipeline.sources.base import CredentialsError
 from sits_pipeline.sources.cache import open_cached
-from sits_pipeline.sources.s3 import CDSE_ENDPOINT, S3Signer
+from sits_pipeline.sources.s3 import CDSE_ENDPOINT, S3Signer, has_s3_keys
 from sits_pipeline.sources.web import Web
 
 HERE = "http://127.0.0.1:9"
@@ -21,7 +22,7 @@ HERE = "http://127.0.0.1:9"
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """None but the keys of the simulated store."""
     for name in list(os.environ):
-        if name.startswith("AWS_"):
+        if name.startswith(("AWS_", "CDSE_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -89,20 +90,43 @@ def test_the_environment_names_another_endpoint_for_the_providers_own(
     environment: pytest.MonkeyPatch,
 ) -> None:
     assert S3Signer().sign("s3://eodata/a").url.startswith(f"{CDSE_ENDPOINT}/eodata/a?")
-    for name, value, expected in [
-        ("AWS_S3_ENDPOINT", "mirror.example.org", "https://mirror.example.org/"),
-        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1", "http://127.0.0.1:1/"),
-        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:2", "http://127.0.0.1:2/"),
+    for value, expected in [
+        ("mirror.example.org", "https://mirror.example.org/"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1/"),
     ]:
-        environment.setenv(name, value)
-        s3.forget_all()
+        environment.setenv("CDSE_S3_ENDPOINT", value)
         assert S3Signer().sign("s3://eodata/a").url.startswith(expected)
         assert S3Signer(HERE).sign("s3://eodata/a").url.startswith(HERE)
-    environment.setenv("AWS_HTTPS", "NO")
-    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
-        environment.delenv(name)
+
+
+def test_the_store_that_is_written_to_is_not_the_one_that_is_read(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("AWS_DEFAULT_REGION", "eu-west-9")
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_S3_ENDPOINT"):
+        environment.setenv(name, "http://127.0.0.1:2")
+    signed = S3Signer().sign("s3://eodata/a").url
+    assert signed.startswith(f"{CDSE_ENDPOINT}/eodata/a?")
+    assert parse_qs(urlsplit(signed).query)["X-Amz-Credential"][0].split("/")[2] == "default"
+    environment.setenv("CDSE_S3_ACCESS_KEY_ID", "AKIAREADING")
     s3.forget_all()
-    assert S3Signer().sign("s3://eodata/a").url.startswith("http://mirror.example.org/")
+    with pytest.raises(CredentialsError, match="one is set: set both"):
+        S3Signer().sign("s3://eodata/a")
+    environment.setenv("CDSE_S3_SECRET_ACCESS_KEY", "SECRETreading")
+    environment.setenv("AWS_SESSION_TOKEN", "SECRETsession")  # goes with the other keys
+    signed = S3Signer().sign("s3://eodata/a").url
+    assert parse_qs(urlsplit(signed).query)["X-Amz-Credential"][0].startswith("AKIAREADING/")
+    assert "SECRET" not in signed
+
+
+@pytest.mark.parametrize("name", ["CDSE_S3_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID", "AWS_PROFILE"])
+def test_keys_are_found_where_they_are_named(environment: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    environment.delenv("AWS_ACCESS_KEY_ID")
+    environment.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    assert not has_s3_keys()
+    with environment.context() as inner:
+        inner.setenv(name, "a")
+        assert has_s3_keys()
+    (tmp_path / "credentials").write_text("[default]\n")
+    assert has_s3_keys()
 
 
 def test_addresses_of_other_kinds_are_left_as_they_are() -> None:
@@ -117,7 +141,8 @@ def test_missing_credentials_are_told_in_one_sentence_and_found_later(environmen
     with pytest.raises(PermissionError) as caught:
         S3Signer(HERE).sign("s3://eodata/a")
     assert str(caught.value) == (
-        f"the S3 store {HERE} asks who reads it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile of "
+        f"the S3 store {HERE} asks who reads it: set CDSE_S3_ACCESS_KEY_ID and CDSE_S3_SECRET_ACCESS_KEY, or, where "
+        "nothing is written to another S3 store, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile of "
         "~/.aws/credentials in AWS_PROFILE; users of Copernicus Data Space make keys at "
         "https://eodata-s3keysmanager.dataspace.copernicus.eu"
     )

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from tests.services.token_service import BlobServer, SasService
+from tests.services.token_service import BlobServer, LoopbackServer, SasService
 
 from sits_pipeline.sources import tokens
+from sits_pipeline.sources.base import ServiceDown
 from sits_pipeline.sources.sas import SAS_TOKEN_URL, SasSigner
 from sits_pipeline.sources.tokens import Token, TokenKeeper
 from sits_pipeline.sources.web import Web
@@ -98,7 +100,10 @@ def test_all_threads_share_one_request_for_a_token(sas: Callable[..., SasService
     assert len({sig(url) for url in urls}) == len(service.tokens.texts) == 1
 
 
-def test_threads_refused_with_one_token_fetch_one_other(sas: Callable[..., SasService]) -> None:
+def test_threads_refused_with_one_token_fetch_one_other(
+    sas: Callable[..., SasService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "YOUNG_S", 0.0)
     service = sas(3600.0)
     signer = SasSigner(service.token_url)
     signed, refused = threading.Barrier(8), threading.Barrier(8)
@@ -120,14 +125,15 @@ def test_threads_refused_with_one_token_fetch_one_other(sas: Callable[..., SasSe
 
 def test_a_refused_address_is_signed_anew_once(tmp_path: Path, sas: Callable[..., SasService]) -> None:
     (tmp_path / "a.tif").write_bytes(b"pixels")
-    service = sas(3600.0)
+    service = sas(30.0)
     blobs = BlobServer(tmp_path, service.admits)
     try:
         web = Web(signer=SasSigner(service.token_url))
         assert web.fetch(f"{blobs.url}/a.tif", max_bytes=100).body == b"pixels"
-        service.tokens.revoke()
+        service.tokens.revoke_when_old()
         assert web.fetch(f"{blobs.url}/a.tif", max_bytes=100).body == b"pixels"
         assert (blobs.refused, len(service.tokens.texts)) == (1, 2)
+        service.tokens.revoke_when_old()
         blobs.admits = lambda handler: False
         with pytest.raises(PermissionError) as caught:
             web.fetch(f"{blobs.url}/a.tif", max_bytes=100)
@@ -135,6 +141,79 @@ def test_a_refused_address_is_signed_anew_once(tmp_path: Path, sas: Callable[...
     finally:
         blobs.close()
     assert not any(text in str(caught.getrepr(style="long")) for text in service.tokens.texts)
+
+
+def test_twenty_refused_files_are_no_reason_for_twenty_tokens(tmp_path: Path, sas: Callable[..., SasService]) -> None:
+    service = sas(3600.0)
+    blobs = BlobServer(tmp_path, lambda handler: False)
+    try:
+        web = Web(signer=SasSigner(service.token_url))
+        for number in range(20):
+            with pytest.raises(PermissionError, match="HTTP 403"):
+                web.fetch(f"{blobs.url}/{number}.tif", max_bytes=100)
+    finally:
+        blobs.close()
+    assert len(service.tokens.texts) == 1
+
+
+def test_a_dead_service_is_down_by_name(sas: Callable[..., SasService], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sits_pipeline.sources.web.time.sleep", lambda _s: None)
+    service = sas()
+    address, url = service.token_url, f"{service.url}/a.tif"
+    service.server.server_close()
+    asked: list[str] = []
+    real = Web.fetch
+    monkeypatch.setattr(Web, "fetch", lambda web, url, **options: (asked.append(url), real(web, url, **options))[1])
+    for _ in range(5):
+        with pytest.raises(ServiceDown, match=r"^127\.0\.0\.1 gives no tokens to read with: .*Connection refused"):
+            SasSigner(address).sign(url)
+    assert asked == [address]  # eight tries once, not for each file
+
+
+def test_a_token_that_is_still_good_serves_while_its_service_is_asked_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(tokens.time, "monotonic", lambda: now)
+    keeper, asked = TokenKeeper(), []
+
+    def fail(last: Token | None) -> Token:
+        asked.append(now)
+        raise ServiceDown("no answer")
+
+    assert keeper.token("signer", lambda last: Token(text="t1", expires=3600)) == "t1"
+    for moment in (3400.0, 3401.0, 3429.0, 3431.0):
+        now = moment
+        assert keeper.token("signer", fail) == "t1"
+    assert asked == [3400.0, 3431.0]
+    now = 3601.0
+    for _ in range(3):
+        with pytest.raises(ServiceDown, match="no answer"):
+            keeper.token("signer", fail)
+    assert asked[2:] == [3601.0]
+
+
+def test_a_key_does_not_follow_a_redirect_to_another_server(
+    sas: Callable[..., SasService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def collect(method: str, path: str, headers: Any, body: bytes) -> tuple[int, object]:
+        seen.append(str(headers))
+        return 404, {}
+
+    elsewhere = LoopbackServer(collect)
+    sender = LoopbackServer(lambda *_: (302, {}), headers={"Location": f"{elsewhere.url}/token"})
+    monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", "SECRETkey")
+    try:
+        with pytest.raises(FileNotFoundError):
+            SasSigner(f"{sender.url}/token").sign(f"{sender.url}/a.tif")
+    finally:
+        sender.close()
+        elsewhere.close()
+    assert len(seen) == 1
+    assert "SECRETkey" not in seen[0]
+    assert "Ocp-Apim" not in seen[0]
 
 
 def test_the_environment_names_another_root_and_a_key(
@@ -157,6 +236,7 @@ def test_other_hosts_and_signed_addresses_see_no_token(sas: Callable[..., SasSer
     for url in (
         "https://example.org/B02.tif",
         "https://blob.core.windows.net.example.org/B02.tif",
+        "http://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/B02.tif",
         f"{service.url}/a.tif?se=2026&sig=mine",
     ):
         assert signer.sign(url).url == url

@@ -398,7 +398,7 @@ def test_one_file_that_always_fails_is_that_files_error_alone() -> None:
 def test_redirects_are_followed_to_http_alone() -> None:
     def answer(handler: Handler, number: int) -> None:
         if handler.path.startswith("/old"):
-            reply(handler, int(handler.path[-3:]), Location="/new?x=1")
+            reply(handler, int(handler.path[-3:]), b"<html>it has moved</html>", Location="/new?x=1")
         elif handler.path == "/loop":
             reply(handler, 302, Location="/loop")
         elif handler.path == "/away":
@@ -408,14 +408,32 @@ def test_redirects_are_followed_to_http_alone() -> None:
 
     with serving(answer) as asked:
         for status, method in ((301, "GET"), (302, "GET"), (303, "GET"), (307, "POST"), (308, "POST")):
-            assert fetch(f"{asked.url}/old{status}", max_bytes=9).body == b"new"
-            Web().fetch(f"{asked.url}/old{status}", max_bytes=9, method="POST", body=b"wish")
+            assert fetch(f"{asked.url}/old{status}", max_bytes=99).body == b"new"
+            Web().fetch(f"{asked.url}/old{status}", max_bytes=99, method="POST", body=b"wish")
             assert asked.methods[-1] == method
             assert asked.bodies[-1] == (b"wish" if method == "POST" else b"")
         with pytest.raises(OSError, match="redirects to something that is not http"):
-            fetch(f"{asked.url}/away", max_bytes=9)
+            fetch(f"{asked.url}/away", max_bytes=99)
         with pytest.raises(OSError, match="more than 10 redirects"):
-            fetch(f"{asked.url}/loop", max_bytes=9)
+            fetch(f"{asked.url}/loop", max_bytes=99)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_request_with_a_body_is_redirected_on_its_own_server_alone(status: int) -> None:
+    with serving(always(200, b"there")) as other, serving(always(status, Location=f"{other.url}/x")) as asked:
+        with pytest.raises(OSError, match="a request with a body is not sent on") as caught:
+            Web().fetch(f"{asked.url}/token?sig=SECRET", max_bytes=9, method="POST", body=b"password=SECRET")
+        assert "SECRET" not in str(caught.value)
+        assert fetch(f"{asked.url}/file", max_bytes=9).body == b"there"
+    assert other.methods == ["GET"]
+
+
+def test_proof_that_a_caller_gives_stays_with_its_host_too() -> None:
+    with serving(always(200, b"there")) as other, serving(always(302, Location=f"{other.url}/x")) as asked:
+        web = Web(signer=Stamp(asked.url))
+        assert web.fetch("s3://bucket/a", max_bytes=9, proof={"X-Key": "SECRET"}).body == b"there"
+    assert (asked.headers[0]["X-Key"], asked.headers[0]["Authorization"]) == ("SECRET", "Bearer TOKEN")
+    assert "X-Key" not in other.headers[0]
 
 
 @dataclass(frozen=True)

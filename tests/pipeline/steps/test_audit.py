@@ -138,6 +138,17 @@ def test_an_unreadable_sample_without_a_firm_rule_makes_the_item_unread() -> Non
     assert audit_offset(scene(firm=False), None).applied is None
 
 
+@pytest.mark.parametrize("firm", [True, False])
+@pytest.mark.parametrize("address", ["https://x.org/B02.tif", "s3://eodata/B02.jp2"])
+def test_a_sample_that_a_network_did_not_bring_decides_nothing(address: str, firm: bool) -> None:
+    """Its pixels may contradict the rule: the item is read by the next run, once it was looked at."""
+    verdict = audit_offset(replace(scene(firm=firm), assets={"B02": address}), None)
+    assert (verdict.audited, verdict.applied, verdict.refused) == (None, None, False)
+    assert "could not be read" in verdict.reason
+    assert "counts as unread" in verdict.reason
+    assert audit_offset(replace(scene(), assets={"B02": "/data/B02.tif"}), None).applied == -1000
+
+
 @pytest.fixture
 def sits_data() -> Path:
     if "SITS_DATA" not in os.environ:

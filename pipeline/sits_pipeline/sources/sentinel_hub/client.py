@@ -1,58 +1,50 @@
 """The library's download client with manners of our own: jitter, `Retry-After`, one limit for all, one-sentence errors.
 
 `SentinelHubDownloadClient` waits 5, 15 and 45 s without jitter after a fault, tries for ever after 429 unless told
-otherwise, warns each time, takes a body as it comes, and limits itself client by client. So tries are made here, one
-request of it at a time.
+otherwise, warns each time, takes a body as it comes and for as long as it takes, lets ~/.netrc replace its token, and
+limits itself client by client. So its requests are sent as those of all other sources are, and tries are made here.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from dataclasses import dataclass, replace
 
-import requests
-from oauthlib.oauth2 import OAuth2Error  # type: ignore[import-untyped]  # published without types
 from sentinelhub.constants import MimeType, SHConstants
 from sentinelhub.download.models import DownloadRequest, DownloadResponse
 from sentinelhub.download.sentinelhub_client import SentinelHubDownloadClient
 
 from sits_catalog.addresses import published_text
 from sits_pipeline.sources.access import Gate
+from sits_pipeline.sources.base import CredentialsError, ServiceDown
 from sits_pipeline.sources.breaker import BREAKER
+from sits_pipeline.sources.exchange import Answer, Broken, Sent, exchange
 from sits_pipeline.sources.sentinel_hub.deployment import Deployment, Patience, read_config
+from sits_pipeline.sources.sentinel_hub.faults import LONGEST_WAIT_S, Failed, Fault, broken, busy, is_passing, status
 from sits_pipeline.sources.sentinel_hub.session import TOKENS
 
 __all__ = ["ServiceClient"]
 
-_AGAIN = (408, 425)
-_CONNECT_S = 10.0
-_LONGEST_WAIT_S = 120.0
-"""What a service may ask us to wait at most."""
-_SUSPECT_TRIES = 2
-_SILENT = ("silent", "unreachable")
-
-
-@dataclass(frozen=True)
-class _Fault:
-    """Why a try gave nothing, as the end of a sentence that starts with the host."""
-
-    reason: str
-    kind: str
-    """`silent`: nothing of sense; `unreachable`: not even a connection that holds; `busy`: 429; `token`: 401;
-    `final`: no use in asking again."""
-    wait_s: float = 0.0
-
-
-class _Failed(Exception):  # noqa: N818  # never leaves this module
-    def __init__(self, fault: _Fault) -> None:
-        super().__init__(fault.reason)
-        self.fault = fault
+_MAX_BYTES = 2**30
+"""Of an answer; the images of 2500 x 2500 pixels and 12 bands are 170 MB."""
+_REFUSALS = 16
+"""Tries that may end with 429: the service is well, but we are too many."""
+_TOKEN_S = 15.0
+"""Without a byte of an answer to a request for a token; the other one after a time-out."""
+_HASTY_TOKEN_S = 8.0
+_ERRORS: dict[str, type[OSError]] = {
+    "quota": ServiceDown,
+    "busy": ConnectionError,
+    "credentials": CredentialsError,
+    "token": PermissionError,
+}
+_SECRET = 8
+"""Characters; shorter ones are in every other word."""
 
 
 class _Holds:
@@ -80,11 +72,58 @@ _HOLDS = _Holds()
 os.register_at_fork(after_in_child=_HOLDS.reset)
 
 
+@dataclass
+class _Tally:
+    """The tries of one request. Unlike those of `web`, refusals do not count as silence."""
+
+    patience: Patience
+    silent: int = 0
+    timeouts: int = 0
+    busy: int = 0
+    told_s: float = 0.0
+    refused_tokens: int = 0
+
+    @property
+    def tries(self) -> int:
+        return self.silent + self.busy + self.refused_tokens
+
+    def add(self, fault: Fault) -> None:
+        self.silent += fault.kind == "silent"
+        self.timeouts += fault.timed_out
+        self.busy += fault.kind == "busy"
+        self.told_s += fault.wait_s
+        self.refused_tokens += fault.kind == "token"
+
+    def is_spent(self, fault: Fault, *, is_suspect: bool) -> bool:
+        """Whether it makes no sense to try again."""
+        patience = self.patience
+        if fault.kind == "token":
+            return self.refused_tokens > 1
+        if fault.kind == "busy":
+            return self.busy >= _REFUSALS or self.is_held_off
+        if fault.kind == "silent":
+            tries, timeouts = (patience.hasty_tries, 1) if is_suspect else (patience.tries, patience.timeouts)
+            return self.silent >= tries or self.timeouts >= timeouts
+        return True
+
+    @property
+    def is_held_off(self) -> bool:
+        """Whether one request was put off for longer than a rate a minute explains."""
+        return self.told_s > 2 * LONGEST_WAIT_S
+
+    def pause(self, fault: Fault) -> float:
+        """Seconds until the next try, beside those that the service asks for."""
+        if fault.kind == "token":
+            return 0.0
+        patience, tries = self.patience, self.busy if fault.kind == "busy" else self.silent
+        return patience.jitter(min(patience.longest_pause_s, patience.first_pause_s * 2.0 ** (tries - 1)))
+
+
 class ServiceClient(SentinelHubDownloadClient):
     """Asks one deployment. Made for one thread at a time; tokens, holds and the breaker are the process's."""
 
     def __init__(self, deployment: Deployment, gate: Gate, patience: Patience) -> None:
-        """Raises OSError where credentials are missing."""
+        """Raises CredentialsError where credentials are missing."""
         super().__init__(config=read_config(deployment, patience))
         self.deployment = deployment
         self.patience = patience
@@ -93,172 +132,114 @@ class ServiceClient(SentinelHubDownloadClient):
     def ask[T](self, request: DownloadRequest, read: Callable[[DownloadResponse], T]) -> T:
         """What `read` makes of the answer; it raises ValueError where that is broken, and the request is sent again.
 
-        Raises OSError with one sentence that names the host: ConnectionError where no answer came, ServiceDown where
-        the host answers nothing at all.
+        Raises OSError with one sentence that names the host: ConnectionError where no answer came, CredentialsError
+        where it does not accept who asks, and ServiceDown where it answers nothing at all or a quota is used up.
         """
         # A request of its own is to the breaker what a file is: one that always fails is no dead service.
         key = f"{request.url}/{request.get_hashed_name()}"
-        counts = {"silent": 0, "unreachable": 0, "busy": 0, "token": 0}
+        tally = _Tally(self.patience)
         while True:
             BREAKER.admit(key)
             _HOLDS.wait(self.deployment.host)
             try:
-                with self._gate.request():
-                    answer = self._try(request, read)
-            except _Failed as failed:
+                answer = self._try(request, read, hasty=bool(tally.timeouts) or BREAKER.is_suspect(key))
+            except Failed as failed:
                 fault = failed.fault
             else:
                 BREAKER.answered(key)
                 return answer
-            if fault.kind == "final" or self._is_last(fault, counts, key):
+            tally.add(fault)
+            if tally.is_spent(fault, is_suspect=BREAKER.is_suspect(key)):
                 break
-            self._pause(fault, counts)
-        if fault.kind not in _SILENT:
-            BREAKER.answered(key)
-        elif (down := BREAKER.failed(key, fault.reason)) is not None:
-            raise down
-        raise (OSError if fault.kind == "final" else ConnectionError)(self._sentence(fault, counts))
+            _HOLDS.hold(self.deployment.host, fault.wait_s)
+            time.sleep(tally.pause(fault))
+        raise self._error(fault, tally, key)
 
     def _execute_download(self, request: DownloadRequest) -> DownloadResponse:
         """What the library's interfaces call, such as the Catalog's."""
         return self.ask(request, _whole_json if request.data_type is MimeType.JSON else _as_it_is)
 
-    def _is_last(self, fault: _Fault, counts: dict[str, int], key: str) -> bool:
-        counts[fault.kind] += 1
-        if fault.kind == "token":
-            return counts["token"] > 1
-        if fault.kind == "busy":
-            return counts["busy"] >= self.patience.refusals
-        tries = min(_SUSPECT_TRIES, self.patience.tries) if BREAKER.is_suspect(key) else self.patience.tries
-        silent = counts["silent"] + counts["unreachable"]
-        return silent >= tries or counts["unreachable"] >= self.patience.connections
-
-    def _pause(self, fault: _Fault, counts: dict[str, int]) -> None:
-        if fault.kind == "token":
-            return
-        longest = self.patience.longest_pause_s
-        pause = min(longest, self.patience.first_pause_s * 2.0 ** (counts[fault.kind] - 1))
-        pause *= random.uniform(0.5, 1.0)  # noqa: S311  # not a secret
-        if fault.kind == "busy":
-            _HOLDS.hold(self.deployment.host, fault.wait_s)
-            pause += fault.wait_s
-        time.sleep(pause)
-
-    def _try[T](self, request: DownloadRequest, read: Callable[[DownloadResponse], T]) -> T:
-        headers = self._token_headers()
+    def _try[T](self, request: DownloadRequest, read: Callable[[DownloadResponse], T], *, hasty: bool) -> T:
+        # Before the gate: its place is for those who have a token.
+        proof = TOKENS.headers(self.config, self._of_tokens.limits(hasty=hasty))
+        posted = request.post_values
+        sent = Sent(
+            url=request.url or "",
+            method=request.request_type.value,
+            headers={**SHConstants.HEADERS, "Content-Type": "application/json", **request.headers},
+            proof=proof,
+            body=None if posted is None else json.dumps(posted).encode(),
+            max_bytes=_MAX_BYTES,
+        )
+        fault: Fault | None
         try:
-            answer = requests.request(
-                request.request_type.value,
-                url=request.url or "",
-                json=request.post_values,
-                headers={**SHConstants.HEADERS, **headers, **request.headers},
-                timeout=(min(_CONNECT_S, self.patience.timeout_s), self.patience.timeout_s),
-            )
-        except requests.RequestException as error:
-            fault = _fault_of(error, "")
+            with self._gate.request():
+                answer = exchange(sent, self.patience.limits(hasty=hasty))
+        except Broken as error:
+            fault = broken(error)
+        except OSError as error:
+            fault = Fault(str(error), "final")
         else:
-            if answer.status_code == 401:
-                TOKENS.renew(self.config, headers)
-            found = self._judge(answer)
-            if found is None:
+            fault = self._judge(answer, proof)
+            if fault is None:
+                whole = DownloadResponse(
+                    request=request,
+                    content=answer.body,
+                    headers=dict(answer.headers),
+                    status_code=answer.status,
+                    elapsed=0.0,
+                )
                 try:
-                    return read(DownloadResponse.from_response(answer, request))
+                    return read(whole)
                 except ValueError as error:
-                    found = _Fault(f"its answer is broken: {error}", "silent")
-            fault = found
-        raise _Failed(fault)
+                    fault = Fault(f"its answer is broken: {error}", "silent")
+        raise Failed(fault)
 
-    def _token_headers(self) -> dict[str, str]:
-        host = urlsplit(self.deployment.token_url).netloc
-        try:
-            return TOKENS.headers(self.config)
-        except requests.HTTPError as error:
-            status = 0 if error.response is None else error.response.status_code
-            kind = "silent" if status >= 500 or status in (429, *_AGAIN) else "final"
-            fault = _Fault(f"no token: {host} answered HTTP {status}; {self.deployment.advice}", kind)
-        except requests.RequestException as error:
-            fault = _fault_of(error, f"no token from {host}: ")
-        except OAuth2Error as error:
-            fault = self._of_oauth(error, host)
-        except (KeyError, TypeError, ValueError):
-            fault = _Fault(f"no token: {host} answered something that is none", "silent")
-        raise _Failed(fault)
+    @property
+    def _of_tokens(self) -> Patience:
+        """Tokens need not be computed."""
+        patience = self.patience
+        return replace(patience, read_s=min(_TOKEN_S, patience.read_s), hasty_s=min(_HASTY_TOKEN_S, patience.hasty_s))
 
-    def _of_oauth(self, error: OAuth2Error, host: str) -> _Fault:
-        said = str(error.error or "")[:60]
-        if said == "missing_token":
-            return _Fault(f"no token: {host} answered something that is none", "silent")
-        if said == "insecure_transport":
-            return _Fault(f"no token: {host} is not asked over https", "final")
-        return _Fault(f"no token: {host} does not accept this client ({said}); {self.deployment.advice}", "final")
-
-    def _judge(self, answer: requests.Response) -> _Fault | None:
+    def _judge(self, answer: Answer, proof: dict[str, str]) -> Fault | None:
         """What is wrong with an answer, before its body is looked at; None: nothing."""
-        status, said = answer.status_code, _said(answer)
-        if status == 429:
-            return _Fault(f"HTTP 429: {said or 'too many requests'}", "busy", _retry_after_s(answer))
-        if status == 401:
-            return _Fault(
-                f"HTTP 401: {said or 'it does not accept the token'}; it may be another deployment's: "
-                f"{self.deployment.advice}",
-                "token",
-            )
-        if status == 403:
+        if 200 <= answer.status < 300:
+            return None
+        token = proof.get("Authorization", "").removeprefix("Bearer ")
+        reason = status(answer).replace(token, "***") if token else status(answer)
+        if answer.status == 429:
+            return busy(answer, reason, unit_s=0.001)
+        if answer.status == 401:
+            TOKENS.renew(self.config, proof)
+            advice = self.deployment.advice
+            return Fault(f"{reason}; it may be another deployment's: {advice}", "token")
+        if answer.status == 403:
             advice = "the account may lack rights, requests or processing units; see its dashboard"
-            return _Fault(f"HTTP 403: {said or 'forbidden'}; {advice}", "final")
-        if status >= 500 or status in _AGAIN:
-            return _Fault(f"HTTP {status}: {said or answer.reason}", "silent")
-        if not 200 <= status < 300:
-            return _Fault(f"HTTP {status}: {said or answer.reason}", "final")
-        announced = answer.headers.get("Content-Length", "")
-        if announced.isdigit() and "Content-Encoding" not in answer.headers and int(announced) != len(answer.content):
-            return _Fault(f"its answer broke off after {len(answer.content)} of {announced} bytes", "silent")
-        return None
+            return Fault(f"{reason}; {advice}", "final")
+        return Fault(reason, "silent" if is_passing(answer.status) else "final")
 
-    def _sentence(self, fault: _Fault, counts: dict[str, int]) -> str:
-        tries = sum(counts.values())
-        after = f" (after {tries} tries)" if tries > 1 and fault.kind in (*_SILENT, "busy") else ""
-        text = f"{self.deployment.host}: {fault.reason}{after}"
+    def _error(self, fault: Fault, tally: _Tally, key: str) -> OSError:
+        """What to raise in the end."""
+        if fault.kind == "silent":
+            down = BREAKER.failed(key, self._published(fault.reason))
+            return down or ConnectionError(self._sentence(fault, tally))
+        BREAKER.answered(key)
+        sentence = self._sentence(fault, tally)
+        if fault.kind == "busy" and tally.is_held_off:
+            return ServiceDown(f"{sentence}; it puts us off again and again: go on later, with the same command")
+        return _ERRORS.get(fault.kind, OSError)(sentence)
+
+    def _sentence(self, fault: Fault, tally: _Tally) -> str:
+        after = f" (after {tally.tries} tries)" if tally.tries > 1 and fault.kind in ("silent", "busy") else ""
+        advice = f"; {self.deployment.advice}" if fault.kind == "credentials" else ""
+        return self._published(f"{self.deployment.host}: {fault.reason}{advice}{after}")
+
+    def _published(self, text: str) -> str:
+        """One line without our secrets."""
         for secret in (self.config.sh_client_secret, self.config.sh_client_id):
-            text = text.replace(secret, "***")
+            if len(secret) >= _SECRET:
+                text = text.replace(secret, "***")
         return " ".join(published_text(text).split())
-
-
-def _fault_of(error: requests.RequestException, start: str) -> _Fault:
-    """Without the library's own words: they name objects and addresses."""
-    if isinstance(error, requests.ReadTimeout):
-        return _Fault(f"{start}no answer in time", "silent")
-    if isinstance(error, requests.exceptions.ChunkedEncodingError | requests.exceptions.ContentDecodingError):
-        return _Fault(f"{start}its answer broke off", "silent")
-    if isinstance(error, requests.exceptions.SSLError):
-        return _Fault(f"{start}its certificate is not accepted", "final")
-    if isinstance(error, requests.ConnectionError):
-        return _Fault(f"{start}no connection, or it broke", "unreachable")
-    return _Fault(f"{start}the request cannot be sent ({type(error).__name__})", "final")
-
-
-def _retry_after_s(answer: requests.Response) -> float:
-    """`Retry-After` is in milliseconds (Sentinel Hub, "Rate limiting"), unlike everyone else's; 0 where absent."""
-    text = answer.headers.get("Retry-After", "")
-    return min(_LONGEST_WAIT_S, int(text) / 1000) if text.isdigit() else 0.0
-
-
-def _said(answer: requests.Response) -> str:
-    """The message in an error of the service, one line without addresses' secrets; empty where there is none."""
-    if answer.ok:
-        return ""
-    try:
-        document: Any = answer.json()
-    except ValueError:
-        return ""
-    if isinstance(document, dict) and isinstance(document.get("error"), dict):
-        document = document["error"]
-    if not isinstance(document, dict):
-        return ""
-    text = document.get("message") or document.get("description") or document.get("code") or ""
-    authorization = str(answer.request.headers.get("Authorization", "")).removeprefix("Bearer ")
-    text = str(text).replace(authorization, "***") if authorization else str(text)
-    return " ".join(published_text(text).split())[:200].rstrip(".")
 
 
 def _whole_json(answer: DownloadResponse) -> DownloadResponse:

@@ -14,13 +14,20 @@ from urllib.parse import urlsplit
 
 from sits_catalog.addresses import without_secrets
 from sits_pipeline.sources.access import Limit
-from sits_pipeline.sources.base import SourceError
-from sits_pipeline.sources.web import is_web
+from sits_pipeline.sources.base import CredentialsError, SourceError
+from sits_pipeline.sources.web import Patience, is_web
 
 if TYPE_CHECKING:
     from sentinelhub.config import SHConfig
 
-__all__ = ["DEPLOYMENTS", "Deployment", "Patience", "read_config", "resolve_deployment"]
+__all__ = [
+    "DEPLOYMENTS",
+    "PATIENCE",
+    "Deployment",
+    "Patience",
+    "read_config",
+    "resolve_deployment",
+]
 
 TOKEN_URL = "SH_TOKEN_URL"  # noqa: S105  # the name of a variable
 """Environment variable: where tokens for a service at an address of its own come from."""
@@ -29,7 +36,6 @@ _REQUESTS_A_MINUTE = 300
 _TOKEN = "/protocol/openid-connect/token"  # noqa: S105  # a path
 _REALM = f"/auth/realms/main{_TOKEN}"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +98,8 @@ DEPLOYMENTS: dict[str, Deployment] = {
 """By the names of `Imagery.deployment`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long a request is tried."""
-
-    tries: int = 8
-    """After faults: no connection, 5xx, a broken answer."""
-    connections: int = 5
-    """Without a connection that holds: with 10 s for each, a service that is not there is known within a minute."""
-    refusals: int = 16
-    """After 429: the service is well, but we are too many."""
-    first_pause_s: float = 0.25
-    """Before the second try; doubled before each further one, and shortened by up to a half, at random."""
-    longest_pause_s: float = 30.0
-    timeout_s: float = _SECONDS
-    """Without a byte."""
+PATIENCE = Patience(first_pause_s=0.25, longest_pause_s=30.0, read_s=45.0, hasty_s=15.0)
+"""For a service that computes its answers before it sends them."""
 
 
 def resolve_deployment(name: str, path: str | None, *, requests_a_minute: int) -> Deployment:
@@ -129,24 +122,24 @@ def resolve_deployment(name: str, path: str | None, *, requests_a_minute: int) -
 
 
 def read_config(deployment: Deployment, patience: Patience) -> SHConfig:
-    """The usual configuration of `sentinelhub`, asking this deployment; raises OSError where credentials are missing.
+    """The usual configuration of `sentinelhub`, asking this deployment; raises CredentialsError where there are none.
 
     Credentials come from SH_CLIENT_ID and SH_CLIENT_SECRET or from the configuration file, never from a region.
     """
     config = _usual_config()
     if not (config.sh_client_id and config.sh_client_secret):
-        raise PermissionError(f"no credentials for {deployment.host}: {deployment.advice}")
+        raise CredentialsError(f"no credentials for {deployment.host}: {deployment.advice}")
     config.sh_base_url = deployment.service_url
     config.sh_token_url = deployment.token_url
     # The package's default is to try for ever; tries are counted by `client`, which asks it for one at a time.
     config.max_retries = patience.tries
     config.max_download_attempts = 1
-    config.download_timeout_seconds = patience.timeout_s
+    config.download_timeout_seconds = patience.read_s
     return config
 
 
 def _usual_config() -> SHConfig:
-    """Raises OSError. Where there is no file none is written, as SHConfig() would: many workers start at once."""
+    """Raises CredentialsError. Where there is no file none is written, as SHConfig() would."""
     from sentinelhub.config import SHConfig
 
     profile = os.environ.get("SH_PROFILE")
@@ -163,7 +156,7 @@ def _usual_config() -> SHConfig:
         problem = f"sentinelhub's configuration file has no profile {named!r}; name one as SH_PROFILE"
     except (TypeError, ValueError):
         problem = "sentinelhub's configuration file cannot be read; check it with `sentinelhub.config --show`"
-    raise PermissionError(problem)
+    raise CredentialsError(problem)
 
 
 def _token_url_of_profile() -> str | None:

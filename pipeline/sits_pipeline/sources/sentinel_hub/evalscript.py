@@ -1,9 +1,10 @@
 """The evalscripts that we send: our order over the tiles of a pass, or the service's own mosaic.
 
 Evalscript V3: documentation.dataspace.copernicus.eu, "Sentinel Hub, Evalscript" (`samples[i]` is the pixel of
-`scenes.tiles[i]`; `dataPath`, `date`, `shId` and `cloudCoverage` of a tile; `preProcessScenes` drops tiles before they
-are read and paid for) and "Working with metadata in evalscript" (`productId`). A tile is known by the product's name
-wherever the service gives one, else by its path in the provider's bucket.
+`scenes.tiles[i]`; `dataPath`, `date`, `shId` and `cloudCoverage` of a tile; `preProcessScenes` drops tiles, or orbits,
+before they are read and paid for; that it may drop tiles of an orbit is documented nowhere) and "Working with metadata
+in evalscript" (`productId`). A tile is known by the product's name wherever the service gives one, else by its path in
+the provider's bucket.
 """
 
 from __future__ import annotations
@@ -130,8 +131,22 @@ function updateOutputMetadata(scenes, inputMetadata, outputMetadata) {
 """
 
 _ORBIT = """
+// A pass none of whose tiles the plan knows is neither read nor paid for, where the service says so much beforehand.
+function preProcessScenes(collections) {
+  collections.scenes.orbits = collections.scenes.orbits.filter(function (orbit) {
+    const tiles = orbit.tiles || [];
+    return tiles.length === 0 || tiles.some(function (tile) {
+      return rankOf(tile) >= 0 || !(tile.productId || tile.dataPath);
+    });
+  });
+  return collections;
+}
+
+// The tile of a pixel is not known: where one of them is not clipped, a 0 in every band may be ESA's nodata.
+const CLIPPED = TILES.every(function (tile) { return tile.isClipped; });
+
 function evaluatePixel(samples) {
-  for (let i = 0; i < samples.length; i++) if (observes(samples[i], true)) return pixelOf(samples[i], 1);
+  for (let i = 0; i < samples.length; i++) if (observes(samples[i], CLIPPED)) return pixelOf(samples[i], 1);
   return pixelOf(null, 0);
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,7 +16,7 @@ from sits_pipeline.plan.lattice import project
 from sits_pipeline.sources.sentinel_hub.process import Box, Images
 from sits_pipeline.values import BandWindow, Raster, ReadFailure, Scene
 
-__all__ = ["Pass", "clearly_meets", "meets", "passes_of"]
+__all__ = ["Pass", "clearly_meets", "max_cloud", "meets", "passes_of"]
 
 _SAME_PASS = timedelta(minutes=10)
 _MARGIN_M = 20.0
@@ -58,6 +59,12 @@ def clearly_meets(scene: Scene, box: Box) -> bool:
     return all(shapely.intersects(ground, shapely.box(*box.bounds)) for ground in grounds)
 
 
+def max_cloud(scenes: Sequence[Scene]) -> int:
+    """Percent above which no tile of a pass is wanted; one more, since the index may hold other decimals."""
+    clouds = [100.0 if scene.cloud_cover is None else scene.cloud_cover for scene in scenes]
+    return min(100, math.ceil(max(clouds)) + 1)
+
+
 @dataclass
 class Pass:
     """The merged pixels of a pass on a geobox."""
@@ -69,6 +76,9 @@ class Pass:
     tile: NDArray[np.uint8]
     """(y, x); position among `scenes` from 1 on, 0 not observed."""
     note: str
+    """How the service made it; empty: as it was told to."""
+    others: set[str] = field(default_factory=set)
+    """Tiles that the service merged though the plan does not have them."""
     errors: dict[str, str] = field(default_factory=dict)
     """Why a scene is unread, by id."""
     processing_units: float = 0.0
@@ -80,6 +90,7 @@ class Pass:
         self.scl[rows, columns] = images.scl
         self.tile[rows, columns] = images.tile
         self.processing_units += images.processing_units
+        self.others |= set(images.others)
 
     def raster(self, scene: Scene, bands: Sequence[str], *, with_units: bool) -> Raster:
         """The pixels that were taken from one scene, 0 elsewhere."""
@@ -94,7 +105,12 @@ class Pass:
             for band, dn in zip(bands, self.dn, strict=True)
         }
         windows["SCL"] = _window(np.where(own, self.scl, np.uint8(0)))
-        return Raster(bands=windows, note=self.note if own.any() else "", processing_units=units)
+        return Raster(bands=windows, note=self._remark() if own.any() else "", processing_units=units)
+
+    def _remark(self) -> str:
+        if not (self.note and self.others):
+            return self.note
+        return f"{self.note}, with tiles that the plan refused: {', '.join(sorted(self.others))}"
 
 
 def _window(dn: NDArray[np.uint16] | NDArray[np.uint8]) -> BandWindow:

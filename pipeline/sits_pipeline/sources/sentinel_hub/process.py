@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,7 @@ __all__ = [
     "parse_answer",
     "process_request",
     "processing_units",
+    "units_charged",
 ]
 
 MAX_SIDE = 2500
@@ -78,6 +81,8 @@ class Images:
     """Positions from 0 on of the tiles that the service had for the box."""
     n_offered: int
     """Tiles that the service had, known or not."""
+    others: tuple[str, ...]
+    """Those that the evalscript does not know, by the product's name or what else the service calls them."""
     processing_units: float
     """What the service charged, or would."""
 
@@ -120,6 +125,15 @@ def processing_units(size: tuple[int, int], *, n_bands: int, n_samples: int) -> 
     return max(MIN_UNITS, area * n_bands / 3 * n_samples)
 
 
+def units_charged(headers: Mapping[str, str], estimate: float) -> float:
+    """Processing units that an answer says it cost, else the estimate."""
+    said = next((value for name, value in headers.items() if name.lower() == "x-processingunits-spent"), "")
+    try:
+        return float(said)
+    except ValueError:
+        return estimate
+
+
 def process_request(
     config: SHConfig,
     *,
@@ -128,8 +142,9 @@ def process_request(
     size: tuple[int, int],
     sensed: Sequence[datetime],
     evalscript: str,
+    max_cloud: int = 100,
 ) -> SentinelHubRequest:
-    """The request for a box; nothing is sent.
+    """The request for a box; nothing is sent. Cloudier tiles than `max_cloud` percent are not offered.
 
     `harmonizeValues` is set although it is the default: it decides what a DN means.
     """
@@ -150,7 +165,10 @@ def process_request(
         evalscript=evalscript,
         input_data=[
             SentinelHubRequest.input_data(
-                collection, time_interval=_interval(sensed), other_args={"processing": processing}
+                collection,
+                time_interval=_interval(sensed),
+                maxcc=None if max_cloud >= 100 else (max_cloud + 0.5) / 100,  # the library cuts decimals off
+                other_args={"processing": processing},
             )
         ],
         responses=[*images, SentinelHubRequest.output_response("userdata", MimeType.JSON)],
@@ -188,7 +206,7 @@ def parse_answer(content: bytes, *, size: tuple[int, int], n_bands: int, charged
         raise ValueError(f"{', '.join(sorted(expected))} were asked for, {', '.join(sorted(files)) or 'nothing'} came")
     counts = {"bands": n_bands, "scl": 1, "dataMask": 1, "tile": 1}
     images = {name: _image(files[f"{name}.tif"], name, size, counts[name]) for name in OUTPUTS}
-    ranks = _ranks(files["userdata.json"])
+    tiles = _tiles(files["userdata.json"])
     dn, scl, mask, tile = (images[name] for name in OUTPUTS)
     observed = tile[0] != 0
     if not (np.array_equal(observed, mask[0] != 0) and scl[0][observed].all()):
@@ -197,8 +215,9 @@ def parse_answer(content: bytes, *, size: tuple[int, int], n_bands: int, charged
         dn=dn.astype(np.uint16, copy=False),
         scl=scl[0].astype(np.uint8, copy=False),
         tile=tile[0].astype(np.uint8, copy=False),
-        offered=frozenset(rank for rank in ranks if rank >= 0),
-        n_offered=len(ranks),
+        offered=frozenset(rank for rank, _ in tiles if rank >= 0),
+        n_offered=len(tiles),
+        others=tuple(sorted({name for rank, name in tiles if rank < 0})),
         processing_units=charged,
     )
 
@@ -245,12 +264,22 @@ def _image(content: bytes, name: str, size: tuple[int, int], n_bands: int) -> ND
     return np.asarray(image)
 
 
-def _ranks(content: bytes) -> list[int]:
-    """Positions of the offered tiles among the planned ones, -1 for others."""
+def _tiles(content: bytes) -> list[tuple[int, str]]:
+    """Position of each offered tile among the planned ones, -1 for others, and its name."""
     try:
-        ranks = [tile["rank"] for tile in json.loads(content)["tiles"]]
+        tiles = json.loads(content)["tiles"]
+        ranks = [tile["rank"] for tile in tiles]
     except (KeyError, TypeError, ValueError):
-        ranks = [None]
+        tiles, ranks = [], [None]
     if not all(isinstance(rank, int | float) and rank == int(rank) for rank in ranks):
         raise ValueError("userdata.json does not list the tiles")
-    return [int(rank) for rank in ranks]
+    return [(int(rank), _name(tile)) for rank, tile in zip(ranks, tiles, strict=True)]
+
+
+def _name(tile: Mapping[str, object]) -> str:
+    """The product of a tile, else its path, else its number."""
+    product, path = (str(tile.get(key) or "") for key in ("productId", "dataPath"))
+    if match := re.search(r"S2[A-Z]_MSIL2A_\w+", f"{product} {path}"):
+        return match[0]
+    name = urlsplit(path).path.strip("/") or product or f"tile {tile.get('shId', '?')}"
+    return "".join(letter for letter in name if letter.isprintable())[:100]

@@ -2,46 +2,95 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import threading
 import time
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
-from oauthlib.oauth2 import BackendApplicationClient  # type: ignore[import-untyped]  # published without types
-from requests_oauthlib import OAuth2Session  # type: ignore[import-untyped]  # published without types
 from sentinelhub.config import SHConfig
 from sentinelhub.constants import SHConstants
 from sentinelhub.download.session import SentinelHubSession
 
+from sits_pipeline.sources.exchange import Answer, Broken, Sent, TimeLimits, exchange
+from sits_pipeline.sources.sentinel_hub.faults import Failed, Fault, broken, busy, is_passing, said
+
 __all__ = ["TOKENS", "Tokens"]
 
+_MAX_BYTES = 100_000
 _UNKNOWN_LIFE_S = 60.0
-
-for _chatty in ("oauthlib", "requests_oauthlib"):
-    # At level DEBUG they log client secrets and tokens.
-    logging.getLogger(_chatty).setLevel(logging.INFO)
 
 
 class _Session(SentinelHubSession):
-    """The library's session, whose request for a token ends in time, once, so that our own tries count it."""
+    """The library's session, whose request for a token ends in time, once, so that our own tries count it.
+
+    Nor does it take the client's secret to another server, were it redirected there.
+    """
+
+    def __init__(self, config: SHConfig, limits: TimeLimits) -> None:
+        self.limits = limits
+        super().__init__(config)
 
     def _collect_new_token(self) -> dict[str, Any]:
-        with OAuth2Session(client=BackendApplicationClient(client_id=self.config.sh_client_id)) as oauth:
-            oauth.register_compliance_hook("access_token_response", self._compliance_hook)
-            token: dict[str, Any] = oauth.fetch_token(
-                token_url=self.config.sh_token_url,
-                client_id=self.config.sh_client_id,
-                client_secret=self.config.sh_client_secret,
-                headers={**self.DEFAULT_HEADERS, **SHConstants.HEADERS},
-                include_client_id=True,
-                timeout=self.config.download_timeout_seconds,
-            )
+        config, host = self.config, urlsplit(self.config.sh_token_url).netloc
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": config.sh_client_id,
+            "client_secret": config.sh_client_secret,
+        }
+        sent = Sent(
+            url=config.sh_token_url,
+            method="POST",
+            headers={**self.DEFAULT_HEADERS, **SHConstants.HEADERS},
+            proof={},
+            body=urlencode(form).encode(),
+            max_bytes=_MAX_BYTES,
+        )
+        try:
+            answer = exchange(sent, self.limits)
+        except Broken as error:
+            fault = broken(error, f"no token from {host}: ")
+        except OSError as error:
+            fault = Fault(f"no token: {error}", "final")
+        else:
+            # The gateway of the service itself counts in milliseconds; other token services do as everyone does.
+            is_gateway = host == urlsplit(config.sh_base_url).netloc
+            found = _judged(answer, host, unit_s=0.001 if is_gateway else 1.0)
+            if not isinstance(found, Fault):
+                return self._dated(found)
+            fault = found
+        raise Failed(fault)
+
+    def _dated(self, token: dict[str, Any]) -> dict[str, Any]:
+        try:
+            life_s = float(token.get("expires_in", _UNKNOWN_LIFE_S))
+        except (TypeError, ValueError):
+            life_s = _UNKNOWN_LIFE_S
         # The library renews two minutes early, which for a short life would be before each request.
-        life_s = float(token.get("expires_in", _UNKNOWN_LIFE_S))
-        token.setdefault("expires_at", time.time() + life_s)
         self.refresh_before_expiry = min(self.DEFAULT_SECONDS_BEFORE_EXPIRY, life_s / 10)
-        return token
+        return {"access_token": token["access_token"], "expires_at": time.time() + life_s}
+
+
+def _judged(answer: Answer, host: str, *, unit_s: float) -> dict[str, Any] | Fault:
+    """The token in an answer, or what is wrong with it; nothing of the answer is quoted but the name of an error."""
+    if answer.status == 429:
+        return busy(answer, f"no token: {host} answered HTTP 429", unit_s=unit_s)
+    if is_passing(answer.status):
+        return Fault(f"no token: {host} answered HTTP {answer.status}", "silent")
+    try:
+        document = json.loads(answer.body)
+    except ValueError:
+        document = None
+    refused = isinstance(document, dict) and "error" in document
+    if answer.status in (400, 401, 403) or (refused and answer.status < 300):
+        why = said(answer)[:60] or f"HTTP {answer.status}"
+        return Fault(f"no token: {host} does not accept this client ({why})", "credentials")
+    if answer.status >= 300:
+        return Fault(f"no token: {host} answered HTTP {answer.status}", "credentials")
+    if not isinstance(document, dict) or not isinstance(document.get("access_token"), str):
+        return Fault(f"no token: {host} answered something that is none", "silent")
+    return document
 
 
 class Tokens:
@@ -54,14 +103,26 @@ class Tokens:
         """Forget everything."""
         self._lock = threading.Lock()
         self._sessions: dict[tuple[str, ...], _Session] = {}
+        self._failed: dict[tuple[str, ...], tuple[float, Fault]] = {}
 
-    def headers(self, config: SHConfig) -> dict[str, str]:
-        """Headers that prove who asks; raises what `requests` and `oauthlib` raise."""
-        key = _key(config)
+    def headers(self, config: SHConfig, limits: TimeLimits) -> dict[str, str]:
+        """Headers that prove who asks; raises Failed.
+
+        Threads that come while a token is being fetched wait for it, and share the failure where there is none.
+        """
+        key, asked = _key(config), time.monotonic()
         with self._lock:
-            if key not in self._sessions:
-                self._sessions[key] = _Session(config)
-            return dict(self._sessions[key].session_headers)
+            when, fault = self._failed.get(key, (0.0, None))
+            if fault is not None and when >= asked:
+                raise Failed(fault)
+            try:
+                if key not in self._sessions:
+                    self._sessions[key] = _Session(config, limits)
+                self._sessions[key].limits = limits
+                return dict(self._sessions[key].session_headers)
+            except Failed as failed:
+                self._failed[key] = (time.monotonic(), failed.fault)
+                raise
 
     def renew(self, config: SHConfig, refused: dict[str, str]) -> None:
         """Forget the token in the headers `refused`, unless another thread has a newer one already."""

@@ -25,10 +25,10 @@ from sits_pipeline.plan.lattice import project
 from sits_pipeline.sources.access import Cost, Gate, Limit, Open
 from sits_pipeline.sources.base import SearchResult, ServiceDown, SourceError
 from sits_pipeline.sources.sentinel_hub.catalog import COLLECTION, PROVIDER, find_items, planned_tile, scene_of
-from sits_pipeline.sources.sentinel_hub.deployment import Deployment, Patience, resolve_deployment
+from sits_pipeline.sources.sentinel_hub.deployment import PATIENCE, Deployment, Patience, resolve_deployment
 from sits_pipeline.sources.sentinel_hub.evalscript import orbit_evalscript, tile_evalscript
 from sits_pipeline.sources.sentinel_hub.keep import Keep
-from sits_pipeline.sources.sentinel_hub.passes import Pass, clearly_meets, meets, passes_of
+from sits_pipeline.sources.sentinel_hub.passes import Pass, clearly_meets, max_cloud, meets, passes_of
 from sits_pipeline.sources.sentinel_hub.process import (
     Box,
     Images,
@@ -36,6 +36,7 @@ from sits_pipeline.sources.sentinel_hub.process import (
     parse_answer,
     process_request,
     processing_units,
+    units_charged,
 )
 from sits_pipeline.sources.sift import Candidate, sift
 from sits_pipeline.steps.audit import MIN_PIXELS
@@ -52,6 +53,8 @@ MERGED = "merged by the service"
 """What lineage says of pixels whose tile only the service knows."""
 
 _SAMPLE_SIDE = 75
+_SAMPLES = (("B02", "B04"), ("B02", "B04", "B8A", "B11"))
+"""Bands of the sample for the audit, and of the one where there is too little vegetation."""
 _COARSEST_M = 1500
 """Pixels of Sentinel-2 that the service serves at most."""
 
@@ -66,7 +69,7 @@ class SentinelHubSource:
     cache: Path | None = None
     """Folder for answers, so that none is paid for twice; None: none is kept."""
     cache_bytes: int = 20_000_000_000
-    patience: Patience = field(default_factory=Patience)
+    patience: Patience = PATIENCE
 
     # Search
 
@@ -114,6 +117,12 @@ class SentinelHubSource:
                 total += Cost(requests=1, processing_units=units)
         return total
 
+    def sample_cost(self, scene: Scene) -> Cost:
+        """Two requests, of which the second is sent only where there is too little vegetation."""
+        _, _, size = _thinned(scene)
+        units = sum(processing_units(size, n_bands=len(bands) + 1, n_samples=1) for bands in _SAMPLES)
+        return Cost(requests=len(_SAMPLES), processing_units=units)
+
     # Pixels
 
     def sample(self, scene: Scene) -> AuditSample:
@@ -122,11 +131,11 @@ class SentinelHubSource:
         B8A and B11 are asked for only where there is too little vegetation.
         """
         try:
-            sample = self._sample(scene, ("B02", "B04"))
+            sample = self._sample(scene, _SAMPLES[0])
             assert sample.scl is not None
             if np.count_nonzero(sample.scl == Scl.VEGETATION) >= MIN_PIXELS:
                 return sample
-            return self._sample(scene, ("B02", "B04", "B8A", "B11"))
+            return self._sample(scene, _SAMPLES[1])
         except OSError as error:
             raise type(error)(f"{scene.id}: no sample for the audit: {error}") from None
 
@@ -193,10 +202,7 @@ class SentinelHubSource:
         return {scene.id: reason for scene in missing}
 
     def _sample(self, scene: Scene, bands: Sequence[str]) -> AuditSample:
-        west, south, east, north = shapely.bounds(project(scene.footprint, scene.epsg))
-        pixel = min(_COARSEST_M, max(10, 10 * math.ceil(max(east - west, north - south) / _SAMPLE_SIDE / 10)))
-        west, north = math.floor(west / 10) * 10, math.ceil(north / 10) * 10
-        size = (math.ceil((east - west) / pixel), math.ceil((north - south) / pixel))
+        (west, north), pixel, size = _thinned(scene)
         bounds = (float(west), float(north - size[1] * pixel), float(west + size[0] * pixel), float(north))
         single = replace(self, mosaicking="tile")
         images = single._images((scene,), scene.epsg, bounds, size, bands, is_whole=lambda images: 0 in images.offered)
@@ -229,6 +235,7 @@ class SentinelHubSource:
             size=size,
             sensed=[scene.sensed for scene in group],
             evalscript=write([planned_tile(scene) for scene in group], bands),
+            max_cloud=max_cloud(group) if self.mosaicking == "orbit" else 100,
         ).download_list[0]
         parse = partial(parse_answer, size=size, n_bands=len(bands))
         keep = None if self.cache is None else Keep(self.cache, self.cache_bytes)
@@ -238,10 +245,11 @@ class SentinelHubSource:
                 return parse(kept, charged=0.0)
             except ValueError:
                 keep.drop(name)
-        estimate = processing_units(size, n_bands=len(bands) + 1, n_samples=len(group))
+        n_samples = len(group) if self.mosaicking == "tile" else 1
+        estimate = processing_units(size, n_bands=len(bands) + 1, n_samples=n_samples)
 
         def read(answer: DownloadResponse) -> tuple[bytes, Images]:
-            return answer.content, parse(answer.content, charged=_charged(answer.headers, estimate))
+            return answer.content, parse(answer.content, charged=units_charged(answer.headers, estimate))
 
         content, images = client.ask(request, read)
         if keep is not None and is_whole(images):
@@ -274,14 +282,13 @@ def open_sentinel_hub(imagery: Imagery, config: BuildConfig, *, cache: Path | No
     )
 
 
+def _thinned(scene: Scene) -> tuple[tuple[int, int], int, tuple[int, int]]:
+    """West and north of a scene's sample, the side of its pixels in metres, and how many there are."""
+    west, south, east, north = shapely.bounds(project(scene.footprint, scene.epsg))
+    pixel = min(_COARSEST_M, max(10, 10 * math.ceil(max(east - west, north - south) / _SAMPLE_SIDE / 10)))
+    west, north = math.floor(west / 10) * 10, math.ceil(north / 10) * 10
+    return (west, north), pixel, (math.ceil((east - west) / pixel), math.ceil((north - south) / pixel))
+
+
 def _of_zone(scenes: Sequence[Scene], geobox: GeoBox) -> list[Scene]:
     return [scene for scene in scenes if scene.epsg == epsg_of(geobox)]
-
-
-def _charged(headers: Mapping[str, str], estimate: float) -> float:
-    """Processing units that an answer says it cost, else the estimate."""
-    said = next((value for name, value in headers.items() if name.lower() == "x-processingunits-spent"), "")
-    try:
-        return float(said)
-    except ValueError:
-        return estimate

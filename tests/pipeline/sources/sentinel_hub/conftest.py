@@ -43,4 +43,4 @@ def hub() -> Iterator[ScriptedHub]:
 def source(hub: ScriptedHub, credentials: None) -> SentinelHubSource:
     """The source of the scripted hub, whose pauses are short."""
     opened = open_sentinel_hub(Imagery(source="sentinel-hub", path=hub.url), BuildConfig())
-    return replace(opened, patience=Patience(first_pause_s=0.001, longest_pause_s=0.01, timeout_s=5.0))
+    return replace(opened, patience=Patience(first_pause_s=0.001, longest_pause_s=0.01, read_s=5.0))

@@ -8,7 +8,9 @@ import socket
 import struct
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -32,6 +34,8 @@ class Reply:
     kind: str = "application/x-tar"
     truncate: bool = False
     reset: bool = False
+    drip_s: float = 0.0
+    """Between one byte of the body and the next; 0: all at once."""
 
 
 def json_reply(document: object, status: int = 200, **headers: str) -> Reply:
@@ -143,7 +147,12 @@ def _handler(hub: ScriptedHub) -> type[BaseHTTPRequestHandler]:
             for name, value in reply.headers.items():
                 self.send_header(name.replace("_", "-"), value)
             self.end_headers()
-            self.wfile.write(reply.body[: len(reply.body) // 2] if reply.truncate else reply.body)
+            with suppress(ConnectionError):
+                for byte in reply.body if reply.drip_s else b"":
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(reply.drip_s)
+                if not reply.drip_s:
+                    self.wfile.write(reply.body[: len(reply.body) // 2] if reply.truncate else reply.body)
 
         def log_message(self, *args: object) -> None:
             pass

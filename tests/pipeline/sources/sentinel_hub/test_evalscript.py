@@ -22,8 +22,9 @@ BANDS = ("B02", "B04")
 RUN = """
 const outcome = { setup: setup() };
 let tiles = given.tiles;
-if (typeof preProcessScenes === "function") tiles = preProcessScenes({ scenes: { tiles: tiles } }).scenes.tiles;
-const scenes = given.orbits ? { orbits: given.orbits } : { tiles: tiles };
+const before = given.orbits ? { orbits: given.orbits } : { tiles: tiles };
+const scenes = preProcessScenes({ scenes: before }).scenes;
+tiles = scenes.tiles || [];
 outcome.kept = tiles.map(function (tile) { return given.tiles.indexOf(tile); });
 outcome.pixels = given.pixels.map(function (samples) {
   const chosen = given.orbits ? samples : outcome.kept.map(function (i) { return samples[i]; });
@@ -134,6 +135,23 @@ def test_a_place_without_tiles_is_empty() -> None:
     outcome = run(tile_evalscript([planned(A)], BANDS), tiles=[], pixels=[[]])
     assert chosen(outcome) == [([0, 0], 0, 0, 0)]
     assert outcome["userData"]["tiles"] == []
+
+
+def test_a_dark_pixel_of_an_orbit_is_observed_where_all_planned_tiles_are_clipped() -> None:
+    pixels = [[sample(0, 0, 6)], [sample(0, 3, 6)]]
+    orbits = [{"tiles": [cdse(A), cdse(OLD)]}]
+    both = [planned(A), planned(OLD, is_clipped=False)]
+    mixed = run(orbit_evalscript(both, BANDS), tiles=[], orbits=orbits, pixels=pixels)
+    # It may be ESA's nodata of the older one, which the service has not clipped.
+    assert chosen(mixed) == [([0, 0], 0, 0, 0), ([0, 3], 6, 1, 1)]
+    new = run(orbit_evalscript([planned(A)], BANDS), tiles=[], orbits=orbits, pixels=pixels)
+    assert chosen(new) == [([0, 0], 6, 1, 1), ([0, 3], 6, 1, 1)]
+
+
+def test_a_pass_of_which_the_plan_knows_nothing_is_neither_used_nor_paid_for() -> None:
+    orbits = [{"tiles": [cdse(OLD)]}, {"tiles": [cdse(OLD), cdse(A)]}, {"tiles": [{"date": "2023-08-13"}]}, {}]
+    outcome = run(orbit_evalscript([planned(A)], BANDS), tiles=[], orbits=orbits, pixels=[[sample(3, 4)]])
+    assert [tile["rank"] for tile in outcome["userData"]["tiles"]] == [-1, 0, -1]
 
 
 def test_the_orbit_mode_takes_what_the_service_merged() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
@@ -175,11 +176,37 @@ def test_the_orbit_mode_gives_all_pixels_to_the_first_scene_and_says_so(
     first, second = read(source, (FIRST, SECOND))
     assert 'mosaicking: "ORBIT"' in hub.requests[0]["evalscript"]
     assert first.note == "merged by the service"
+    # The documented way to keep tiles out: no cloudier ones than the cloudiest that is planned (5 %), by whole percent.
+    assert hub.requests[0]["input"]["data"][0]["dataFilter"]["maxCloudCoverage"] == 6
     assert first.bands["SCL"].dn.all()
     assert second.note == ""
     assert not second.bands["SCL"].dn.any()
     hub.process = lambda request: whole(request, tile=np.zeros((4, 4), np.uint8), ranks=[])
     assert all("did not offer it" in error_of(raster) for raster in read(source, (FIRST, SECOND)))
+
+
+def test_tiles_that_the_plan_refused_but_the_service_merged_are_named(
+    source: SentinelHubSource, hub: ScriptedHub, tmp_path: Path
+) -> None:
+    older = FIRST.id.replace("N0509", "N0400")
+
+    def merged(request: Json) -> Reply:
+        size = (request["output"]["width"], request["output"]["height"])
+        files = files_of(rising(size, 2), np.full(size[::-1], 4, np.uint8), np.ones(size[::-1], np.uint8), [])
+        tiles = [
+            {"rank": 0, "dataPath": f"s3://EODATA/{FIRST.id}.SAFE"},
+            {"rank": -1, "dataPath": f"s3://EODATA/Sentinel-2/{older}.SAFE/"},
+            {"rank": -1, "dataPath": "s3://sentinel-s2-l2a/tiles/31/T/GJ/2023/8/13/1"},
+        ]
+        return Reply(body=tar({**files, "userdata.json": json.dumps({"tiles": tiles}).encode()}))
+
+    hub.process = merged
+    source = replace(source, mosaicking="orbit", cache=tmp_path)
+    said = f"merged by the service, with tiles that the plan refused: {older}, tiles/31/T/GJ/2023/8/13/1"
+    assert [raster.note for raster in read(source, (FIRST, SECOND))] == [said, ""]
+    # From the kept answer too.
+    assert read(source, (FIRST, SECOND))[0].note == said
+    assert len(hub.requests) == 1
 
 
 def test_a_scene_of_another_zone_and_padding_are_refused(source: SentinelHubSource, hub: ScriptedHub) -> None:
@@ -220,6 +247,16 @@ def test_units_are_what_the_service_charged_else_what_it_should(source: Sentinel
     hub.process = whole
     first, _ = read(source, (FIRST, SECOND))
     assert first.processing_units == source.cost([FIRST, SECOND], grid(4, 4), BANDS).processing_units
+
+
+def test_what_a_sample_may_be_charged_is_known_before(source: SentinelHubSource, hub: ScriptedHub) -> None:
+    # 110 km in 75 pixels of 1470 m: 75^2 / 512^2 x (3 + 5) / 3.
+    cost = source.sample_cost(FIRST)
+    assert (cost.requests, cost.processing_units) == (2, pytest.approx(75**2 / 512**2 * 8 / 3))
+    hub.process = lambda request: whole(request, ranks=[0])
+    source.sample(FIRST)
+    sizes = {(request["output"]["width"], request["output"]["height"]) for request in hub.requests}
+    assert sizes == {(75, 75)}
 
 
 # Sample
@@ -287,7 +324,7 @@ SAID = {
     "429": "HTTP 429: exceeded (after 16 tries)",
     "500": "HTTP 500: boom (after 8 tries)",
     "503": "HTTP 503: Service Unavailable (after 8 tries)",
-    "reset": "no connection, or it broke (after 5 tries)",
+    "reset": "Connection reset by peer (after 8 tries)",
     "truncated": "broke",
     "html": "its answer is broken: a tar was expected; it starts with '<html>sign in</html>' (after 8 tries)",
     "half a tar": "were asked for, bands.tif came (after 8 tries)",

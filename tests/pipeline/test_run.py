@@ -1,32 +1,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from sits_catalog.console import FAILED, WRONG_USE, guarded
-from sits_pipeline.build import _computed
-from sits_pipeline.cluster import Cluster
+from sits_pipeline.run import in_words
 from sits_pipeline.sources.base import ServiceDown
 
 
-class Broken:
-    """A cluster whose second cell raises."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def run(self, function: object, tasks: object, *, retries: int) -> Iterator[dict[str, Any]]:
-        yield {"kind": "cell"}
-        raise self.error
+def entries(error: Exception) -> Iterator[dict[str, Any]]:
+    """What a cluster gives whose second cell raises."""
+    yield {"kind": "cell"}
+    raise error
 
 
 def code_of(error: Exception, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Exit code and sentence of a build whose worker raises."""
 
     def work() -> int:
-        return len(list(_computed(cast(Cluster, Broken(error)), iter(()), 0)))
+        return len(list(in_words(entries(error), unit="a cell")))
 
     with pytest.raises(SystemExit) as left:
         guarded(work, debug=False)

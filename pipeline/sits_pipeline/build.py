@@ -24,7 +24,7 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.journal import CellLines, Journal, has_cells, read_journal, segments
 from sits_pipeline.plan import CellMemory, ZonePlan, cell_memory
 from sits_pipeline.prepare import Listener, Prepared, Zoned
-from sits_pipeline.run import check_version, in_words, is_simulated, now, through_gates
+from sits_pipeline.run import check_version, in_words, is_simulated, now, through_gates, with_earlier_units
 from sits_pipeline.store import (
     CUBE,
     ROOT,
@@ -85,8 +85,8 @@ def _build_zone(
             tasks = cell_tasks(asked, zoned, config, folder, frozenset(cells.done), cluster.threads_a_cell)
             entries = cluster.run(build_cell, budget.admit(tasks), retries=config.retries)
             for entry in in_words(entries, unit="a cell"):
-                journal.append(entry)
                 budget.settle(entry)
+                journal.append(with_earlier_units(entry, cells.units))
                 built += 1
                 listener.progress(plan.n_cells - missing + built, plan.n_cells)
             journal.flush()
@@ -135,8 +135,13 @@ class _Cells:
     failures: dict[tuple[int, ...], Sequence[JsonObject]] = field(default_factory=dict)
     done: set[tuple[int, ...]] = field(default_factory=set)
     """Those that need no further work: nothing unread, and their shards are there at their size."""
-    processing_units: float = 0.0
-    """What all of them were charged."""
+    units: dict[tuple[int, ...], float] = field(default_factory=dict)
+    """Processing units that each was charged, in all runs."""
+
+    @property
+    def processing_units(self) -> float:
+        """What all of them were charged."""
+        return sum(self.units.values())
 
     @classmethod
     def read(cls, folder: Folder) -> Self:
@@ -147,7 +152,7 @@ class _Cells:
             entry = json.loads(line)
             key = tuple(entry["cell"])
             cells.failures[key] = entry["failures"]
-            cells.processing_units += entry.get("processing_units", 0.0)
+            cells.units[tuple(entry["cell"])] = entry.get("processing_units", 0.0)
             sizes = ((f"{CUBE}/{name}", size) for name, (size, _) in entry["shards"].items())
             if not entry["failures"] and all(stored.get(name) == size for name, size in sizes):
                 cells.done.add(key)

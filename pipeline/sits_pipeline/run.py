@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from sits_catalog.cube import VERSION
@@ -12,7 +12,7 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.sources.base import SceneSource, ServiceDown, ServiceSource
 from sits_pipeline.values import JsonObject, Scene
 
-__all__ = ["check_version", "in_words", "is_simulated", "now", "through_gates"]
+__all__ = ["check_version", "in_words", "is_simulated", "now", "through_gates", "with_earlier_units"]
 
 
 def now() -> datetime:
@@ -53,6 +53,16 @@ def in_words(entries: Iterable[JsonObject], *, unit: str) -> Iterator[JsonObject
             f"{unit} could not be built: {type(error).__name__}: {error}; this is a fault of the program: "
             "run again with --debug and report it"
         ) from error
+
+
+def with_earlier_units(entry: JsonObject, earlier: Mapping[tuple[int, ...], float]) -> JsonObject:
+    """A cell's entry whose processing units include those of its earlier lines, by cell: each replaces the one before.
+
+    >>> with_earlier_units({"cell": [0, 0], "processing_units": 2.0}, {(0, 0): 1.5})
+    {'cell': [0, 0], 'processing_units': 3.5}
+    """
+    units = entry.get("processing_units", 0.0) + earlier.get(tuple(entry["cell"]), 0.0)
+    return {**entry, "processing_units": units} if units else entry
 
 
 def check_version(folder: Folder, attributes: JsonObject) -> None:

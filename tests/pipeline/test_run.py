@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sits_catalog.console import FAILED, WRONG_USE, guarded
-from sits_pipeline.run import in_words
+from sits_pipeline.run import in_words, with_earlier_units
 from sits_pipeline.sources.base import ServiceDown
 
 
@@ -48,3 +48,11 @@ def test_what_goes_wrong_in_a_worker_is_a_failure_and_no_wrong_use(
     assert (code, FAILED) == (1, 1)
     assert code != WRONG_USE
     assert says in text
+
+
+def test_units_of_a_cell_that_is_read_again_add_up() -> None:
+    earlier = {(0, 0, 512, 512): 1.5}
+    again = {"cell": [0, 0, 512, 512], "processing_units": 2.0}
+    assert with_earlier_units(again, earlier)["processing_units"] == 3.5
+    assert with_earlier_units({"cell": [0, 0, 512, 512]}, earlier)["processing_units"] == 1.5
+    assert with_earlier_units({"cell": [0, 512, 512, 512]}, earlier) == {"cell": [0, 512, 512, 512]}

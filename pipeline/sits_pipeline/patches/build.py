@@ -29,7 +29,7 @@ from sits_pipeline.patches.rule import PatchSet
 from sits_pipeline.patches.task import PatchTask, build_patches
 from sits_pipeline.plan import CellMemory, cell_memory
 from sits_pipeline.prepare import Listener
-from sits_pipeline.run import in_words, is_simulated, now, through_gates
+from sits_pipeline.run import in_words, is_simulated, now, through_gates, with_earlier_units
 from sits_pipeline.sources.base import SceneSource
 from sits_pipeline.store import CUBE, ROOT, repair_metadata
 from sits_pipeline.store.patches import PatchLayout, conclude_patches, create_patches, patch_metadata
@@ -113,8 +113,8 @@ def _build(
             source = through_gates(prepared.source, cluster)
             tasks = budget.hold(_costed(prepared, _tasks(plan, folder, source, cells, cluster)))
             for entry in in_words(cluster.run(build_patches, tasks, retries=config.retries), unit="a shard"):
-                journal.append(entry)
                 budget.settle(entry)
+                journal.append(with_earlier_units(entry, cells.units))
                 built += 1
                 listener.progress(plan.n_cells - missing + built, plan.n_cells)
             journal.flush()
@@ -190,8 +190,13 @@ class _Cells:
 
     done: set[tuple[int, ...]] = field(default_factory=set)
     """Those that need no further work: nothing unread, and their files are there at their size."""
-    processing_units: float = 0.0
-    """What all of them were charged."""
+    units: dict[tuple[int, ...], float] = field(default_factory=dict)
+    """Processing units that each was charged, in all runs."""
+
+    @property
+    def processing_units(self) -> float:
+        """What all of them were charged."""
+        return sum(self.units.values())
 
     @classmethod
     def read(cls, folder: Folder) -> Self:
@@ -200,7 +205,7 @@ class _Cells:
         stored = folder.sizes(CUBE)
         for line in CellLines(folder):
             entry = json.loads(line)
-            cells.processing_units += entry.get("processing_units", 0.0)
+            cells.units[tuple(entry["cell"])] = entry.get("processing_units", 0.0)
             sizes = ((f"{CUBE}/{name}", size) for name, (size, _) in entry["shards"].items())
             if not entry["failures"] and all(stored.get(name) == size for name, size in sizes):
                 cells.done.add(tuple(entry["cell"]))

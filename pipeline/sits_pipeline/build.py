@@ -5,13 +5,11 @@ Wiring: decisions are made in the plan, effects in `cell` and `finish`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
-from typing import Self
 
 from sits_catalog.cube import VERSION
 from sits_catalog.region import Region
@@ -21,10 +19,10 @@ from sits_pipeline.cluster import open_cluster
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.finish import KNOWN_FILES, Dataset, Outcome, finish, is_finished
 from sits_pipeline.folder import Folder
-from sits_pipeline.journal import CellLines, Journal, has_cells, read_journal, segments
+from sits_pipeline.journal import Journal, has_cells, read_journal, segments
 from sits_pipeline.plan import CellMemory, ZonePlan, cell_memory
 from sits_pipeline.prepare import Listener, Prepared, Zoned
-from sits_pipeline.run import check_version, in_words, is_simulated, now, through_gates, with_earlier_units
+from sits_pipeline.run import BuiltCells, check_version, in_words, is_simulated, now, through_gates, with_earlier_units
 from sits_pipeline.store import (
     CUBE,
     ROOT,
@@ -60,7 +58,7 @@ def _build_zone(
     plan, folder = zoned.plan, _folder(zoned, config)
     earlier = _ours(folder, plan, config)
     dataset = _dataset(folder, prepared, zoned, config, created=created, earlier=earlier)
-    cells = _Cells() if earlier is None else _Cells.read(folder)
+    cells = BuiltCells() if earlier is None else BuiltCells.read(folder)
     missing = plan.n_cells - len(cells.done)
     if earlier is not None:
         _mend(dataset, earlier, listener)
@@ -107,7 +105,7 @@ def _budget(prepared: Prepared, config: BuildConfig) -> Budget:
     if config.max_pu is not None:
         for zoned in prepared.zones:
             folder = _folder(zoned, config)
-            cells = _Cells() if _ours(folder, zoned.plan, config) is None else _Cells.read(folder)
+            cells = BuiltCells() if _ours(folder, zoned.plan, config) is None else BuiltCells.read(folder)
             budget.spent += cells.processing_units
             budget.audited += plan_audit_cost(prepared.source, zoned.plan).processing_units
             for window, cost in cell_costs(prepared.source, zoned.plan):
@@ -126,37 +124,6 @@ def _cell_memory(dataset: Dataset) -> CellMemory:
 
 
 # What is there
-
-
-@dataclass
-class _Cells:
-    """What the journal says of the cells that are built."""
-
-    failures: dict[tuple[int, ...], Sequence[JsonObject]] = field(default_factory=dict)
-    done: set[tuple[int, ...]] = field(default_factory=set)
-    """Those that need no further work: nothing unread, and their shards are there at their size."""
-    units: dict[tuple[int, ...], float] = field(default_factory=dict)
-    """Processing units that each was charged, in all runs."""
-
-    @property
-    def processing_units(self) -> float:
-        """What all of them were charged."""
-        return sum(self.units.values())
-
-    @classmethod
-    def read(cls, folder: Folder) -> Self:
-        """From the journal; a later line of a cell replaces an earlier one."""
-        cells = cls()
-        stored = folder.sizes(CUBE)
-        for line in CellLines(folder):
-            entry = json.loads(line)
-            key = tuple(entry["cell"])
-            cells.failures[key] = entry["failures"]
-            cells.units[tuple(entry["cell"])] = entry.get("processing_units", 0.0)
-            sizes = ((f"{CUBE}/{name}", size) for name, (size, _) in entry["shards"].items())
-            if not entry["failures"] and all(stored.get(name) == size for name, size in sizes):
-                cells.done.add(key)
-        return cells
 
 
 def _ours(folder: Folder, plan: ZonePlan, config: BuildConfig) -> JsonObject | None:

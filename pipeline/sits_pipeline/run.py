@@ -1,18 +1,54 @@
-"""What every build does alike, whichever profile it writes: its time, its gates, and what a worker's end means."""
+"""What every build does alike, whichever profile it writes: what is there, its time, its gates, a worker's end."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Self
 
 from sits_catalog.cube import VERSION
 from sits_pipeline.cluster import Cluster
 from sits_pipeline.folder import Folder
+from sits_pipeline.journal import CellLines
 from sits_pipeline.sources.base import SceneSource, ServiceDown, ServiceSource
+from sits_pipeline.store import CUBE
 from sits_pipeline.values import JsonObject, Scene
 
-__all__ = ["check_version", "in_words", "is_simulated", "now", "through_gates", "with_earlier_units"]
+__all__ = ["BuiltCells", "check_version", "in_words", "is_simulated", "now", "through_gates", "with_earlier_units"]
+
+
+@dataclass
+class BuiltCells:
+    """What the journal says of the cells that are built."""
+
+    failures: dict[tuple[int, ...], Sequence[JsonObject]] = field(default_factory=dict)
+    done: set[tuple[int, ...]] = field(default_factory=set)
+    """Those that need no further work: nothing unread, and their shards are there at their size."""
+    units: dict[tuple[int, ...], float] = field(default_factory=dict)
+    """Processing units that each was charged, in all runs."""
+
+    @property
+    def processing_units(self) -> float:
+        """What all of them were charged."""
+        return sum(self.units.values())
+
+    @classmethod
+    def read(cls, folder: Folder) -> Self:
+        """From the journal; a later line of a cell replaces an earlier one."""
+        cells = cls()
+        stored = folder.sizes(CUBE)
+        for line in CellLines(folder):
+            entry = json.loads(line)
+            key = tuple(entry["cell"])
+            cells.failures[key] = entry["failures"]
+            cells.units[key] = entry.get("processing_units", 0.0)
+            sizes = ((f"{CUBE}/{name}", size) for name, (size, _) in entry["shards"].items())
+            if not entry["failures"] and all(stored.get(name) == size for name, size in sizes):
+                cells.done.add(key)
+        return cells
 
 
 def now() -> datetime:

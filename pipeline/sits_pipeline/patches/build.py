@@ -5,13 +5,10 @@ Wiring, as `sits_pipeline.build` is for regions: decisions are made in the plan,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
-from typing import Self
 
 from sits_catalog.cube import VERSION
 from sits_catalog.locations import Location
@@ -29,7 +26,7 @@ from sits_pipeline.patches.rule import PatchSet
 from sits_pipeline.patches.task import PatchTask, build_patches
 from sits_pipeline.plan import CellMemory, cell_memory
 from sits_pipeline.prepare import Listener
-from sits_pipeline.run import in_words, is_simulated, now, through_gates, with_earlier_units
+from sits_pipeline.run import BuiltCells, in_words, is_simulated, now, through_gates, with_earlier_units
 from sits_pipeline.sources.base import SceneSource
 from sits_pipeline.store import CUBE, ROOT, repair_metadata
 from sits_pipeline.store.patches import PatchLayout, conclude_patches, create_patches, patch_metadata
@@ -90,7 +87,7 @@ def _build(
     earlier: JsonObject | None,
 ) -> Outcome:
     plan, folder = dataset.plan, dataset.folder
-    cells = _Cells() if earlier is None else _Cells.read(folder)
+    cells = BuiltCells() if earlier is None else BuiltCells.read(folder)
     missing = plan.n_cells - len(cells.done)
     if earlier is not None:
         _mend(dataset, earlier, listener)
@@ -129,7 +126,7 @@ def _build(
 
 
 def _tasks(
-    plan: PatchPlan, folder: Folder, source: SceneSource, cells: _Cells, cluster: Cluster
+    plan: PatchPlan, folder: Folder, source: SceneSource, cells: BuiltCells, cluster: Cluster
 ) -> Iterator[PatchTask]:
     """The shards that are still to be computed, made one at a time."""
     for first, count in plan.cells():
@@ -156,7 +153,7 @@ def _memory(plan: PatchPlan) -> CellMemory:
     return cell_memory(rule.dates * patches, n_bands, rule.side_px**2, labels=False, finer=())
 
 
-def _budget(prepared: PreparedPatches, cells: _Cells, config: BuildConfig) -> Budget:
+def _budget(prepared: PreparedPatches, cells: BuiltCells, config: BuildConfig) -> Budget:
     """What the build may use; raises ValueError where that does not suffice for the shards that are still to be built.
 
     What was charged while choosing is used already.
@@ -179,37 +176,6 @@ def _costed(
     prepared: PreparedPatches, tasks: Iterator[PatchTask]
 ) -> Iterator[tuple[tuple[int, ...], float, PatchTask]]:
     return ((task.key, _needed(prepared, *task.key), task) for task in tasks)
-
-
-# What is there
-
-
-@dataclass
-class _Cells:
-    """What the journal says of the shards that are built."""
-
-    done: set[tuple[int, ...]] = field(default_factory=set)
-    """Those that need no further work: nothing unread, and their files are there at their size."""
-    units: dict[tuple[int, ...], float] = field(default_factory=dict)
-    """Processing units that each was charged, in all runs."""
-
-    @property
-    def processing_units(self) -> float:
-        """What all of them were charged."""
-        return sum(self.units.values())
-
-    @classmethod
-    def read(cls, folder: Folder) -> Self:
-        """From the journal; a later line of a shard replaces an earlier one."""
-        cells = cls()
-        stored = folder.sizes(CUBE)
-        for line in CellLines(folder):
-            entry = json.loads(line)
-            cells.units[tuple(entry["cell"])] = entry.get("processing_units", 0.0)
-            sizes = ((f"{CUBE}/{name}", size) for name, (size, _) in entry["shards"].items())
-            if not entry["failures"] and all(stored.get(name) == size for name, size in sizes):
-                cells.done.add(tuple(entry["cell"]))
-        return cells
 
 
 # What is to be there

@@ -842,6 +842,7 @@ def test_units_of_looks_and_of_shards_are_held_under_the_bound(
     assert 0 < outcome.processing_units <= reads
 
 
+@pytest.mark.soak
 def test_a_service_that_charges_more_than_it_said_is_stopped_in_time(
     places: Places, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

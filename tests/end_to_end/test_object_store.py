@@ -189,6 +189,7 @@ def test_a_killed_build_is_taken_up_and_equals_a_local_one(
     assert_as_local(there, local)
 
 
+@pytest.mark.soak
 def test_worker_processes_write_into_a_store_as_well(archive: SmallArchive, store: Moto, local: Path) -> None:
     there = InStore(store, "processes")
     ended = build(archive, there, "--kind", "processes")
@@ -233,6 +234,7 @@ def test_a_build_that_has_lost_its_lock_stops_and_leaves_the_dataset_to_its_new_
     assert not {"small/journal.jsonl", "small/item.json", "small/report.html"} & set(there.keys)
 
 
+@pytest.mark.soak
 def test_a_store_that_fails_now_and_then_is_asked_again(archive: SmallArchive, store: Moto, local: Path) -> None:
     """2 % each of refusals, cut connections, pauses and cut bodies."""
     there, rates = InStore(store, "disturbed"), {"503": 0.02, "reset": 0.02, "slow": 0.02, "truncated": 0.02}
@@ -353,7 +355,7 @@ def refusal(
 def test_a_bucket_that_is_not_there_is_named(archive: SmallArchive, store: Moto) -> None:
     assert refusal(archive, store, "s3://no-such-bucket/out") == (
         2,
-        "error: s3://no-such-bucket/out/small: the store has no bucket no-such-bucket; make it, or check the address "
+        "error: s3://no-such-bucket/out: the store has no bucket no-such-bucket; make it, or check the address "
         "and AWS_ENDPOINT_URL",
     )
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from s3fs import S3FileSystem
+
 __all__ = ["BUCKET", "Moto", "moto_server"]
 
 BUCKET = "cubes"
@@ -95,6 +97,8 @@ def moto_server() -> Iterator[Moto]:
     finally:
         process.terminate()
         process.wait(30)
+        # A file system that this process has opened would be taken for that of the next store.
+        S3FileSystem.clear_instance_cache()
 
 
 def free_port() -> int:

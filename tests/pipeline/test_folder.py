@@ -14,7 +14,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from tests.services.moto import BUCKET, KEY, SECRET, Moto, free_port, moto_server
+from tests.services.moto import BUCKET, KEY, SECRET, Moto, forget_stores, free_port, moto_server
 
 from sits_pipeline.folder import PART_BYTES, Folder, storage_options
 from sits_pipeline.folder import lock as locks
@@ -25,14 +25,11 @@ from sits_pipeline.journal import Journal
 @pytest.fixture(scope="module")
 def store() -> Iterator[Moto]:
     """An S3 store that the environment of these tests names."""
-    import s3fs
-
     with moto_server() as store, pytest.MonkeyPatch.context() as patch:
         for name, value in store.environment().items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_stores()
         yield store
-        s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

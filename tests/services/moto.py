@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec.asyn
+import zarr.core.sync
 from s3fs import S3FileSystem
 
-__all__ = ["BUCKET", "Moto", "moto_server"]
+__all__ = ["BUCKET", "Moto", "forget_stores", "moto_server"]
 
 BUCKET = "cubes"
 KEY, SECRET = "AKIASIMULATED0000001", "SECRETsecretSECRETsecretSECRETsecretSECR"
@@ -95,10 +97,26 @@ def moto_server() -> Iterator[Moto]:
         store.client().create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         yield store
     finally:
+        forget_stores()
         process.terminate()
         process.wait(30)
-        # A file system that this process has opened would be taken for that of the next store.
-        S3FileSystem.clear_instance_cache()
+
+
+def forget_stores() -> None:
+    """Close the file systems that this process has opened: the next store would be taken for theirs.
+
+    One that is merely dropped leaves an open session to the garbage collector, which warns of it in whatever test
+    runs then. zarr opens its own, on a loop of its own.
+    """
+    for opened in S3FileSystem._cache.values():
+        creator = getattr(opened, "_s3creator", None)
+        if creator is None:
+            continue  # nothing was asked of it
+        if opened.asynchronous:
+            zarr.core.sync.sync(creator.__aexit__(None, None, None))
+        else:
+            fsspec.asyn.sync(opened.loop, creator.__aexit__, None, None, None, timeout=30)
+    S3FileSystem.clear_instance_cache()
 
 
 def free_port() -> int:

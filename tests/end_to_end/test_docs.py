@@ -17,14 +17,14 @@ from sits_catalog import cli as catalog_cli
 from sits_catalog.loading import load_region
 from sits_catalog.region import IMAGERY_SOURCES
 from sits_models import cli as models_cli
-from sits_pipeline import cli
+from sits_pipeline.cli import build_app, cube_app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = {
-    "sits-build": cli._build_app,
+    "sits-build": build_app,
     "sits-catalog": catalog_cli.app,
-    "sits-cube": cli._cube_app,
+    "sits-cube": cube_app,
     "sits-model": models_cli._app,
 }
 

@@ -1,11 +1,10 @@
-"""The commands `sits-build` and `sits-cube`."""
+"""`sits-build`: from a region, or from locations, to a dataset."""
 
 from __future__ import annotations
 
 import json
 import re
 from dataclasses import dataclass, replace
-from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -14,12 +13,15 @@ import typer
 
 from sits_catalog.console import DONE, FAILED, INCOMPLETE, Narrator, guarded
 from sits_catalog.region import IMAGERY_SOURCES, Imagery, ImagerySource, Region
+from sits_pipeline.cli.options import OPTIONS, AsJson, Debug
 from sits_pipeline.config import BuildConfig
 
 if TYPE_CHECKING:
     from sits_pipeline.patches import PatchSet
 
-__all__ = ["build_main", "cube_main"]
+__all__ = ["build_app"]
+
+build_app = typer.Typer(**OPTIONS)
 
 
 class Kind(StrEnum):
@@ -36,31 +38,7 @@ class Chips(StrEnum):
     PARCEL = "parcel"
 
 
-_OPTIONS: dict[str, Any] = {
-    "no_args_is_help": True,
-    "add_completion": False,
-    "pretty_exceptions_enable": False,
-    "rich_markup_mode": None,
-    "context_settings": {"max_content_width": 100},
-}
-_build_app = typer.Typer(**_OPTIONS)
-_cube_app = typer.Typer(**_OPTIONS, help="Look at, prove and export datasets that sits-build has written.")
-
-_Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-
-
-def build_main() -> None:
-    """Entry point of `sits-build`."""
-    _build_app()
-
-
-def cube_main() -> None:
-    """Entry point of `sits-cube`."""
-    _cube_app()
-
-
-@_build_app.command(no_args_is_help=True)
+@build_app.command(no_args_is_help=True)
 def sits_build(
     region: Annotated[
         str | None,
@@ -138,8 +116,8 @@ def sits_build(
             "to do, and stop. Of one source with --region or --source, of all services without.",
         ),
     ] = False,
-    json_: _Json = False,
-    debug: _Debug = False,
+    json_: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Build a verified Sentinel-2 time series cube with crop labels, or take up a build that was interrupted.
 
@@ -330,117 +308,3 @@ def _print_outcomes(outcomes: Any, *, as_json: bool) -> int:
     else:
         print("\n\n".join(outcome_in_words(outcome) for outcome in outcomes))
     return DONE if all(outcome.complete for outcome in outcomes) else INCOMPLETE
-
-
-_Dataset = Annotated[str, typer.Argument(help="Folder or URL of a dataset, the one that holds cube.zarr.")]
-
-
-@_cube_app.command()
-def info(dataset: _Dataset, json_: _Json = False, debug: _Debug = False) -> None:
-    """Say what a dataset holds: grid, dates, bands, classes, splits, state."""
-
-    def work() -> int:
-        from sits_pipeline import patches, show
-        from sits_pipeline.folder import Folder
-        from sits_pipeline.store import read_attributes
-
-        folder = Folder(dataset)
-        words = patches if (read_attributes(folder) or {}).get("profile") == "patches" else show
-        facts = words.dataset_as_json(folder)
-        print(json.dumps(facts, indent=2) if json_ else words.dataset_in_words(facts))
-        return DONE
-
-    guarded(work, debug=debug)
-
-
-@_cube_app.command()
-def verify(dataset: _Dataset, json_: _Json = False, debug: _Debug = False) -> None:
-    """Prove each byte of a dataset against the journal; every damaged, missing or foreign file is named.
-
-    Exit codes: 0 all is as it was written, 1 something is not, 3 the build is not complete.
-    """
-
-    def work() -> int:
-        from sits_pipeline.folder import Folder
-        from sits_pipeline.verify import verify as prove
-
-        folder = Folder(dataset)
-        with Narrator() as narrator:
-            narrator.stage(f"verifying {dataset}")
-            findings = prove(folder, progress=narrator.progress)
-        if json_:
-            print(json.dumps([{"file": finding.file, "what": finding.what} for finding in findings], indent=2))
-        else:
-            print("\n".join(str(finding) for finding in findings) or f"{dataset}: every file is as it was written")
-        if all(finding.incomplete for finding in findings):
-            return INCOMPLETE if findings else DONE
-        return FAILED
-
-    guarded(work, debug=debug)
-
-
-class Layer(StrEnum):
-    """What a preview shows."""
-
-    RGB = "rgb"
-    NDVI = "ndvi"
-    LABELS = "labels"
-
-
-@_cube_app.command()
-def preview(
-    dataset: _Dataset,
-    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("preview.png"),
-    layer: Annotated[Layer, typer.Option(help="What to show.")] = Layer.RGB,
-    day: Annotated[str | None, typer.Option(help="A date of the cube, 2018-06-27; default: the clearest.")] = None,
-    size: Annotated[int, typer.Option(min=16, help="Longest side in pixels.")] = 1024,
-    debug: _Debug = False,
-) -> None:
-    """Draw one date, its NDVI or the crop classes into a PNG."""
-
-    def work() -> int:
-        from sits_pipeline.folder import Folder
-        from sits_pipeline.preview import render_preview
-
-        image, text = render_preview(Folder(dataset), layer.value, day=_day(day), max_px=size)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(image)
-        print(f"{out}: {text}")
-        return DONE
-
-    guarded(work, debug=debug)
-
-
-_export_app = typer.Typer(**_OPTIONS, help="Write parts of a cube in other formats.")
-_cube_app.add_typer(_export_app, name="export")
-
-
-@_export_app.command()
-def cog(
-    dataset: _Dataset,
-    out: Annotated[Path, typer.Option(help="Folder for the files.")],
-    array: Annotated[list[str] | None, typer.Option(help="Arrays to write, such as crop_type; repeatable.")] = None,
-    day: Annotated[list[str] | None, typer.Option(help="Dates to write; repeatable; default: all.")] = None,
-    debug: _Debug = False,
-) -> None:
-    """Write arrays as cloud-optimised GeoTIFFs: one file a date, one for each label array."""
-
-    def work() -> int:
-        from sits_pipeline.export import export_cog
-        from sits_pipeline.folder import Folder
-
-        days = None if day is None else [chosen for text in day if (chosen := _day(text)) is not None]
-        for path in export_cog(Folder(dataset), out, arrays=array or ["reflectance"], days=days):
-            print(path)
-        return DONE
-
-    guarded(work, debug=debug)
-
-
-def _day(text: str | None) -> date | None:
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"a day is written 2018-06-27; got {text!r}") from None

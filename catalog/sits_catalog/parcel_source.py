@@ -12,7 +12,9 @@ class ParcelSource:
     """Parcels as a file or URL with the meaning of its columns; or a shipped source by name and year."""
 
     path: str | None = None
-    """A vector file that GDAL opens, GeoParquet, or a URL of one."""
+    """A vector file that GDAL opens, GeoParquet, or a URL of one; zipped or not."""
+    member: str | None = None
+    """File inside of the archive `path`, where there are several; `*` stands for any text."""
     layer: str | None = None
     id: str | None = None
     """Column with the source's own parcel key; without one, keys are content hashes."""
@@ -20,6 +22,8 @@ class ParcelSource:
     """Column with the crop code."""
     name: str | None = None
     """Column with the crop name."""
+    code_pattern: str | None = None
+    """Regular expression whose first group, found in the column `code`, is the crop code; None: all of its text."""
     crs: str | None = None
     """CRS for a file that states none; it never overrides a stated one."""
     encoding: str | None = None
@@ -45,10 +49,17 @@ class ParcelEdition:
     year: int
     addresses: tuple[str, ...]
     """Where the provider offers it; several where one archive comes in parts."""
+    sha256: tuple[str, ...] = ()
+    """Of what lies at each address, where that is known and does not change."""
+    member: str | None = None
+    """File inside of the archive; this and the fields below are given where they differ from the source's."""
     layer: str | None = None
     id: str | None = None
-    """Column of this year, where it differs from the source's."""
     code: str | None = None
+    name: str | None = None
+    crs: str | None = None
+    encoding: str | None = None
+    mapping: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +73,26 @@ class NationalSource:
     """Page of the provider."""
     licence: str
     attribution: str
-    crs: str
+    crs: str | None
+    """None for a convention that files of any CRS follow."""
+    encoding: str | None = None
+    member: str | None = None
+    layer: str | None = None
     id_column: str | None = None
     code_column: str | None = None
+    code_pattern: str | None = None
     name_column: str | None = None
     labelled_area: str = "region"
-    editions: tuple[ParcelEdition, ...]
+    taxonomy: str | None = None
+    """Shipped taxonomy that knows the codes."""
+    mapping: str | None = None
+    """Address of a table from the codes to HCAT, in the columns of EuroCrops."""
+    converter: str | None = None
+    """Name of the source among the converters of fiboa-cli."""
+    notes: str | None = None
+    """What a user should know before they rely on it."""
+    editions: tuple[ParcelEdition, ...] = ()
+    """Empty: a convention of columns that files of any year follow, with a path of the user's."""
 
     def edition(self, year: int | None) -> ParcelEdition:
         """The edition of a year; ValueError names the years there are."""

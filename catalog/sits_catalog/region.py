@@ -156,12 +156,20 @@ class LabelRule:
     """Share of a pixel its best parcel must cover to win it (rule `area`)."""
     finer: tuple[Literal[2, 4], ...] = ()
     """Finer label lattices to write: 2 is 5 m, 4 is 2.5 m."""
+    classes_at: str | None = None
+    """Classes of the taxonomy's tree that codes are raised to: `level-N`, or names or codes of its nodes with commas
+    between; None: as the taxonomy has them."""
+    min_pixels: dict[Literal["train", "validation", "test"], int] = field(default_factory=dict)
+    """A class whose parcels cover less than so many pixels of 10 m in one of these splits becomes `other`
+    (CSCL: 20 000 train, 2 000 test); empty: every class stays."""
 
     def __post_init__(self) -> None:
         if not 0 < self.min_coverage <= 1:
             raise ValueError(f"min_coverage must lie in (0, 1], got {self.min_coverage}")
         if len(set(self.finer)) != len(self.finer):
             raise ValueError(f"finer lists a lattice twice: {self.finer}")
+        if any(pixels < 0 for pixels in self.min_pixels.values()):
+            raise ValueError(f"min_pixels are pixels of a class in a split, 0 or more; got {self.min_pixels}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +184,30 @@ class SplitRule:
         default_factory=lambda: {"train": 0.6, "validation": 0.2, "test": 0.2}
     )
     seed: int = 0
+    folds: int = 0
+    """Cross-validation: blocks are shared out over so many folds of equal size, in place of `shares`; 0: none."""
+    fold: int = 1
+    """With `folds`: this one, counted from 1, is test, the next one validation, the others are train."""
+    min_pixels: int = 1
+    """Pixels of 10 m, by the area of its parcels, that a class should have in each split where that is possible."""
+    whole: Literal["train", "validation", "test"] | None = None
+    """All of the region in one split, as when years or regions are compared."""
+    file: str | None = None
+    """A vector file of polygons with a column `split` (train, validation, test) that decides instead of blocks."""
 
     def __post_init__(self) -> None:
+        if self.folds and not (2 <= self.folds <= 100 and 1 <= self.fold <= self.folds):
+            raise ValueError(
+                f"folds are 2 to 100, and fold is the one to test with, 1 to folds; got folds {self.folds}, "
+                f"fold {self.fold}"
+            )
+        ways = {"folds": bool(self.folds), "whole": self.whole is not None, "file": self.file is not None}
+        if sum(ways.values()) > 1:
+            raise ValueError(
+                f"splits come from one of {', '.join(name for name, is_given in ways.items() if is_given)}"
+            )
+        if self.min_pixels < 1:
+            raise ValueError(f"min_pixels of a split is 1 or more, got {self.min_pixels}")
         if self.block_m <= 0 or self.block_m % 640:
             raise ValueError(f"block_m must be a multiple of 640 m (the side of a chip), got {self.block_m}")
         if not 0 <= self.buffer_m <= 100:

@@ -23,7 +23,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from tests.end_to_end.building import SMALL, Dataset
 
-from sits_pipeline.export import COG_ARRAYS, export_cog
+from sits_pipeline.exporters.cog import COG_ARRAYS, export_cog
 from sits_pipeline.folder import Folder
 
 EPSG = 32631

@@ -26,7 +26,7 @@ def cog(
     """Write arrays as cloud-optimised GeoTIFFs: one file a date, one for each label array."""
 
     def work() -> int:
-        from sits_pipeline.export import export_cog
+        from sits_pipeline.exporters.cog import export_cog
         from sits_pipeline.folder import Folder
 
         days = None if day is None else [chosen for text in day if (chosen := parse_day(text)) is not None]

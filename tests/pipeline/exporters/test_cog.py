@@ -9,8 +9,8 @@ import rasterio
 from numpy.typing import NDArray
 from tests.synthetic import BANDS, EPSG, LEFT, TOP, Synthetic
 
-from sits_pipeline import export
-from sits_pipeline.export import export_cog
+from sits_pipeline.exporters import cog as export
+from sits_pipeline.exporters.cog import export_cog
 
 
 def days(made: Synthetic) -> list[object]:

@@ -1,0 +1,1 @@
+"""Datasets, or parts of them, in the formats of other programs."""

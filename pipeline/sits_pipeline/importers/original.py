@@ -1,0 +1,92 @@
+"""What an original dataset is to the importer that writes it down: facts, an index of patches, and their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from sits_catalog.taxonomy import Taxonomy
+
+__all__ = ["Chronology", "Original", "OriginalFacts", "OriginalPatch", "PatchPixels"]
+
+Chronology = Literal["kept", "restored", "day-of-year"]
+"""Of the frames: as the files have it; put right from other files; or lost, so that `day` says the day of the year
+alone, in the year that the season ends in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginalFacts:
+    """What is true of the whole set."""
+
+    id: str
+    """Name of the dataset that is written: lower case, as a region's."""
+    title: str
+    format: str
+    """pastis, pastis24, mtlcc or t31tfm: what `export` writes again."""
+    level: Literal["L1C", "L2A"]
+    bands: tuple[str, ...]
+    """In the order of the arrays that `read` gives."""
+    height: int
+    """Pixels of 10 m of every patch."""
+    width: int
+    taxonomy: Taxonomy
+    chronology: Chronology
+    licence: str
+    attribution: str
+    notes: tuple[str, ...] = ()
+    """Sentences for the item and the report: what was left out, what is odd."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginalPatch:
+    """One patch, as far as it is known before its pixels are read."""
+
+    name: str
+    """Its name in the original; unique in the set."""
+    days: NDArray[np.int32]
+    """(time,) days since 1970-01-01, ascending; two frames may share a day."""
+    order: NDArray[np.int32]
+    """(time,) position of each frame in the original."""
+    split: Literal["none", "train", "validation", "test"] = "none"
+    fold: int | None = None
+    outline: shapely.Geometry | None = None
+    """In lon/lat; None where the original does not say."""
+    epsg: int | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    """Affine of pixel corners in `epsg`, where the original has one."""
+    original: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values that an export needs to write the files again: names of files, numbers, years."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchPixels:
+    """The pixels of one patch."""
+
+    dn: NDArray[np.int32]
+    """(time, band, y, x) as the file has them, bands of 20 m and 60 m repeated to 10 m; not offset, not normalised."""
+    labels: Mapping[str, NDArray[Any]]
+    """(y, x) label arrays by the contract's name and in its type: crop_type at least."""
+    unobserved: NDArray[np.bool_] | None = None
+    """(time, y, x) where the original marks a pixel as not observed; None: where no band is above 0."""
+
+
+class Original(Protocol):
+    """A dataset in its original format; a pickle of it opens the same files in another process."""
+
+    facts: OriginalFacts
+
+    def index(self) -> Sequence[OriginalPatch]:
+        """All patches, in an order that depends on their names alone.
+
+        Raises FileNotFoundError or ValueError, in one sentence, for files that are missing or not of the format.
+        """
+        ...
+
+    def read(self, patch: OriginalPatch) -> PatchPixels:
+        """The pixels of a patch. Raises ValueError, with the file's name, where they are not what the format says."""
+        ...

@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from sits_catalog.addresses import without_secrets
+from sits_catalog.crop_tree import CropTree, crop_tree, raise_classes
 from sits_catalog.documents import Document, build, did_you_mean, parse_document
+from sits_catalog.fetching.receipt import parcels_folder, read_receipt
 from sits_catalog.parcel_source import NationalSource, ParcelSource
 from sits_catalog.region import Imagery, Region, Season
 from sits_catalog.sentinel2 import BANDS
 from sits_catalog.taxonomy import Taxonomy, parse_taxonomy
+from sits_catalog.taxonomy_tables import read_taxonomy
 
 __all__ = [
     "dump_region",
     "list_parcel_sources",
     "list_regions",
     "list_taxonomies",
+    "load_crop_tree",
     "load_national_source",
     "load_parcel_source",
     "load_region",
@@ -94,17 +98,29 @@ def list_parcel_sources() -> tuple[str, ...]:
     return _shipped("parcel_sources", ".yaml")
 
 
-def load_taxonomy(name_or_path: str, folder: Path | None = None) -> Taxonomy:
+def load_taxonomy(name_or_path: str, folder: Path | None = None, *, classes_at: str | None = None) -> Taxonomy:
     """A shipped taxonomy by name, or one from a CSV file; a relative path starts from `folder` (see `Region.resolve`).
 
-    The format of the file: `sits_catalog.taxonomy`.
+    The format of the file: `sits_catalog.taxonomy`, or one of `sits_catalog.taxonomy_tables`. With `classes_at` its
+    classes are raised to nodes of HCAT (`sits_catalog.crop_tree.raise_classes`).
     """
-    if name_or_path in list_taxonomies():
-        return parse_taxonomy(_read_shipped("taxonomies", f"{name_or_path}.csv"), id=name_or_path, name=name_or_path)
-    path = Path(folder or "", name_or_path)
-    if path.suffix.lower() != ".csv" and not path.exists():
-        raise ValueError(_no_such("taxonomy", name_or_path, list_taxonomies(), "a CSV file"))
-    return parse_taxonomy(_read_file(path, "taxonomy", _MAX_TAXONOMY_FILE), id=path.stem, name=str(path))
+    taxonomy = _own_taxonomy(name_or_path) if name_or_path in list_taxonomies() else None
+    if taxonomy is None:
+        path = Path(folder or "", name_or_path)
+        if path.suffix.lower() != ".csv" and not path.exists():
+            raise ValueError(_no_such("taxonomy", name_or_path, list_taxonomies(), "a CSV file"))
+        text = _read_file(path, "taxonomy", _MAX_TAXONOMY_FILE)
+        taxonomy = read_taxonomy(text, id=path.stem, name=str(path), tree=load_crop_tree())
+    return taxonomy if classes_at is None else raise_classes(taxonomy, classes_at, load_crop_tree())
+
+
+def load_crop_tree() -> CropTree:
+    """HCAT 3 as a tree."""
+    return crop_tree(_own_taxonomy("hcat3"))
+
+
+def _own_taxonomy(name: str) -> Taxonomy:
+    return parse_taxonomy(_read_shipped("taxonomies", f"{name}.csv"), id=name, name=name)
 
 
 def load_national_source(name: str) -> NationalSource:
@@ -117,16 +133,42 @@ def load_national_source(name: str) -> NationalSource:
 def load_parcel_source(name: str, year: int | None, *, path: str | None = None) -> ParcelSource:
     """A shipped parcel source of a year, its columns completed, read from the file at `path`.
 
-    Without a path: FileNotFoundError that says where the file is offered and how to name it here.
+    Without a path: from what was fetched (`sits-catalog parcels fetch`), and where nothing was, a source without a
+    path. ValueError for a year that was not published.
     """
     national = load_national_source(name)
     if path is not None:
         return national.parcels(year, path)
-    addresses = " and ".join(national.edition(year).addresses)
-    raise FileNotFoundError(
-        f"parcels of {name!r}, {year}, are not fetched by themselves yet: download {addresses}, unpack it, "
-        "and name the file of the parcels with --parcels FILE or as `path` under `parcels`"
+    place = _fetched_to(national, year)
+    receipt = read_receipt(place)
+    file = None if receipt is None else receipt.parcels(place, national.parcels_member(year))
+    if receipt is None or file is None or receipt.converter is None:
+        return national.parcels(year, file)
+    return dataclasses.replace(
+        national.parcels(year, file),
+        layer=None,
+        id=receipt.id,
+        code=receipt.code,
+        name=receipt.name,
+        code_pattern=None,
+        crs=None,
+        encoding=None,
     )
+
+
+def _fetched_to(national: NationalSource, year: int | None) -> Path:
+    return parcels_folder().resolve() / national.id / str(year)
+
+
+def _shipped_taxonomy(national: NationalSource, year: int | None, path: str | None) -> str | None:
+    """The taxonomy of a source's codes: a shipped one, or the table that was fetched beside the parcels."""
+    place = _fetched_to(national, year)
+    receipt = read_receipt(place)
+    if receipt is not None and receipt.taxonomy is not None and path == str(place / receipt.path):
+        return receipt.taxonomy
+    if national.taxonomy is None and receipt is not None and receipt.mapping is not None:
+        return str(place / receipt.mapping.name)
+    return national.taxonomy
 
 
 def parse_season(text: str) -> Season:
@@ -143,6 +185,16 @@ def parse_season(text: str) -> Season:
     return Season(start=start, end=end)
 
 
+_PATHS = (
+    ("place", "file"),
+    ("imagery", "path"),
+    ("imagery", "fallback_path"),
+    ("parcels", "path"),
+    ("splits", "file"),
+)
+"""Section and key of what a region file says relative to its folder."""
+
+
 def dump_region(region: Region) -> dict[str, Any]:
     """The region as plain values for YAML or JSON, every key written out; `load_region` reads it back.
 
@@ -151,7 +203,7 @@ def dump_region(region: Region) -> dict[str, Any]:
     """
     plain: dict[str, Any] = _plain(region)
     del plain["folder"]
-    for section, key in (("place", "file"), ("imagery", "path"), ("imagery", "fallback_path"), ("parcels", "path")):
+    for section, key in _PATHS:
         values = plain[section]
         if values and values[key] is not None:
             values[key] = without_secrets(region.resolve(values[key]))
@@ -200,7 +252,7 @@ def _safe_id(stem: str) -> str:
 
 
 def _with_national_source(document: Document) -> Document:
-    """The document with the columns of a shipped parcel source filled in where the file leaves them out."""
+    """The document with what a shipped parcel source says filled in where the file leaves it out."""
     own = document.data.get("parcels")
     if not isinstance(own, Mapping) or not isinstance(own.get("source"), str):
         return document
@@ -209,10 +261,12 @@ def _with_national_source(document: Document) -> Document:
         return document
     try:
         shipped = load_parcel_source(own["source"], year, path=path)
+        taxonomy = _shipped_taxonomy(load_national_source(own["source"]), year, shipped.path)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{document.where(('parcels', 'source'))}: {error}") from error
-    completed = {**dataclasses.asdict(shipped), **own}
-    return dataclasses.replace(document, data={**document.data, "parcels": completed})
+    given = {key: value for key, value in own.items() if key not in ("path", "member") or value is not None}
+    data = {"taxonomy": taxonomy, **document.data, "parcels": {**dataclasses.asdict(shipped), **given}}
+    return dataclasses.replace(document, data=data)
 
 
 def _of_source(document: Document, source: str) -> dict[str, Any]:

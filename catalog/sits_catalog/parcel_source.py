@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 __all__ = ["NationalSource", "ParcelEdition", "ParcelSource"]
+
+_ARCHIVES = (".zip", ".7z", ".7z.001", ".rar")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,16 @@ class ParcelSource:
         if self.path is None and self.source is None:
             raise ValueError("parcels need a path, or the name of a shipped source under `source`")
 
+    def fetched_path(self) -> str:
+        """The path; FileNotFoundError says what to do about a shipped source that was not fetched yet."""
+        if self.path is not None:
+            return self.path
+        raise FileNotFoundError(
+            f"parcels of {self.source!r}, {self.year}, were not fetched: fetch them with `sits-catalog parcels fetch "
+            f"{self.source} --year {self.year}`, or name a file of yours with --parcels FILE or as `path` under "
+            "`parcels`"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParcelEdition:
@@ -51,8 +65,11 @@ class ParcelEdition:
     """Where the provider offers it; several where one archive comes in parts."""
     sha256: tuple[str, ...] = ()
     """Of what lies at each address, where that is known and does not change."""
+    files: tuple[str, ...] = ()
+    """Names of the fetched files, where the addresses end in none."""
     member: str | None = None
-    """File inside of the archive; this and the fields below are given where they differ from the source's."""
+    """File inside of the archive; this and the fields below are given where they differ from the source's, and an
+    empty text says that there is none that year."""
     layer: str | None = None
     id: str | None = None
     code: str | None = None
@@ -60,6 +77,21 @@ class ParcelEdition:
     crs: str | None = None
     encoding: str | None = None
     mapping: str | None = None
+    licence: str | None = None
+    attribution: str | None = None
+
+    def __post_init__(self) -> None:
+        for key, values in (("sha256", self.sha256), ("files", self.files)):
+            if values and len(values) != len(self.addresses):
+                raise ValueError(
+                    f"edition {self.year} has {len(self.addresses)} addresses and {len(values)} {key}; "
+                    "give one for each address, or none"
+                )
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """What each fetched file is called: as in `files`, or as its address ends."""
+        return self.files or tuple(unquote(PurePosixPath(urlsplit(text).path).name) for text in self.addresses)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,23 +131,56 @@ class NationalSource:
         for edition in self.editions:
             if edition.year == year:
                 return edition
+        if not self.editions:
+            raise ValueError(
+                f"parcel source {self.id!r} has no addresses to fetch from: name a file of yours with --parcels FILE "
+                "or as `path` under `parcels`"
+            )
         years = ", ".join(str(edition.year) for edition in self.editions)
         asked = "no year was given" if year is None else f"not of {year}"
         raise ValueError(f"parcel source {self.id!r} has editions of {years}; {asked}")
 
-    def parcels(self, year: int | None, path: str) -> ParcelSource:
-        """The edition of a year as a parcel source that reads the file at `path`."""
-        edition = self.edition(year)
+    def parcels(self, year: int | None, path: str | None) -> ParcelSource:
+        """The edition of a year as a parcel source that reads the file at `path`; None: it was not fetched yet.
+
+        A file of a year that is not among the editions is taken to have the columns of the source. Without a path,
+        ValueError names the years there are.
+        """
+        if path is None:
+            self.edition(year)
+        own = self._differing(year)
+        member = self.parcels_member(year)
         return ParcelSource(
             path=path,
-            layer=edition.layer,
-            id=edition.id or self.id_column,
-            code=edition.code or self.code_column,
-            name=self.name_column,
-            crs=self.crs,
+            member=None if path is not None and not path.lower().endswith(_ARCHIVES) else member,
+            layer=_own(own.layer, self.layer),
+            id=_own(own.id, self.id_column),
+            code=_own(own.code, self.code_column),
+            name=_own(own.name, self.name_column),
+            code_pattern=self.code_pattern,
+            crs=_own(own.crs, self.crs),
+            encoding=_own(own.encoding, self.encoding),
             labelled_area=self.labelled_area,
             source=self.id,
-            year=edition.year,
-            licence=self.licence,
-            attribution=self.attribution,
+            year=year,
+            licence=_own(own.licence, self.licence),
+            attribution=_own(own.attribution, self.attribution),
         )
+
+    def mapping_of(self, year: int | None) -> str | None:
+        """Address of the table from the codes of a year to HCAT."""
+        return _own(self._differing(year).mapping, self.mapping)
+
+    def parcels_member(self, year: int | None) -> str | None:
+        """Which file of a year's archive holds the parcels, as a pattern."""
+        return _own(self._differing(year).member, self.member)
+
+    def _differing(self, year: int | None) -> ParcelEdition:
+        """What a year has of its own; nothing for one that is not among the editions."""
+        nothing = ParcelEdition(year=0, addresses=())
+        return next((edition for edition in self.editions if edition.year == year), nothing)
+
+
+def _own(edition: str | None, source: str | None) -> str | None:
+    """What holds for an edition: its own word, or the source's where it has none."""
+    return source if edition is None else edition or None

@@ -67,6 +67,8 @@ class Taxonomy:
     """Source codes that are known but make no class: their pixels are IGNORE."""
     title: str = ""
     attribution: str = ""
+    notes: tuple[str, ...] = ()
+    """What was left out or could not be had when it was made, in sentences."""
 
     def __post_init__(self) -> None:
         seen: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""Facts of Sentinel-2 Level-2A: bands, scene classification, product names, processing baselines."""
+"""Facts of Sentinel-2: bands of Level-2A and Level-1C, scene classification, product names, processing baselines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ __all__ = [
     "BANDS",
     "BOA_OFFSET",
     "DEFAULT_BANDS",
+    "L1C_BANDS",
     "SATURATED",
     "Band",
     "ProductId",
     "Scl",
+    "bands_of",
     "baseline_key",
     "has_boa_offset",
     "parse_product_id",
@@ -60,6 +62,14 @@ BANDS: dict[str, Band] = {
 }
 """The twelve bands that Level-2A holds (B10 exists in Level-1C only), in ESA's order."""
 
+L1C_BANDS: dict[str, Band] = dict(
+    sorted(
+        {**BANDS, "B10": Band("B10", 60, 1376.9, 10, "cirrus")}.items(),
+        key=lambda named: named[1].boa_index,
+    )
+)
+"""The thirteen bands of Level-1C; only sets that were imported may have them."""
+
 DEFAULT_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 
 
@@ -78,6 +88,15 @@ class Scl(IntEnum):
     CLOUD_HIGH = 9
     THIN_CIRRUS = 10
     SNOW_OR_ICE = 11
+
+
+def bands_of(level: str) -> dict[str, Band]:
+    """The bands that a product of this level ("L1C", "L2A") may hold, in ESA's order.
+
+    >>> "B10" in bands_of("L1C"), "B10" in bands_of("L2A")
+    (True, False)
+    """
+    return L1C_BANDS if level == "L1C" else BANDS
 
 
 def baseline_key(baseline: str) -> tuple[int, int]:

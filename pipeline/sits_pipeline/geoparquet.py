@@ -20,14 +20,15 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 def geo_table(columns: Mapping[str, Any], *, geometry: NDArray[np.object_], epsg: int) -> Table:
     """A pyarrow Table of `columns` (name to pyarrow Array) with `geometry` (WKB) and its `bbox` covering at the end.
 
-    Polygons only; the result carries the GeoParquet 1.1.0 metadata and no other.
+    Polygons, or None where a row has no place; the result carries the GeoParquet 1.1.0 metadata and no other.
     """
     import pyarrow as pa
 
     bounds = shapely.bounds(geometry).reshape(-1, 4)
-    bbox = pa.StructArray.from_arrays(
-        [pa.array(bounds[:, corner], pa.float64()) for corner in range(4)], names=list(_CORNERS)
-    )
+    corners = [pa.array(bounds[:, corner], pa.float64()) for corner in range(4)]
+    missing = shapely.is_missing(geometry)
+    mask = pa.array(missing) if missing.any() else None
+    bbox = pa.StructArray.from_arrays(corners, names=list(_CORNERS), mask=mask)
     wkb = pa.array(shapely.to_wkb(geometry, byte_order=1, output_dimension=2), pa.binary())
     table = pa.table({**columns, "bbox": bbox, "geometry": wkb})
     return table.replace_schema_metadata({"geo": json.dumps(_metadata(geometry, epsg), sort_keys=True)})
@@ -36,6 +37,7 @@ def geo_table(columns: Mapping[str, Any], *, geometry: NDArray[np.object_], epsg
 def _metadata(geometry: NDArray[np.object_], epsg: int) -> dict[str, object]:
     import pyproj
 
+    geometry = geometry[~shapely.is_missing(geometry)]
     kinds = {3: "Polygon", 6: "MultiPolygon"}
     column: dict[str, object] = {
         "encoding": "WKB",

@@ -106,3 +106,113 @@ def test_a_finished_set_needs_its_tables(dataset: Path) -> None:
     assert check(dataset) == [
         f"{name}: missing" for name in ("patches.parquet", "sources.parquet", "item.json", "config.yaml", "report.html")
     ]
+
+
+# Imported sets
+
+
+@pytest.fixture
+def imported(dataset: Path) -> Path:
+    """The same set, as if it had been imported with labels."""
+    edit(
+        dataset / "cube.zarr" / "zarr.json",
+        lambda n: n["attributes"]["sits_cube"].update(
+            imported={"format": "pastis", "chronology": "kept", "licence": "etalab-2.0", "attribution": "nobody"}
+        ),
+    )
+    return dataset
+
+
+def set_days(dataset: Path, days: list[list[int]]) -> None:
+    data = struct.pack("<9i", *(day for row in days for day in row))
+    (dataset / "cube.zarr" / "day" / "c" / "0" / "0").write_bytes(data)
+
+
+def test_an_imported_set_may_have_two_frames_of_one_day(imported: Path) -> None:
+    assert check(imported) == [UNFINISHED]
+    set_days(imported, [[18990, 18990, 19170], [18991, 19081, NO_DAY], [NO_DAY] * 3])
+    assert check(imported) == [UNFINISHED]
+    set_days(imported, [[18990, 18989, 19170], [18991, 19081, NO_DAY], [NO_DAY] * 3])
+    assert any("should ascend, padding last; those of patch 0" in finding for finding in check(imported))
+
+
+def test_b10_is_a_band_of_imported_sets_of_level_1c_alone(imported: Path) -> None:
+    def change(node: JsonObject) -> None:
+        node["attributes"]["band_names"] = ["B02", "B10"]
+
+    edit(imported / "cube.zarr" / "reflectance" / "zarr.json", change)
+    edit(imported / "cube.zarr" / "zarr.json", change)
+    assert any("band_names should list bands out of" in finding for finding in check(imported))
+    edit(
+        imported / "cube.zarr" / "zarr.json",
+        lambda n: n["attributes"]["sits_cube"]["radiometry"].update(level="L1C"),
+    )
+    assert check(imported) == [UNFINISHED]
+    edit(imported / "cube.zarr" / "zarr.json", lambda n: n["attributes"]["sits_cube"].pop("imported"))
+    assert any("band_names should list bands out of" in finding for finding in check(imported))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("chronology", "lost", "imported.chronology should be one of kept, restored, day-of-year, got 'lost'"),
+        ("licence", None, "sits_cube.imported.licence: should be str, got None"),
+    ],
+)
+def test_what_an_imported_set_does_not_say_of_its_original_is_named(
+    imported: Path, key: str, value: object, sentence: str
+) -> None:
+    edit(imported / "cube.zarr" / "zarr.json", lambda n: n["attributes"]["sits_cube"]["imported"].update({key: value}))
+    assert any(sentence in finding for finding in check(imported)), check(imported)
+
+
+def test_a_finished_imported_set_has_no_source_items(imported: Path) -> None:
+    (imported / "journal.jsonl").write_bytes(b"")
+    assert check(imported) == [
+        f"{name}: missing" for name in ("patches.parquet", "item.json", "config.yaml", "report.html")
+    ]
+
+
+def test_the_table_of_an_imported_set_has_the_order_of_frames(imported: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (imported / "journal.jsonl").write_bytes(b"")
+    pq.write_table(pa.table({"patch": pa.array([0, 1, 2], pa.uint32())}), imported / "patches.parquet")
+    findings = check(imported)
+    for name in ("days", "order", "clamped", "crop_counts", "original"):
+        assert f"patches.parquet: the column {name} is missing" in findings
+
+
+def test_label_arrays_are_looked_at_where_they_are(tmp_path: Path) -> None:
+    attributes = {
+        "version": "1.0",
+        "profile": "patches",
+        "region": "set",
+        "season": {"start": "2021-01-01", "end": "2022-12-31"},
+        "radiometry": {"level": "L2A", "scale": 0.0001, "offset_removed": True, "clamp": 1, "baselines": []},
+        "created": "2024-01-01T00:00:00Z",
+        "software": "sits-cubes 0.1.0",
+        "complete": False,
+        "config_sha256": "0" * 64,
+        "cells": {"patches": 55, "count": 1},
+    }
+    classes = ({"index": 1, "code": "a", "name": "a", "hcat": None, "colour": "#112233"},)
+    layout = PatchLayout(
+        days=np.array(DAYS, np.int32),
+        bands=("B02", "B04"),
+        height=276,
+        width=276,
+        attributes=attributes,
+        labels=("crop_type", "parcel_id", "coverage", "boundary_distance", "conflict", "split"),
+        classes=classes,
+    )
+    create_patches(Folder(str(tmp_path)), layout)
+    assert check(tmp_path) == [UNFINISHED]
+    edit(tmp_path / "cube.zarr" / "split" / "zarr.json", lambda n: n["attributes"].pop("flag_values"))
+    edit(tmp_path / "cube.zarr" / "conflict" / "zarr.json", lambda n: n.update(data_type="uint16"))
+    edit(tmp_path / "cube.zarr" / "crop_type" / "zarr.json", lambda n: n["attributes"]["classes"][0].update(index=0))
+    findings = " ".join(check(tmp_path))
+    for text in ("split/zarr.json: flag_values should be", "conflict/zarr.json: data_type should be 'uint8'"):
+        assert text in findings
+    assert "the indices of the classes should be distinct and in 1..65534" in findings

@@ -83,10 +83,11 @@ def _check_patches(folder: Path, root: JsonObject, facts: JsonObject) -> Iterato
     if not finished:
         return
     for name in _FINISHED_PATCHES:
-        if not (folder / name).is_file():
+        # What was imported has no source items.
+        if not (folder / name).is_file() and not (grid.imported and name == "sources.parquet"):
             yield f"{name}: missing"
     if (folder / "patches.parquet").is_file():
-        found = check_patches(folder / "patches.parquet", grid.n_patches, grid.n_dates)
+        found = check_patches(folder / "patches.parquet", grid.n_patches, grid.n_dates, imported=grid.imported)
         yield from guarded("patches.parquet", found)
     if (folder / "sources.parquet").is_file():
         yield from guarded("sources.parquet", check_sources(folder / "sources.parquet", grid.n_dates))

@@ -19,7 +19,7 @@ from sits_catalog.checking.zarr_tree import (
     read_values,
 )
 from sits_catalog.cube import ARRAYS, LABEL_ARRAYS, NO_DAY, ArraySpec, patches_a_shard
-from sits_catalog.sentinel2 import BANDS
+from sits_catalog.sentinel2 import bands_of
 
 __all__ = ["PatchGrid", "check_patch_arrays", "read_patch_grid"]
 
@@ -27,6 +27,10 @@ JsonObject = dict[str, Any]
 
 _COORDINATES = ("day", "band", "x", "y", "spatial_ref")
 """Arrays that are no pixels; the last three only where an imported set has them."""
+
+
+_CHRONOLOGIES = ("kept", "restored", "day-of-year")
+"""Of the frames of an imported set: as the original has it; put right from other files; lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,21 +44,25 @@ class PatchGrid:
     width: int
     season: tuple[str, str]
     names: tuple[str, ...]
-    """Pixel arrays that are there."""
+    """Pixel arrays that are there, those of every set always."""
+    imported: bool
+    """Whether it was an original dataset, which may have two frames of one day."""
 
 
 def read_patch_grid(cube: Path, root: JsonObject) -> tuple[PatchGrid | None, list[str]]:
     """The grid that `reflectance` states, and what is wrong; None where nothing can be checked against it."""
     where, attributes = "cube.zarr/zarr.json", root["attributes"]
-    bands = attributes.get("band_names")
-    if not bands or not isinstance(bands, list) or set(bands) - BANDS.keys() or len(set(bands)) != len(bands):
-        return None, [f"{where}: band_names should list bands out of {', '.join(BANDS)}; got {bands!r}"]
+    bands, facts = attributes.get("band_names"), attributes["sits_cube"]
+    imported = "imported" in facts
+    known = bands_of(str(facts.get("radiometry", {}).get("level")) if imported else "L2A")
+    if not bands or not isinstance(bands, list) or set(bands) - known.keys() or len(set(bands)) != len(bands):
+        return None, [f"{where}: band_names should list bands out of {', '.join(known)}; got {bands!r}"]
     try:
         n_patches, n_dates, _, height, width = (int(size) for size in read_node(cube, "reflectance")["shape"])
         patches_a_shard(n_dates, len(bands), height, width)
     except (KeyError, TypeError, ValueError, OSError, ZeroDivisionError) as error:
         return None, [f"cube.zarr/reflectance: the grid cannot be understood ({type(error).__name__}: {error})"]
-    season = attributes["sits_cube"].get("season", {})
+    season = facts.get("season", {})
     grid = PatchGrid(
         n_patches=n_patches,
         n_dates=n_dates,
@@ -63,11 +71,27 @@ def read_patch_grid(cube: Path, root: JsonObject) -> tuple[PatchGrid | None, lis
         width=width,
         season=(str(season.get("start")), str(season.get("end"))),
         names=tuple(name for name in ARRAYS if name not in LABEL_ARRAYS or (cube / name).exists()),
+        imported=imported,
     )
-    findings = []
+    findings = list(_check_imported(where, facts["imported"])) if imported else []
     if not str(attributes.get("Conventions", "")).startswith("CF-"):
         findings.append(f"{where}: Conventions should name the CF version, got {attributes.get('Conventions')!r}")
     return grid, findings
+
+
+def _check_imported(where: str, imported: Any) -> Iterator[str]:
+    """What an imported set says of its original."""
+    if not isinstance(imported, dict):
+        yield f"{where}: sits_cube.imported should be an object, got {imported!r}"
+        return
+    for key in ("format", "chronology", "licence", "attribution"):
+        if not isinstance(imported.get(key), str):
+            yield f"{where}: sits_cube.imported.{key}: should be str, got {imported.get(key)!r}"
+    if imported.get("chronology") not in _CHRONOLOGIES:
+        yield (
+            f"{where}: sits_cube.imported.chronology should be one of {', '.join(_CHRONOLOGIES)}, got "
+            f"{imported.get('chronology')!r}"
+        )
 
 
 def check_patch_arrays(cube: Path, grid: PatchGrid) -> Iterator[str]:
@@ -114,7 +138,7 @@ def _check_array(cube: Path, spec: ArraySpec, grid: PatchGrid) -> Iterator[str]:
 
 
 def _check_days(cube: Path, grid: PatchGrid) -> Iterator[str]:
-    """`day`: ascending in each patch, padding at the end, inside of the season."""
+    """`day`: ascending in each patch, padding at the end, inside of the season; of imported sets, days may be equal."""
     where, node = "cube.zarr/day", read_node(cube, "day")
     wanted = {
         "data_type": "int32",
@@ -126,12 +150,14 @@ def _check_days(cube: Path, grid: PatchGrid) -> Iterator[str]:
     days = read_values(cube, "day", node).astype(np.int64)
     known = days != NO_DAY
     late = np.where(known, days, np.iinfo(np.int64).max // 2)
-    wrong = (np.diff(late, axis=1) <= 0) & known[:, 1:]
+    steps = np.diff(late, axis=1)
+    wrong = (steps < 0 if grid.imported else steps <= 0) & known[:, 1:]
     wrong |= known[:, 1:] & ~known[:, :-1]
     if wrong.any():
         patch = int(np.flatnonzero(wrong.any(axis=1))[0])
+        once = "" if grid.imported else "each once, "
         yield (
-            f"{where}: the days of a patch should ascend, each once, padding last; those of patch {patch} are "
+            f"{where}: the days of a patch should ascend, {once}padding last; those of patch {patch} are "
             f"{days[patch].tolist()}"
         )
     dates = np.datetime_as_string(days[known].astype("datetime64[D]"))

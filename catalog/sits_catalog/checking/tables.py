@@ -74,11 +74,19 @@ _PATCHES = {
     "geometry": "binary",
 }
 
+_IMPORTED_PATCHES = {
+    "order": "any",
+    "clamped": "integer",
+    "saturated": "integer",
+    "crop_counts": "map",
+    "original": "string",
+}
 
-def check_patches(path: Path, n_patches: int, n_dates: int) -> Iterator[str]:
-    """`patches.parquet` of so many patches with so many dates each at most."""
+
+def check_patches(path: Path, n_patches: int, n_dates: int, *, imported: bool) -> Iterator[str]:
+    """`patches.parquet` of so many patches with so many dates each at most; an imported one has further columns."""
     footer, name = _footer(path), path.name
-    yield from _check_columns(name, footer, _PATCHES)
+    yield from _check_columns(name, footer, {**_PATCHES, **(_IMPORTED_PATCHES if imported else {})})
     yield from _check_geo(name, footer, None)
     if footer.metadata.num_rows != n_patches:
         yield f"{name}: has {footer.metadata.num_rows} rows, the arrays have {n_patches} patches"

@@ -35,9 +35,12 @@ class OriginalFacts:
     """Pixels of 10 m of every patch."""
     width: int
     taxonomy: Taxonomy
+    """Its class indices are the values of `crop_type`; 0 is background, 65535 what is to be ignored."""
     chronology: Chronology
     licence: str
     attribution: str
+    labels: tuple[str, ...] = ("crop_type",)
+    """Names of the label arrays that `read` gives of every patch; `split` is written from the patches' own."""
     notes: tuple[str, ...] = ()
     """Sentences for the item and the report: what was left out, what is odd."""
 
@@ -70,15 +73,20 @@ class PatchPixels:
     dn: NDArray[np.int32]
     """(time, band, y, x) as the file has them, bands of 20 m and 60 m repeated to 10 m; not offset, not normalised."""
     labels: Mapping[str, NDArray[Any]]
-    """(y, x) label arrays by the contract's name and in its type: crop_type at least."""
+    """(y, x) label arrays by the contract's name and in its type: those that `OriginalFacts.labels` names."""
     unobserved: NDArray[np.bool_] | None = None
     """(time, y, x) where the original marks a pixel as not observed; None: where no band is above 0."""
+    defective: NDArray[np.bool_] | None = None
+    """(time, y, x) where the original marks a band of an observed pixel as missing; None: nowhere."""
 
 
 class Original(Protocol):
     """A dataset in its original format; a pickle of it opens the same files in another process."""
 
-    facts: OriginalFacts
+    @property
+    def facts(self) -> OriginalFacts:
+        """What is true of the whole set."""
+        ...
 
     def index(self) -> Sequence[OriginalPatch]:
         """All patches, in an order that depends on their names alone.

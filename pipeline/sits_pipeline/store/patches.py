@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import IntEnum, IntFlag
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,20 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import MemoryStore
 
-from sits_catalog.cube import ARRAYS, NO_DAY, Quality, patches_a_shard
-from sits_catalog.sentinel2 import BANDS, Scl
+from sits_catalog.cube import (
+    ARRAYS,
+    BACKGROUND,
+    IGNORE,
+    LABEL_ARRAYS,
+    NO_DAY,
+    Conflict,
+    Quality,
+    Split,
+    patches_a_shard,
+)
+from sits_catalog.sentinel2 import L1C_BANDS, Scl
 from sits_pipeline.folder import Folder
-from sits_pipeline.store.group import CUBE, open_cube, store_of
+from sits_pipeline.store.group import CUBE, open_cube, read_attributes, store_of
 from sits_pipeline.store.layout import COMPRESSOR, ROOT
 from sits_pipeline.store.write import FUSED_PIPELINE, HashingStore, Written
 from sits_pipeline.values import JsonObject
@@ -28,12 +39,13 @@ __all__ = [
     "conclude_patches",
     "create_patches",
     "patch_metadata",
+    "read_patch_layout",
     "read_patches",
     "write_patches",
 ]
 
 IMAGES = ("reflectance", "scl", "quality", "source_index")
-"""Arrays of a location set, each with a leading dimension `patch`."""
+"""Arrays of every set, each with a leading dimension `patch`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +60,22 @@ class PatchLayout:
     width: int
     attributes: JsonObject
     """The root attribute `sits_cube`."""
+    labels: tuple[str, ...] = ()
+    """Label arrays that there are, names of LABEL_ARRAYS."""
+    classes: tuple[JsonObject, ...] = ()
+    """Rows {index, code, name, hcat, colour} of the class table of `crop_type`."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.labels if name not in LABEL_ARRAYS]
+        if unknown or len(set(self.labels)) != len(self.labels):
+            raise ValueError(
+                f"label arrays must be distinct names out of {', '.join(LABEL_ARRAYS)}; got {', '.join(self.labels)}"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All pixel arrays, in the order of the contract."""
+        return tuple(name for name in ARRAYS if name in {*IMAGES, *self.labels})
 
     @property
     def n_patches(self) -> int:
@@ -79,7 +107,7 @@ def patch_metadata(layout: PatchLayout) -> dict[str, bytes]:
         "sits_cube": layout.attributes,
     }
     zarr.create_group(store, attributes=root)
-    for name in IMAGES:
+    for name in layout.names:
         _create_array(store, name, layout)
     _create_coordinates(store, layout)
     with warnings.catch_warnings():
@@ -103,8 +131,18 @@ def _create_array(store: Store, name: str, layout: PatchLayout) -> None:
         fill_value=spec.fill,
         compressors=COMPRESSOR,
         dimension_names=("patch", *spec.dims),
-        attributes={"long_name": spec.meaning, **_attributes(name, layout)},
+        attributes={"long_name": _meaning(name, layout), **_attributes(name, layout)},
     )
+
+
+def _meaning(name: str, layout: PatchLayout) -> str:
+    """What an array holds."""
+    meaning = ARRAYS[name].meaning
+    if _level(layout) == "L1C":
+        meaning = meaning.replace("bottom-of-atmosphere", "top-of-atmosphere")
+    if name == "parcel_id" and "imported" in layout.attributes:
+        return "number of the parcel in the original dataset"
+    return meaning
 
 
 def _attributes(name: str, layout: PatchLayout) -> JsonObject:
@@ -115,20 +153,30 @@ def _attributes(name: str, layout: PatchLayout) -> JsonObject:
             "scale_factor": 0.0001,
             "add_offset": 0.0,
             "units": "1",
-            "standard_name": "surface_bidirectional_reflectance",
+            "standard_name": _STANDARD_NAMES[_level(layout)],
             "band_names": list(layout.bands),
         },
-        "scl": {
-            "flag_values": [int(flag) for flag in Scl],
-            "flag_meanings": " ".join(str(flag.name).lower() for flag in Scl),
-        },
-        "quality": {
-            "flag_masks": [int(flag) for flag in Quality],
-            "flag_meanings": " ".join(str(flag.name).lower() for flag in Quality),
-            "standard_name": "quality_flag",
-        },
+        "scl": _flags("flag_values", Scl),
+        "quality": {**_flags("flag_masks", Quality), "standard_name": "quality_flag"},
+        "crop_type": {"classes": list(layout.classes), "ignore": IGNORE, "background": BACKGROUND},
+        "coverage": {"comment": "share of the pixel x 255, rounded up from 0"},
+        "boundary_distance": {"units": "dm", "comment": "positive inside parcels; saturates at +-1000"},
+        "conflict": _flags("flag_masks", Conflict),
+        "split": _flags("flag_values", Split),
     }
     return kinds.get(name, {})
+
+
+def _flags(key: str, kind: type[IntEnum] | type[IntFlag]) -> JsonObject:
+    return {key: [int(flag) for flag in kind], "flag_meanings": " ".join(str(flag.name).lower() for flag in kind)}
+
+
+def _level(layout: PatchLayout) -> str:
+    return str(layout.attributes.get("radiometry", {}).get("level", "L2A"))
+
+
+_STANDARD_NAMES = {"L2A": "surface_bidirectional_reflectance", "L1C": "toa_bidirectional_reflectance"}
+"""CF standard names by level."""
 
 
 def _create_coordinates(store: Store, layout: PatchLayout) -> None:
@@ -147,7 +195,7 @@ def _create_coordinates(store: Store, layout: PatchLayout) -> None:
         config={"write_empty_chunks": True},
     )
     days[...] = layout.days
-    wavelengths = [BANDS[name].centre_nm for name in layout.bands]
+    wavelengths = [L1C_BANDS[name].centre_nm for name in layout.bands]
     bands = zarr.create_array(
         store,
         name="band",
@@ -207,6 +255,34 @@ def read_patches(folder: Folder, name: str, patches: slice) -> NDArray[Any]:
     """Values of an array for some patches, (patch, ...); what was never written is the fill value."""
     with folder.errors_in_words():
         return np.asarray(_array(open_cube(folder), name)[patches])
+
+
+def read_patch_layout(folder: Folder) -> PatchLayout:
+    """What the metadata and coordinates of a store say: days, bands, size, label arrays, classes.
+
+    Raises FileNotFoundError where there is none, ValueError for one of another profile.
+    """
+    attributes = read_attributes(folder)
+    if attributes is None:
+        raise FileNotFoundError(f"no dataset in {folder.location}: it has no {CUBE}; give the folder that holds it")
+    if attributes.get("profile") != "patches":
+        raise ValueError(
+            f"{folder.location} is of the profile {attributes.get('profile')!r}; this works on the profile 'patches'"
+        )
+    with folder.errors_in_words():
+        group = open_cube(folder)
+        reflectance = _array(group, "reflectance")
+        labels = tuple(name for name in LABEL_ARRAYS if name in group)
+        classes = _array(group, "crop_type").attrs.get("classes", []) if "crop_type" in labels else []
+        return PatchLayout(
+            days=np.asarray(_array(group, "day")[...], np.int32),
+            bands=tuple(str(name) for name in group.attrs["band_names"]),  # type: ignore[union-attr]
+            height=reflectance.shape[3],
+            width=reflectance.shape[4],
+            attributes=attributes,
+            labels=labels,
+            classes=tuple(dict(row) for row in classes),  # type: ignore[arg-type,union-attr]
+        )
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -159,7 +159,7 @@ class LabelRule:
     classes_at: str | None = None
     """Classes of the taxonomy's tree that codes are raised to: `level-N`, or names or codes of its nodes with commas
     between; None: as the taxonomy has them."""
-    min_pixels: dict[Literal["train", "validation", "test"], int] = field(default_factory=dict)
+    min_pixels: dict[Literal["train", "validation", "test"], int] = field(default_factory=dict, hash=False)
     """A class whose parcels cover less than so many pixels of 10 m in one of these splits becomes `other`
     (CSCL: 20 000 train, 2 000 test); empty: every class stays."""
 
@@ -187,13 +187,15 @@ class SplitRule:
     folds: int = 0
     """Cross-validation: blocks are shared out over so many folds of equal size, in place of `shares`; 0: none."""
     fold: int = 1
-    """With `folds`: this one, counted from 1, is test, the next one validation, the others are train."""
+    """With `folds`: this one, counted from 1, is test, the next one (after the last, the first) validation, the others
+    are train; of two folds the other one is train."""
     min_pixels: int = 1
     """Pixels of 10 m, by the area of its parcels, that a class should have in each split where that is possible."""
     whole: Literal["train", "validation", "test"] | None = None
     """All of the region in one split, as when years or regions are compared."""
     file: str | None = None
-    """A vector file of polygons with a column `split` (train, validation, test) that decides instead of blocks."""
+    """A vector file of polygons with a column `split` (train, validation, test) that decide in place of blocks; ground
+    outside of them is in no split."""
 
     def __post_init__(self) -> None:
         if self.folds and not (2 <= self.folds <= 100 and 1 <= self.fold <= self.folds):
@@ -201,10 +203,12 @@ class SplitRule:
                 f"folds are 2 to 100, and fold is the one to test with, 1 to folds; got folds {self.folds}, "
                 f"fold {self.fold}"
             )
+        if self.fold != 1 and not self.folds:
+            raise ValueError(f"fold {self.fold} is one of some folds; say how many folds there are")
         ways = {"folds": bool(self.folds), "whole": self.whole is not None, "file": self.file is not None}
         if sum(ways.values()) > 1:
             raise ValueError(
-                f"splits come from one of {', '.join(name for name, is_given in ways.items() if is_given)}"
+                f"splits come from one of folds, whole and file; got {' and '.join(name for name in ways if ways[name])}"
             )
         if self.min_pixels < 1:
             raise ValueError(f"min_pixels of a split is 1 or more, got {self.min_pixels}")

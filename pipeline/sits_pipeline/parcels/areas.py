@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import shapely
 
 from sits_catalog.parcel_source import ParcelSource
-from sits_pipeline.parcels.files import Box, open_vector
+from sits_pipeline.parcels.features import Box
+from sits_pipeline.parcels.files import open_vector
 from sits_pipeline.parcels.repair import polygons, reproject
 from sits_pipeline.parcels.where import in_words, lonlat
+from sits_pipeline.steps.rasterize.union import union
 
 __all__ = ["known_area", "parcel_bounds", "read_area"]
 
 
 def parcel_bounds(source: ParcelSource, path: str) -> Box:
     """West, south, east, north (lon/lat) of all parcels of a file: what a region *around its parcels* grows from."""
-    file = open_vector(path, layer=source.layer, crs=source.crs, encoding=source.encoding)
+    file = open_vector(path, member=source.member, layer=source.layer, crs=source.crs, encoding=source.encoding)
     assert file.crs is not None
-    box = file.bounds()
+    with closing(file):
+        box = file.bounds()
     if not np.isfinite(box).all():
         raise ValueError(f"{path} holds no parcels at all")
     degrees = lonlat(box, file.crs)
@@ -30,11 +35,12 @@ def read_area(path: str, *, epsg: int) -> shapely.Geometry:
     """The polygons of a vector file, repaired, in EPSG:`epsg` and dissolved into one."""
     file = open_vector(path, layer=None, crs=None, encoding=None)
     assert file.crs is not None
-    shapes = polygons(file.read((), None).geometry).geometry
+    with closing(file):
+        shapes = polygons(file.read((), None).geometry).geometry
     there = reproject(shapes[~shapely.is_missing(shapes)], crs=file.crs, epsg=epsg).geometry
     if not len(there):
         raise ValueError(f"{path} holds no polygon; an area is drawn with polygons")
-    return shapely.union_all(there[~shapely.is_missing(there)])
+    return union(there)
 
 
 def known_area(labelled_area: str, *, path: str | None, region: shapely.Geometry, epsg: int) -> shapely.Geometry | None:

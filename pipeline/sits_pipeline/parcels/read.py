@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,18 +15,21 @@ from pyproj import CRS
 
 from sits_catalog.parcel_source import ParcelSource
 from sits_catalog.taxonomy import Taxonomy
-from sits_pipeline.parcels.files import Features, VectorFile, open_vector
+from sits_pipeline.parcels.columns import CodePattern, check_columns, code_pattern, recognise
+from sits_pipeline.parcels.features import Features
+from sits_pipeline.parcels.files import VectorFile, open_vector
+from sits_pipeline.parcels.flags import flags_of
 from sits_pipeline.parcels.keys import content_keys, repeated, source_keys
 from sits_pipeline.parcels.repair import polygons, reproject
-from sits_pipeline.parcels.table import NEAR_M, Dropped, Flag, ParcelTable
+from sits_pipeline.parcels.table import NEAR_M, Dropped, ParcelTable
 from sits_pipeline.parcels.where import box_around, elsewhere
 from sits_pipeline.plan.lattice import project
 from sits_pipeline.values import Parcels, epsg_of
 
 __all__ = ["read_parcels"]
 
-_OVERLAP_M2 = 1.0
-_PAIRS = 100_000
+_WHOLE_ROWS = 200_000
+"""Files of up to so many rows are searched whole for ids that repeat; docs/decisions/0011-large-parcel-files.md."""
 
 
 def read_parcels(
@@ -34,26 +38,44 @@ def read_parcels(
     """The parcels within 110 m of each cube of a region, one table a cube; `area` is the region, lon/lat.
 
     Without a `taxonomy` each code of the whole file is a class, so that two regions of one file agree. Keys, ids
-    and codes do not depend on which part of the file is read. Raises FileNotFoundError or ValueError, in one
-    sentence, for a file, layer, column or CRS that is not there, and for parcels that all lie elsewhere.
+    and codes do not depend on which part of the file is read; in a file of more than 200 000 rows ids that repeat are
+    sought among the rows that are read, and a note says so. Raises FileNotFoundError or ValueError, in one sentence,
+    for a file, layer, column or CRS that is not there, and for parcels that all lie elsewhere.
     """
-    file = open_vector(path, layer=source.layer, crs=source.crs, encoding=source.encoding)
+    file = open_vector(path, member=source.member, layer=source.layer, crs=source.crs, encoding=source.encoding)
+    with closing(file):
+        source, recognised = recognise(file, source)
+        check_columns(file, source)
+        return _tables(file, source, taxonomy, recognised, area=area, extents=extents)
+
+
+def _tables(
+    file: VectorFile,
+    source: ParcelSource,
+    taxonomy: Taxonomy | None,
+    notes: tuple[str, ...],
+    *,
+    area: shapely.Geometry,
+    extents: Sequence[GeoBox],
+) -> tuple[ParcelTable, ...]:
     assert file.crs is not None
-    _check_columns(file, source)
+    pattern = code_pattern(source.code_pattern)
     wanted = [name for name in (source.id, source.code, source.name) if name is not None]
-    rows = _rows(file, source, file.read(wanted, box_around(file, extents)))
+    features = file.read(wanted, box_around(file, extents))
+    rows = _rows(file, source, pattern, features)
     zones = [_in_zone(rows, file.crs, extent) for extent in extents]
     met = np.any([zone.near for zone in zones], axis=0)
     if not met.any():
         raise ValueError(elsewhere(file, extents))
-    crops = Taxonomy.from_codes(_all_codes(file, source)) if taxonomy is None else taxonomy
+    crops = Taxonomy.from_codes(_all_codes(file, source, pattern)) if taxonomy is None else taxonomy
+    notes += () if source.code is None else pattern.notes(file.path, features.columns[source.code])
     shared = _Shared(
         rows=rows,
         number=_numbers(rows.key, met),
         taxonomy=crops,
         unknown_codes=_unknown(crops, rows.code[met]),
         dropped=rows.dropped + tuple(lost for zone in zones for lost in zone.dropped),
-        notes=_notes(file, source),
+        notes=notes + _notes(file, source, with_taxonomy=taxonomy is not None),
     )
     return tuple(_table(shared, zone, project(area, zone.epsg)) for zone in zones)
 
@@ -96,27 +118,19 @@ class _Shared:
     notes: tuple[str, ...]
 
 
-def _check_columns(file: VectorFile, source: ParcelSource) -> None:
-    for key, name in (("id", source.id), ("code", source.code), ("name", source.name)):
-        if name is not None and name not in file.names:
-            raise ValueError(
-                f"{file.path} has no column {name!r} (parcels: {key}); it has {', '.join(file.names) or 'no columns'}"
-            )
-
-
-def _rows(file: VectorFile, source: ParcelSource, features: Features) -> _Rows:
+def _rows(file: VectorFile, source: ParcelSource, pattern: CodePattern, features: Features) -> _Rows:
     """Repair, key and name what was read."""
     assert file.crs is not None
     whole = polygons(features.geometry)
     good = np.flatnonzero(~shapely.is_missing(whole.geometry))
     nothing = np.full(len(good), None, dtype=object)
-    code = nothing if source.code is None else features.columns[source.code][good]
+    code = nothing if source.code is None else pattern.codes(features.columns[source.code][good])
     content = content_keys(features.geometry[good], code, crs=file.crs)
     if source.id is None:
         key = source_keys(None, content, repeats=frozenset())
     else:
-        repeats = repeated(file.read_columns([source.id])[source.id])
-        key = source_keys(features.columns[source.id][good], content, repeats=repeats)
+        sought = features.columns[source.id] if _is_large(file) else file.texts(source.id)
+        key = source_keys(features.columns[source.id][good], content, repeats=repeated(sought))
     return _Rows(
         row=features.row[good],
         geometry=whole.geometry[good],
@@ -159,8 +173,16 @@ def _numbers(key: NDArray[np.object_], met: NDArray[np.bool_]) -> NDArray[np.uin
     return number
 
 
-def _all_codes(file: VectorFile, source: ParcelSource) -> NDArray[np.object_]:
-    return np.empty(0, object) if source.code is None else file.read_columns([source.code])[source.code]
+def _is_large(file: VectorFile) -> bool:
+    return file.n_rows is None or file.n_rows > _WHOLE_ROWS
+
+
+def _all_codes(file: VectorFile, source: ParcelSource, pattern: CodePattern) -> list[str]:
+    """The different codes of the whole file, sorted."""
+    if source.code is None:
+        return []
+    texts = np.array(sorted(file.distinct(source.code)), dtype=object)
+    return sorted({text for text in pattern.codes(texts) if text is not None})
 
 
 def _unknown(taxonomy: Taxonomy, code: NDArray[np.object_]) -> dict[str, int]:
@@ -169,14 +191,26 @@ def _unknown(taxonomy: Taxonomy, code: NDArray[np.object_]) -> dict[str, int]:
     return dict(sorted(Counter(text for text in code if text in unknown).items()))
 
 
-def _notes(file: VectorFile, source: ParcelSource) -> tuple[str, ...]:
+def _notes(file: VectorFile, source: ParcelSource, *, with_taxonomy: bool) -> tuple[str, ...]:
     assert file.crs is not None
-    if source.crs is None or CRS.from_user_input(source.crs) == file.crs:
-        return ()
-    return (
-        f"{file.path} states the CRS {file.crs.name}, so the {source.crs} of the region file was not used: "
-        "a given CRS never overrides a stated one",
-    )
+    notes = []
+    if source.crs is not None and CRS.from_user_input(source.crs) != file.crs:
+        notes.append(
+            f"{file.path} states the CRS {file.crs.name}, so the {source.crs} of the region file was not used: "
+            "a given CRS never overrides a stated one"
+        )
+    size = "a large file" if file.n_rows is None else f"a file of {file.n_rows} rows"
+    if _is_large(file) and source.id is not None:
+        notes.append(
+            f"{file.path} is {size}: only the rows near the region were searched for ids that repeat, so that an id "
+            "that another row far away has too stays the key of its parcel"
+        )
+    if _is_large(file) and source.code is not None and not with_taxonomy:
+        notes.append(
+            f"{file.path} is {size}, and all of its crop codes were read to make classes of them; "
+            "name a taxonomy, and only the rows near the region are read"
+        )
+    return tuple(notes)
 
 
 def _table(shared: _Shared, zone: _Zone, area: shapely.Geometry) -> ParcelTable:
@@ -204,44 +238,14 @@ def _table(shared: _Shared, zone: _Zone, area: shapely.Geometry) -> ParcelTable:
         source_code=code,
         crop_name=np.array(names, dtype=object),
         hcat_code=np.array([item.hcat if item else None for item in known], dtype=object),
-        flags=_flags(rows, zone, index, area),
+        flags=flags_of(
+            zone.geometry[index],
+            repaired=(rows.repaired | zone.repaired)[index],
+            content=rows.content[index],
+            area=area,
+        ),
         taxonomy=taxonomy,
         unknown_codes=shared.unknown_codes,
         dropped=shared.dropped,
         notes=shared.notes,
     )
-
-
-def _flags(rows: _Rows, zone: _Zone, index: NDArray[np.intp], area: shapely.Geometry) -> NDArray[np.uint8]:
-    """Bits of `Flag` of the rows at `index`, which make one table."""
-    geometry = zone.geometry[index]
-    shapely.prepare(area)
-    flags = (
-        Flag.INVALID_REPAIRED * (rows.repaired | zone.repaired)[index]
-        + Flag.MULTIPART * (shapely.get_num_geometries(geometry) > 1)
-        + Flag.OVERLAPS * _overlapping(geometry)
-        + Flag.OUTSIDE * ~shapely.intersects(area, geometry)
-        + Flag.DUPLICATE * _repeating(rows.content[index])
-    )
-    return np.asarray(flags, np.uint8)
-
-
-def _overlapping(geometry: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Which polygons share more than 1 m2 with another."""
-    first, second = shapely.STRtree(geometry).query(geometry, predicate="intersects")
-    once = first < second
-    first, second = first[once], second[once]
-    result = np.zeros(len(geometry), dtype=bool)
-    for start in range(0, len(first), _PAIRS):
-        a, b = first[start : start + _PAIRS], second[start : start + _PAIRS]
-        shared = shapely.area(shapely.intersection(geometry[a], geometry[b])) > _OVERLAP_M2
-        result[a[shared]] = True
-        result[b[shared]] = True
-    return result
-
-
-def _repeating(content: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Which entries have occurred before."""
-    again = np.ones(len(content), dtype=bool)
-    again[np.unique(content.astype(str), return_index=True)[1]] = False
-    return again

@@ -9,6 +9,8 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
+from sits_pipeline.steps.rasterize.union import union
+
 __all__ = ["METRES_A_DEGREE", "Repaired", "polygons", "reproject"]
 
 METRES_A_DEGREE = 111_320.0
@@ -66,11 +68,11 @@ def _ground(parts: NDArray[np.object_]) -> shapely.Geometry:
     pieces = [
         shapely.difference(
             _inside(part.exterior),
-            shapely.union_all([_inside(hole) for hole in part.interiors]),
+            union(_objects([_inside(hole) for hole in part.interiors])),
         )
         for part in parts
     ]
-    return shapely.union_all(_areal(shapely.union_all(pieces)))
+    return union(_areal(union(_objects(pieces))))
 
 
 def _inside(ring: shapely.LinearRing) -> shapely.Geometry:
@@ -82,7 +84,7 @@ def _inside(ring: shapely.LinearRing) -> shapely.Geometry:
     drawn = shapely.Polygon(ring)
     by_structure = shapely.make_valid(drawn, method="structure", keep_collapsed=False)
     parts = [_areal(shapely.make_valid(shape, method="linework")) for shape in (drawn, by_structure)]
-    return shapely.union_all(np.concatenate(parts))
+    return union(np.concatenate(parts))
 
 
 def _areal(geometry: shapely.Geometry) -> NDArray[np.object_]:

@@ -9,7 +9,8 @@ import shapely
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
-from sits_pipeline.parcels.files import Box, VectorFile
+from sits_pipeline.parcels.features import Box
+from sits_pipeline.parcels.files import VectorFile
 from sits_pipeline.parcels.table import NEAR_M
 from sits_pipeline.values import epsg_of
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sits_pipeline.steps.rasterize.coverage import WHOLE, Shares, pixel_shares
 from sits_pipeline.steps.rasterize.lattice import Lattice
+from sits_pipeline.steps.rasterize.union import union
 
 __all__ = ["half_free"]
 
@@ -102,5 +103,5 @@ def _unions(
     south = lattice.anchor_y - (lattice.row + row + 1) * lattice.step_y
     parts = shapely.intersection(geometry[shares.parcel[chosen]], shapely.box(west, south, east, north))
     groups = np.split(parts, np.flatnonzero(np.diff(pixel)) + 1)
-    area = np.array([shapely.union_all(group).area for group in groups])
+    area = shapely.area(np.array([union(group) for group in groups], dtype=object))
     return np.rint(area / (lattice.step_x * lattice.step_y) * WHOLE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from sits_catalog.cube import ARRAYS, FINER_ARRAYS, LABEL_ARRAYS, PIXEL_M
 from sits_catalog.sentinel2 import BANDS
 
-__all__ = ["EXTENSIONS", "ClassCount", "CubeFacts", "StoredFile", "cube_item"]
+__all__ = ["EXTENSIONS", "ML_AOI", "ClassCount", "CubeFacts", "StoredFile", "cube_item", "label_properties"]
 
 JsonObject = dict[str, Any]
 
@@ -26,6 +26,8 @@ EXTENSIONS = {
     "zarr": f"{_SCHEMAS}/zarr/v1.1.0/schema.json",
 }
 """STAC extensions of an item; `label` only where there are labels."""
+ML_AOI = f"{_SCHEMAS}/ml-aoi/v0.2.0/schema.json"
+"""The extension of the splits in a catalogue of datasets; the item of a dataset itself does not use it."""
 
 _ZARR = "application/vnd.zarr; version=3"
 _PARQUET = "application/vnd.apache.parquet"
@@ -111,7 +113,7 @@ def cube_item(facts: CubeFacts) -> JsonObject:
         "properties": {
             **_common(facts),
             **_projection(facts),
-            **_labels(facts),
+            **({} if facts.classes is None else label_properties(facts.classes)),
             "cube:dimensions": _dimensions(facts),
             "cube:variables": _variables(facts),
             "processing:software": dict(sorted(facts.software.items())),
@@ -216,18 +218,17 @@ def _variables(facts: CubeFacts) -> JsonObject:
 # Labels
 
 
-def _labels(facts: CubeFacts) -> JsonObject:
-    if facts.classes is None:
-        return {}
+def label_properties(classes: Sequence[ClassCount]) -> JsonObject:
+    """The fields of the label extension for the label raster of a cube, background first among its classes."""
     return {
         "label:type": "raster",
         "label:properties": None,
         "label:tasks": ["segmentation"],
         "label:description": "Crop class of each pixel (`crop_type` of the asset `cube`), drawn from parcels; "
         "0 is background, 65535 means unknown or mixed.",
-        "label:classes": [{"name": None, "classes": [count.name for count in facts.classes]}],
+        "label:classes": [{"name": None, "classes": [count.name for count in classes]}],
         "label:overviews": [
-            {"counts": [{"name": count.name, "count": count.n_pixels} for count in facts.classes]},
+            {"counts": [{"name": count.name, "count": count.n_pixels} for count in classes]},
         ],
     }
 

@@ -1,0 +1,247 @@
+"""A catalogue on this machine's loopback: the page by a small server of files, the items by `rustac` as a STAC API."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from sits_catalog.catalogue.folder import Catalogue, read_json
+from sits_catalog.catalogue.write import dataset_of
+
+__all__ = ["Served", "api_items", "serve"]
+
+JsonObject = dict[str, Any]
+
+_HOST = "127.0.0.1"
+_START_S = 60.0
+_OF_THE_API = ("root", "parent", "collection", "item", "child", "self", "related")
+_OF_DATASETS = ("report.html", "item.json")
+"""Files of a dataset that the page links to; nothing else of it is handed out."""
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".parquet": "application/vnd.apache.parquet",
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where a catalogue answers."""
+
+    page: str
+    api: str
+
+
+# The items of the API
+
+
+def api_items(catalogue: Catalogue) -> tuple[list[JsonObject], list[JsonObject]]:
+    """Collections and items for the API; what is relative in the files is absolute here, local paths as file://."""
+    entries = catalogue.entries()
+    documents = sorted({entry.folder.parent / "collection.json" for entry in entries})
+    documents += [entry.folder / "splits" / "collection.json" for entry in entries if entry.splits]
+    collections = [_served(read_json(path), path.parent) for path in documents]
+    items = [_served(entry.item, entry.folder) for entry in entries]
+    items += [_served(split, entry.folder / "splits") for entry in entries for split in entry.splits]
+    return collections, items
+
+
+def _served(document: JsonObject, folder: Path) -> JsonObject:
+    """A document with absolute addresses, and without the links that the API makes itself."""
+
+    def absolute(value: JsonObject) -> JsonObject:
+        href = str(value["href"])
+        if "://" in href:
+            return value
+        return {**value, "href": Path(os.path.normpath(folder / unquote(href))).as_uri()}
+
+    found = {**document, "links": [absolute(link) for link in document["links"] if link["rel"] not in _OF_THE_API]}
+    if "assets" in document:
+        found["assets"] = {name: absolute(asset) for name, asset in document["assets"].items()}
+    return found
+
+
+# The API
+
+
+@contextmanager
+def _api(catalogue: Catalogue, port: int) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """Address of a running API, and a question whether it has ended (with what it said)."""
+    program = _rustac()
+    port = port or _free_port()
+    address = f"http://{_HOST}:{port}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        collections, items = api_items(catalogue)
+        paths = []
+        for number, collection in enumerate(collections):
+            paths.append(folder / f"collection-{number}.json")
+            paths[-1].write_text(json.dumps(collection))
+        paths.append(folder / "items.json")
+        paths[-1].write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+        log = folder / "rustac.log"
+        command = [program, "serve", *map(str, paths), "--addr", f"{_HOST}:{port}"]
+        with log.open("wb") as said:
+            process = subprocess.Popen(command, stdout=said, stderr=said, cwd=folder)
+
+        def ended() -> str | None:
+            if process.poll() is None:
+                return None
+            return f"rustac ended with code {process.returncode}: {log.read_text(errors='replace').strip()[-500:]}"
+
+        try:
+            _wait(address, ended)
+            yield address, ended
+        finally:
+            _stop(process)
+
+
+def _rustac() -> str:
+    found = shutil.which("rustac", path=sysconfig.get_path("scripts")) or shutil.which("rustac")
+    if found is None:
+        raise OSError(
+            "rustac, which serves the STAC API, is not installed; install it with the extra sits-cubes[serve]"
+        )
+    return found
+
+
+def _wait(address: str, ended: Callable[[], str | None]) -> None:
+    until = time.monotonic() + _START_S
+    while time.monotonic() < until:
+        said = ended()
+        if said is not None:
+            raise OSError(said)
+        try:
+            with urllib.request.urlopen(address, timeout=5):  # noqa: S310  # http on the loopback, made above
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.05)
+    raise OSError(f"rustac did not answer at {address} within {_START_S:.0f} s")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind((_HOST, 0))
+        return int(one.getsockname()[1])
+
+
+# The page
+
+
+class _Pages(ThreadingHTTPServer):
+    """Hands out the catalogue's files, and reports and items of its local datasets, to this machine alone."""
+
+    daemon_threads = True
+
+    def __init__(self, catalogue: Catalogue, port: int) -> None:
+        self.catalogue = catalogue
+        try:
+            super().__init__((_HOST, port), _Handler)
+        except OSError as error:
+            raise OSError(f"port {port} of {_HOST} is taken ({error.strerror}); name another with --port") from error
+
+    def find(self, path: str) -> Path | None:
+        """The file for the path of a request; None: nothing that is handed out."""
+        parts = unquote(urlsplit(path).path).strip("/").split("/")
+        if parts == [""]:
+            return self.catalogue.folder / "index.html"
+        if any(part.startswith(".") or "\0" in part for part in parts):
+            return None
+        if parts[0] == "datasets":
+            return self._of_dataset(parts)
+        found = (self.catalogue.folder / Path(*parts)).resolve()
+        inside = found.is_relative_to(self.catalogue.folder) and found.suffix in _TYPES
+        return found if inside and found.is_file() else None
+
+    def _of_dataset(self, parts: list[str]) -> Path | None:
+        if len(parts) != 3 or parts[2] not in _OF_DATASETS:
+            return None
+        for entry in self.catalogue.entries():
+            files = dataset_of(self.catalogue, entry)
+            if entry.id == parts[1] and files.is_local:
+                found = files.path / parts[2]
+                return found if found.is_file() else None
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Pages
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body: bool) -> None:
+        # A page elsewhere whose name was pointed at 127.0.0.1 sends its own name here.
+        host = self.headers.get("Host", "").rpartition(":")[0]
+        if host not in (_HOST, "localhost"):
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+            return
+        path = self.server.find(self.path)
+        if path is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        data = path.read_bytes()
+        if path == self.server.catalogue.folder / "index.html":
+            # The page makes commands of where it lies, which the address of a server does not say.
+            where = escape(str(self.server.catalogue.folder), quote=True).encode()
+            data = data.replace(b'data-folder=""', b'data-folder="' + where + b'"', 1)
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", _TYPES[path.suffix])
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "no-cache")
+        self.end_headers()
+        if with_body:
+            self.wfile.write(data)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing is logged."""
+
+
+@contextmanager
+def serve(catalogue: Catalogue, *, port: int, api_port: int) -> Iterator[tuple[Served, Callable[[], str | None]]]:
+    """Both servers, until the block ends; a port of 0 is any free one.
+
+    Gives where they answer, and a question whether the API has ended, and how. Raises FileNotFoundError where there is
+    no catalogue, OSError where a port is taken or rustac is missing or ends.
+    """
+    catalogue.check_exists()
+    with _api(catalogue, api_port) as (api, ended), _Pages(catalogue, port) as pages:
+        thread = threading.Thread(target=pages.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield Served(page=f"http://{_HOST}:{pages.server_address[1]}/", api=api), ended
+        finally:
+            pages.shutdown()
+            thread.join()

@@ -19,7 +19,7 @@ from sits_pipeline.cluster import open_cluster
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.finish import KNOWN_FILES, Dataset, Outcome, finish, is_finished
 from sits_pipeline.folder import Folder
-from sits_pipeline.journal import Journal, has_cells, read_journal, segments
+from sits_pipeline.journal import Journal, has_cells, read_journal, segments, split_under_way
 from sits_pipeline.plan import CellMemory, ZonePlan, cell_memory
 from sits_pipeline.prepare import Listener, Prepared, Zoned
 from sits_pipeline.run import BuiltCells, check_version, in_words, is_simulated, now, through_gates, with_earlier_units
@@ -135,6 +135,10 @@ def _ours(folder: Folder, plan: ZonePlan, config: BuildConfig) -> JsonObject | N
     attributes = read_attributes(folder)
     if attributes is None:
         return None
+    if split_under_way(folder) is not None:
+        raise ValueError(
+            f"{folder.location} is being split anew, and sits-cube split has not ended; run that command again first"
+        )
     begun = next((entry for entry in read_journal(folder) if entry["kind"] == "plan"), {})
     _check_same(folder, attributes, plan, begun)
     # Chips are counted cell by cell, so that all cells must be built for the same ones.
@@ -165,7 +169,7 @@ def _check_same(folder: Folder, attributes: JsonObject, plan: ZonePlan, begun: J
 def _difference(plan: ZonePlan, begun: JsonObject) -> str:
     """What is not as it was when a dataset was begun: the items that came or went, where they are known."""
     today = {(scene.id, scene.baseline) for scene in _scenes(plan)}
-    then = {(str(name), str(baseline)) for name, baseline in begun.get("items", ())}
+    then = {(str(name), str(baseline)) for name, baseline in begun.get("deciding", {}).get("items", ())}
     if not then or today == then:
         return "region, season, bands, items, parcels or rules differ"
     came, went = sorted(today - then), sorted(then - today)
@@ -221,7 +225,8 @@ def _dataset(
 ) -> Dataset:
     """The dataset as this run would write it; a cube that is there keeps its time and its program."""
     kept = {name: earlier[name] for name in ("created", "software")} if earlier is not None else {}
-    attributes = {**_attributes(prepared.region, zoned.plan, created), **kept}
+    folded = {} if prepared.folding is None else {"folded": prepared.folding.record()}
+    attributes = {**_attributes(prepared.region, zoned.plan, created), **folded, **kept}
     return Dataset(
         folder=folder,
         layout=_layout(prepared, zoned, attributes),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.imagery import Day, DayNotes, Images, Reading, Visit, failures_of, of_services, read_images
 from sits_pipeline.plan.lattice import inside_strip
 from sits_pipeline.sources.base import SceneSource
-from sits_pipeline.splits import SplitPlan, split_raster
+from sits_pipeline.splits import SplitPlan, keep_labels_apart, split_raster
 from sits_pipeline.steps.chips import ChipFrame, count_chips
 from sits_pipeline.steps.mask import clear_of
 from sits_pipeline.steps.overview import overview_of
@@ -35,9 +35,9 @@ from sits_pipeline.values import (
     shape_of,
 )
 
-__all__ = ["CellTask", "Day", "Visit", "build_cell"]
+__all__ = ["CellTask", "Day", "Visit", "build_cell", "split_counts", "split_of_cell"]
 
-_UNLABELLED = {"crop_type": IGNORE, "parcel_id": 0, "split": Split.NONE}
+_UNLABELLED = {"crop_type": IGNORE, "parcel_id": 0}
 """Label arrays, on every lattice, that say nothing outside of the zone's strip, and how they say it."""
 
 
@@ -119,15 +119,35 @@ def _labels_of(task: CellTask, inside: NDArray[np.bool_] | None) -> LabelBlocks:
         return {}
     labels: Labels = rasterize(task.parcels, task.geobox, rule=task.rule, known=task.known)
     blocks: dict[str, NDArray[Any]] = {name: getattr(labels, name) for name in Labels.__dataclass_fields__}
-    if task.splits is not None:
-        blocks["split"] = split_raster(task.splits, task.parcels, task.geobox)
     for factor in task.rule.finer:
         finer = rasterize_finer(task.parcels, task.geobox, factor=factor, rule=task.rule, known=task.known)
         for name in ("crop_type", "parcel_id", "coverage"):
             blocks[f"labels_x{factor}/{name}"] = getattr(finer, name)
+    if task.splits is not None:
+        winners = [values for path, values in blocks.items() if path.endswith("parcel_id")]
+        blocks["split"] = split_of_cell(task.splits, task.parcels, task.geobox, inside, winners)
     if inside is not None:
         _clip(blocks, ~inside)
     return blocks
+
+
+def split_of_cell(
+    splits: SplitPlan,
+    parcels: Parcels,
+    geobox: GeoBox,
+    inside: NDArray[np.bool_] | None,
+    winners: Sequence[NDArray[np.uint32]],
+) -> NDArray[np.uint8]:
+    """The array `split` of a cell, (y, x): nothing outside of the zone's strip; `inside` as `inside_strip` gives it.
+
+    `winners` are `parcel_id` of the cell on each of its lattices.
+    """
+    split = split_raster(splits, parcels, geobox)
+    for parcel_id in winners:
+        keep_labels_apart(split, splits, parcel_id)
+    if inside is not None:
+        split[~inside] = Split.NONE
+    return split
 
 
 def _clip(blocks: Mapping[str, NDArray[Any]], outside: NDArray[np.bool_]) -> None:
@@ -153,12 +173,6 @@ def _counts_of(
 ) -> JsonObject:
     """The journal entry: everything that finish needs to know of this cell."""
     labels = drawn.result()
-    clear = clear_of(images.quality)
-    train = labels["split"] == 1 if "split" in labels else None
-    sums = accumulate(images.reflectance, clear, train)
-    chips = count_chips(
-        task.window, task.chips, clear, labels.get("crop_type"), labels.get("parcel_id"), labels.get("split")
-    )
     return {
         "kind": "cell",
         "cell": [task.window.row, task.window.column, task.window.height, task.window.width],
@@ -169,10 +183,27 @@ def _counts_of(
         "failures": failures_of(task.days, notes),
         "classes": _histogram(labels.get("crop_type")),
         "parcels": _histogram(labels.get("parcel_id"), skip_zero=True),
-        "splits": _histogram(labels.get("split")),
-        "bands": sums,
-        **chips,
+        **split_counts(task.window, task.chips, images.reflectance, images.quality, labels),
         **of_services(task.days, notes),
+    }
+
+
+def split_counts(
+    window: Window,
+    chips: Sequence[ChipFrame],
+    reflectance: NDArray[np.uint16],
+    quality: NDArray[np.uint8],
+    labels: Mapping[str, NDArray[Any]],
+) -> JsonObject:
+    """The part of a cell's entry that splits have a say in: pixels a split, sums over train pixels, and the chips.
+
+    `reflectance` is (time, band, y, x), `quality` (time, y, x); `chips` are the parcel chips that meet the cell.
+    """
+    clear, split = clear_of(quality), labels.get("split")
+    return {
+        "splits": _histogram(split),
+        "bands": accumulate(reflectance, clear, None if split is None else split == Split.TRAIN),
+        **count_chips(window, chips, clear, labels.get("crop_type"), labels.get("parcel_id"), split),
     }
 
 

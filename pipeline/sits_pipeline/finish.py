@@ -37,7 +37,10 @@ from sits_pipeline.tally import Tally, tally_cells
 from sits_pipeline.values import JsonObject
 from sits_pipeline.verify import files_line
 
-__all__ = ["KNOWN_FILES", "Dataset", "Finishable", "Outcome", "finish", "is_finished", "merged_journal", "stamp_of"]
+__all__ = [
+    *("KNOWN_FILES", "Dataset", "Finishable", "Outcome", "encode_config", "encode_item", "encode_table", "finish"),
+    *("is_finished", "merged_journal", "stamp_of"),
+]
 
 KNOWN_FILES = (
     *("parcels.parquet", "chips.parquet", "sources.parquet"),
@@ -66,14 +69,13 @@ class Dataset:
     @property
     def plan_line(self) -> JsonObject:
         """The journal's first line, and the first of every run's segment."""
-        items = [[scene.id, scene.baseline] for day in self.plan.acquisitions for scene in day.scenes]
         return {
             "kind": "plan",
             "config_sha256": self.plan.config_sha256,
             "cell_px": self.plan.cell_px,
             "chips": self.chips,
             "cells": self.plan.n_cells,
-            "items": sorted(items),
+            "deciding": self.plan.deciding,
         }
 
     @cached_property
@@ -84,8 +86,7 @@ class Dataset:
     @cached_property
     def config(self) -> bytes:
         """`config.yaml`."""
-        head = "# The resolved configuration of this dataset; `sits-build --region` reads it again.\n"
-        return (head + yaml.safe_dump(dump_region(self.region), sort_keys=False, allow_unicode=True)).encode()
+        return encode_config(dump_region(self.region))
 
     @cached_property
     def split(self) -> NDArray[np.uint8] | None:
@@ -156,6 +157,12 @@ class Finishable(Protocol):
         ...
 
 
+def encode_config(region: JsonObject) -> bytes:
+    """`config.yaml` of a region as plain values."""
+    head = "# The resolved configuration of this dataset; `sits-build --region` reads it again.\n"
+    return (head + yaml.safe_dump(region, sort_keys=False, allow_unicode=True)).encode()
+
+
 def is_finished(dataset: Finishable) -> bool:
     """Whether an earlier run has ended with what this one would write, and all of its files are there.
 
@@ -197,21 +204,21 @@ def finish(dataset: Dataset, journal: Journal, *, built: int) -> Outcome:
         folder.write(name, data)
     files |= {**dataset.metadata, f"{CUBE}/{ROOT}": update_attributes(folder, dataset.layout, changes)}
     stamps = {name: stamp_of(data) for name, data in files.items()}
-    journal.merge(merged_journal([dataset.plan_line], lines, stamps))
+    journal.merge(merged_journal([dataset.plan_line, *lines.splits], lines, stamps))
     return outcome
 
 
 def _files(dataset: Dataset, tally: Tally, outcome: Outcome) -> dict[str, bytes]:
     """Tables, configuration, report and item by name."""
     files = {
-        "chips.parquet": _parquet(tally.chips),
+        "chips.parquet": encode_table(tally.chips),
         "sources.parquet": encode_sources(_sources(dataset, tally, outcome)),
         "config.yaml": dataset.config,
     }
     table, split, n_pixels = dataset.table, dataset.split, None
     if table is not None and split is not None:
         n_pixels = tally.parcel_pixels[table.parcels.parcel_id]
-        files["parcels.parquet"] = _parquet(parcels_table(table, n_pixels=n_pixels, split=split))
+        files["parcels.parquet"] = encode_table(parcels_table(table, n_pixels=n_pixels, split=split))
     files["report.html"] = _report(dataset, tally, n_pixels)
     files["item.json"] = _item(dataset, tally, files)
     return files
@@ -247,10 +254,16 @@ def _item(dataset: Dataset, tally: Tally, files: Mapping[str, bytes]) -> bytes:
         attributes=dataset.layout.attributes,
         files={name: StoredFile(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()},
     )
-    return (json.dumps(cube_item(facts), indent=1, sort_keys=True) + "\n").encode()
+    return encode_item(cube_item(facts))
 
 
-def _parquet(table: object) -> bytes:
+def encode_item(item: JsonObject) -> bytes:
+    """`item.json`."""
+    return (json.dumps(item, indent=1, sort_keys=True) + "\n").encode()
+
+
+def encode_table(table: object) -> bytes:
+    """A table of `geo_table` as a Parquet file."""
     buffer = io.BytesIO()
     write_geo_table(buffer, table)
     return buffer.getvalue()

@@ -18,7 +18,10 @@ from typing import IO
 from sits_pipeline.folder import Folder, sync_folder
 from sits_pipeline.values import JsonObject
 
-__all__ = ["MERGED", "CellLines", "Journal", "encode_line", "has_cells", "read_journal", "segments"]
+__all__ = [
+    *("MERGED", "CellLines", "Journal", "encode_line", "has_cells", "read_journal", "segments"),
+    *("SplitUnderWay", "is_being_built", "split_under_way"),
+]
 
 MERGED = "journal.jsonl"
 _SEGMENTS = "journal"
@@ -33,7 +36,7 @@ def encode_line(entry: JsonObject) -> bytes:
 
 def read_journal(folder: Folder) -> Iterator[JsonObject]:
     """All entries, oldest first: the merged file's, then the segments'. A torn last line of a segment is left out."""
-    for _, number, line in _lines(folder):
+    for _, number, line in _lines(folder, _files(folder)):
         yield _decode(number, line)
 
 
@@ -47,9 +50,47 @@ def segments(folder: Folder) -> list[str]:
     return [name for name in folder.files(_SEGMENTS) if name.endswith(".jsonl")]
 
 
-def _lines(folder: Folder) -> Iterator[tuple[_Place, int, bytes]]:
+@dataclass(frozen=True)
+class SplitUnderWay:
+    """Splits that are being replaced: some cells may have new ones, others the old."""
+
+    config_sha256: str
+    """What the cube's will be."""
+    cells: frozenset[tuple[int, ...]]
+    """Those that have their new splits."""
+
+
+def split_under_way(folder: Folder) -> SplitUnderWay | None:
+    """What `sits-cube split` has begun and not ended; None where no such work was interrupted.
+
+    Its cells say what they were split for, since of several segments that are removed at the end the first one, with
+    the line that began it, goes first.
+    """
+    found, cells = None, set[tuple[int, ...]]()
+    for _, number, text in _lines(folder, segments(folder)):
+        entry = _decode(number, text)
+        digest = entry.get("config_sha256" if entry["kind"] == "split" else "split_for")
+        if digest is not None and (digest != found or entry["kind"] == "split"):
+            found, cells = digest, set()
+        if digest is not None and entry["kind"] == "cell":
+            cells.add(tuple(entry["cell"]))
+    return None if found is None else SplitUnderWay(found, frozenset(cells))
+
+
+def is_being_built(folder: Folder) -> bool:
+    """Whether a build has begun and not ended; a segment whose first line was cut short tells of nothing."""
+    lines = _lines(folder, segments(folder))
+    return split_under_way(folder) is None and next(lines, None) is not None
+
+
+def _files(folder: Folder) -> list[str]:
+    """Names of all files of the journal, oldest first."""
+    return [MERGED, *segments(folder)] if folder.exists(MERGED) else segments(folder)
+
+
+def _lines(folder: Folder, names: Iterable[str]) -> Iterator[tuple[_Place, int, bytes]]:
     """Where a line stands, its number in its file, and the line; what follows the last newline was cut short."""
-    for name in [MERGED, *segments(folder)] if folder.exists(MERGED) else segments(folder):
+    for name in names:
         start = 0
         with _opened(folder, name) as file:
             for number, line in enumerate(file, 1):
@@ -87,11 +128,15 @@ class CellLines:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._buffers: dict[str, bytes] = {}
+        self.splits: list[JsonObject] = []
+        """The lines of `sits-cube split`, oldest first."""
         places: dict[tuple[int, ...], _Place] = {}
-        for place, number, line in _lines(folder):
+        for place, number, line in _lines(folder, _files(folder)):
             entry = _decode(number, line)
             if entry["kind"] == "cell":
                 places[tuple(entry["cell"])] = place
+            elif entry["kind"] == "split" and entry not in self.splits[-1:]:
+                self.splits.append(entry)
         self._places = [places[key] for key in sorted(places)]
 
     def __len__(self) -> int:

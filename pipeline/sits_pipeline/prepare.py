@@ -15,6 +15,7 @@ from typing import Protocol
 
 import shapely
 
+from sits_catalog.folding import Folding
 from sits_catalog.loading import load_taxonomy
 from sits_catalog.region import Region
 from sits_catalog.sentinel2 import BANDS
@@ -24,7 +25,9 @@ from sits_pipeline.config import BuildConfig
 from sits_pipeline.folder import Folder
 from sits_pipeline.journal import has_cells
 from sits_pipeline.parcels import ParcelTable, content_sha256, known_area, read_parcels
-from sits_pipeline.plan import Zone, ZonePlan, cell_side, config_sha256, zones_of_region
+from sits_pipeline.parcels.folding import fold_small_classes
+from sits_pipeline.parcels.split_areas import read_split_areas
+from sits_pipeline.plan import Zone, ZonePlan, cell_side, deciding_sha256, what_decides, zones_of_region
 from sits_pipeline.sources import open_source
 from sits_pipeline.sources.base import (
     CredentialsError,
@@ -36,7 +39,7 @@ from sits_pipeline.sources.base import (
 )
 from sits_pipeline.sources.charges import check_audit
 from sits_pipeline.sources.kept import kept_search
-from sits_pipeline.splits import SplitPlan, plan_splits
+from sits_pipeline.splits import SplitAreas, SplitPlan, areas_sha256, plan_splits
 from sits_pipeline.steps.audit import audit_offset
 from sits_pipeline.steps.group import Grouping, group_scenes, why_too_old
 from sits_pipeline.store import read_attributes
@@ -76,7 +79,10 @@ class Prepared:
     region: Region
     source: SceneSource
     taxonomy: Taxonomy | None
+    """As the cubes have it: raised and folded."""
     zones: tuple[Zoned, ...]
+    folding: Folding | None
+    """Which classes became `other`; None: none did."""
 
 
 def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared:
@@ -91,7 +97,7 @@ def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared
     listener.stage("opening the imagery")
     source, region = _open_source(region, zones, config, listener)
     listener.stage("reading parcels")
-    taxonomy = load_taxonomy(region.taxonomy, region.folder) if region.taxonomy else None
+    taxonomy = _taxonomy(region)
     tables = _tables(region, taxonomy, area, zones)
     if taxonomy is None and tables[0] is not None:
         taxonomy = tables[0].taxonomy
@@ -100,12 +106,17 @@ def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared
     labelled = [(table.parcels, zone.geobox) for zone, table in zip(zones, tables, strict=True) if table is not None]
     names = {} if taxonomy is None else {item.index: item.name for item in taxonomy.classes}
     grids = [geobox for _, geobox in labelled]
-    splits = plan_splits([parcels for parcels, _ in labelled], grids, region.splits, names=names) if labelled else None
+    areas = _split_areas(region, zones)
+    splits = None
+    if labelled:
+        splits = plan_splits([parcels for parcels, _ in labelled], grids, region.splits, names=names, areas=areas)
+    tables, folding = _folded(region, zones, tables, splits, listener)
+    taxonomy = taxonomy if folding is None else folding.taxonomy
     zoned = tuple(
         _zoned(region, zone, table, source, config, listener, splits=splits, taxonomy=taxonomy)
         for zone, table in zip(zones, tables, strict=True)
     )
-    return Prepared(region=region, source=source, taxonomy=taxonomy, zones=zoned)
+    return Prepared(region=region, source=source, taxonomy=taxonomy, zones=zoned, folding=folding)
 
 
 def _zoned(
@@ -122,6 +133,15 @@ def _zoned(
     """The plan of one zone."""
     found, grouping = _acquisitions(region, zone, source, config, listener)
     known = _known(region, zone, table)
+    deciding = what_decides(
+        region,
+        zone,
+        grouping.acquisitions,
+        parcels_sha256=None if table is None else content_sha256([table]),
+        taxonomy_sha256=None if taxonomy is None else _digest(taxonomy),
+        known=known,
+        areas_sha256=areas_sha256(splits.areas) if splits is not None and splits.areas else None,
+    )
     plan = ZonePlan(
         zone=zone,
         bands=region.imagery.bands,
@@ -129,16 +149,17 @@ def _zoned(
         refusals=grouping.refusals,
         splits=splits,
         cell_px=_cell_px(config, zone, len(grouping.acquisitions), len(region.imagery.bands)),
-        config_sha256=config_sha256(
-            region,
-            zone,
-            grouping.acquisitions,
-            parcels_sha256=None if table is None else content_sha256([table]),
-            taxonomy_sha256=None if taxonomy is None else _digest(taxonomy),
-            known=known,
-        ),
+        config_sha256=deciding_sha256(deciding),
+        deciding=deciding,
     )
     return Zoned(plan=plan, table=table, known=known, found=found)
+
+
+def _split_areas(region: Region, zones: Sequence[Zone]) -> tuple[SplitAreas, ...]:
+    """The polygons that decide splits, one entry a zone; empty where blocks do."""
+    if region.splits.file is None:
+        return ()
+    return read_split_areas(region.resolve(region.splits.file), [zone.geobox for zone in zones])
 
 
 def _check_place(folder: Folder) -> None:
@@ -174,10 +195,45 @@ def _archive_folder(region: Region, config: BuildConfig) -> Path:
 def _tables(
     region: Region, taxonomy: Taxonomy | None, area: shapely.Geometry, zones: Sequence[Zone]
 ) -> tuple[ParcelTable | None, ...]:
-    if region.parcels is None or region.parcels.path is None:
+    if region.parcels is None:
         return (None,) * len(zones)
-    path = region.resolve(region.parcels.path)
+    path = region.resolve(region.parcels.fetched_path())
     return read_parcels(region.parcels, path, taxonomy, area=area, extents=[zone.geobox for zone in zones])
+
+
+def _taxonomy(region: Region) -> Taxonomy | None:
+    """The region's taxonomy, raised as its label rule says."""
+    if region.taxonomy is not None:
+        return load_taxonomy(region.taxonomy, region.folder, classes_at=region.labels.classes_at)
+    if region.labels.classes_at is not None:
+        raise ValueError(
+            f"labels.classes_at ({region.labels.classes_at}) raises the classes of a taxonomy, and region {region.id} "
+            "names none; add one under `taxonomy`, such as hcat3"
+        )
+    return None
+
+
+def _folded(
+    region: Region,
+    zones: Sequence[Zone],
+    tables: Sequence[ParcelTable | None],
+    splits: SplitPlan | None,
+    listener: Listener,
+) -> tuple[tuple[ParcelTable | None, ...], Folding | None]:
+    """The tables with the classes folded that are too small for the label rule."""
+    there = [table for table in tables if table is not None]
+    if region.parcels is None or splits is None or len(there) < len(tables):
+        return tuple(tables), None
+    folded, folding = fold_small_classes(
+        there,
+        [zone.geobox for zone in zones],
+        splits,
+        {name: pixels for name, pixels in region.labels.min_pixels.items() if pixels},
+        has_names=region.parcels.name is not None,
+    )
+    if folding is not None:
+        listener.stage(f"folding {len(folding.classes)} classes with few pixels into {folding.into.code!r}")
+    return folded, folding
 
 
 def _digest(taxonomy: Taxonomy) -> str:

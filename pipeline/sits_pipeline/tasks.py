@@ -15,15 +15,16 @@ from sits_pipeline.config import BuildConfig
 from sits_pipeline.folder import Folder
 from sits_pipeline.imagery import visit_of
 from sits_pipeline.parcels import select_near
-from sits_pipeline.plan import ZonePlan
+from sits_pipeline.plan import Zone, ZonePlan
 from sits_pipeline.plan.lattice import project
 from sits_pipeline.prepare import Prepared, Zoned
 from sits_pipeline.sources.access import Cost
 from sits_pipeline.sources.base import SceneSource, ServiceSource
+from sits_pipeline.splits import SplitPlan, split_of_window
 from sits_pipeline.steps.chips import ChipFrame, place_chips, select_chips
-from sits_pipeline.values import Window
+from sits_pipeline.values import Parcels, Window
 
-__all__ = ["cell_costs", "cell_tasks", "task_cost"]
+__all__ = ["cell_costs", "cell_tasks", "parcel_chips", "task_cost"]
 
 _FOOTPRINT_MARGIN_M = 1000.0
 """Footprints are drawn loosely; a scene is asked for its pixels this far outside of its own."""
@@ -40,7 +41,7 @@ def cell_tasks(
     """The cells that are still to be computed, each with its own scenes, parcels and chips."""
     plan, region, table = zoned.plan, prepared.region, zoned.table
     tree = None if table is None else shapely.STRtree(table.parcels.geometry)
-    chips = _parcel_chips(zoned) if config.chips == "parcel" else ()
+    chips = () if table is None or config.chips != "parcel" else parcel_chips(table.parcels, plan.zone, plan.splits)
     visits = _Visits(plan)
     for window in plan.cells():
         if (window.row, window.column, window.height, window.width) in done:
@@ -87,12 +88,11 @@ def _cost(source: SceneSource, days: Sequence[Day], geobox: GeoBox, bands: Seque
     return total
 
 
-def _parcel_chips(zoned: Zoned) -> tuple[ChipFrame, ...]:
-    assert zoned.table is not None
-    zone, splits = zoned.plan.zone, zoned.plan.splits
-    split_of = None if splits is None else splits.grid(zone.epsg).split_of
+def parcel_chips(parcels: Parcels, zone: Zone, splits: SplitPlan | None) -> tuple[ChipFrame, ...]:
+    """A chip around each parcel of a cube, with its split."""
+    split_of = None if splits is None else split_of_window(splits, zone.geobox)
     # A parcel in another zone's strip has its chip there.
-    own = zoned.table.parcels.take(shapely.intersects(zone.ground, zoned.table.parcels.geometry))
+    own = parcels.take(shapely.intersects(zone.ground, parcels.geometry))
     return place_chips(own, zone.geobox, split_of=split_of)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sits_catalog.cube import VERSION
 from sits_pipeline.folder import Folder
-from sits_pipeline.journal import MERGED, encode_line, segments
+from sits_pipeline.journal import MERGED, encode_line, segments, split_under_way
 from sits_pipeline.store import CUBE
 from sits_pipeline.values import JsonObject
 
@@ -49,7 +49,7 @@ def verify(folder: Folder, *, progress: Callable[[int, int], None] | None = None
     if not folder.exists(_ROOT):
         raise FileNotFoundError(f"no dataset in {folder.location}: it has no {CUBE}; give the folder that holds it")
     if segments(folder) or not folder.exists(MERGED):
-        return [Finding("journal", "the build has not finished; run the same sits-build command to go on", True)]
+        return [Finding("journal", _not_finished(folder), True)]
     attributes, findings = _attributes(folder), []
     if attributes is None:
         findings.append(Finding(_ROOT, "cannot be read: it is no metadata of a sits-cube"))
@@ -66,6 +66,14 @@ def verify(folder: Folder, *, progress: Callable[[int, int], None] | None = None
     findings += _extra(sizes, expected)
     findings += _hashes(folder, expected, sizes, progress, threads or (2 if folder.is_local else 8))
     return findings
+
+
+def _not_finished(folder: Folder) -> str:
+    if split_under_way(folder) is not None:
+        return (
+            "a split is under way, so that old and new splits are mixed; run the same sits-cube split command to go on"
+        )
+    return "the build has not finished; run the same sits-build command to go on"
 
 
 def _attributes(folder: Folder) -> JsonObject | None:

@@ -9,6 +9,7 @@ import typer
 
 from sits_catalog.cli.options import OPTIONS, AsJson, Debug, one_sentence, print_rows
 from sits_catalog.loading import dump_region, list_regions, load_region
+from sits_catalog.region import Region
 
 __all__ = ["regions_app"]
 
@@ -17,12 +18,24 @@ regions_app = typer.Typer(**OPTIONS, help="Regions: named areas with a season.")
 
 @regions_app.callback(invoke_without_command=True)
 def regions(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the shipped regions; `show NAME` prints one with every setting."""
+    """List the shipped regions with their imagery and parcels; `show NAME` prints one with every setting."""
     if context.invoked_subcommand is not None:
         return
     found = [load_region(name) for name in list_regions()]
-    rows = [{"id": r.id, "season": f"{r.season.start}/{r.season.end}", "title": r.title} for r in found]
-    print_rows(rows, as_json)
+    print_rows([_row(region) for region in found], as_json)
+
+
+def _row(region: Region) -> dict[str, str]:
+    """What the list says of a region."""
+    parcels = region.parcels
+    named = "" if parcels is None else " ".join(str(part) for part in (parcels.source, parcels.year) if part)
+    return {
+        "id": region.id,
+        "season": f"{region.season.start}/{region.season.end}",
+        "imagery": region.imagery.source,
+        "parcels": named or ("simulated" if region.imagery.source == "simulated" else "none"),
+        "title": region.title,
+    }
 
 
 @regions_app.command("show")

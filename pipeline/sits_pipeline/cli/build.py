@@ -108,6 +108,13 @@ def sits_build(
             "Of a simulated region the archive is written first.",
         ),
     ] = False,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="With --plan: estimate tiles, orbits, dates and costs from geometry, without network and parcels.",
+        ),
+    ] = False,
     doctor: Annotated[
         bool,
         typer.Option(
@@ -132,6 +139,7 @@ def sits_build(
     Examples:
         sits-build --region demo
         sits-build --region my-region.yaml --plan
+        sits-build --region t31tfm-2018 --plan --offline
         sits-build --region 3.29,43.61,3.32,43.65 --season 2018-01-01/2018-12-31 \\
             --source safe --source-path safe/
         sits-build --region 3.29,43.61,3.32,43.65 --season 2023-01-01/2023-12-31 --source earth-search
@@ -157,6 +165,10 @@ def sits_build(
         asked = _Place(region=region, season=season, source=source, source_path=source_path, parcels=parcels)
         if doctor:
             return _examine(asked, config, as_json=json_)
+        if offline:
+            if locations is not None or not plan:
+                raise ValueError("--offline is for --plan of a region: sits-build --region NAME --plan --offline")
+            return _look_out(asked, config, as_json=json_)
         if locations is not None:
             return _build_locations(locations, asked, config, plan=plan, as_json=json_)
         return _build_region(asked, config, plan=plan, as_json=json_)
@@ -244,6 +256,14 @@ def _examine(asked: _Place, config: BuildConfig, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps([finding_as_json(finding) for finding in findings], indent=2))
     return FAILED if any(finding.state == "wrong" for finding in findings) else DONE
+
+
+def _look_out(asked: _Place, config: BuildConfig, *, as_json: bool) -> int:
+    from sits_pipeline.outlook import look_out, outlook_as_json, outlook_in_words
+
+    outlook = look_out(asked.load(), cell_px=config.cell_px)
+    print(json.dumps(outlook_as_json(outlook), indent=2) if as_json else outlook_in_words(outlook))
+    return DONE
 
 
 def _build_region(asked: _Place, config: BuildConfig, *, plan: bool, as_json: bool) -> int:

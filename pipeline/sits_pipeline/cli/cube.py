@@ -24,12 +24,19 @@ def info(dataset: Dataset, json_: AsJson = False, debug: Debug = False) -> None:
     def work() -> int:
         from sits_pipeline import patches, show
         from sits_pipeline.folder import Folder
+        from sits_pipeline.importers import words as importers
+        from sits_pipeline.journal import split_under_way
         from sits_pipeline.store import read_attributes
 
         folder = Folder(dataset)
-        words = patches if (read_attributes(folder) or {}).get("profile") == "patches" else show
+        attributes = read_attributes(folder) or {}
+        known = importers if "imported" in attributes else patches
+        words = known if attributes.get("profile") == "patches" else show
         facts = words.dataset_as_json(folder)
-        print(json.dumps(facts, indent=2) if json_ else words.dataset_in_words(facts))
+        splitting = split_under_way(folder) is not None
+        print(json.dumps({**facts, "splitting": splitting}, indent=2) if json_ else words.dataset_in_words(facts))
+        if splitting and not json_:
+            print("  state    a split is under way: run the same sits-cube split command to go on")
         return DONE
 
     guarded(work, debug=debug)

@@ -1,7 +1,16 @@
 """The plan of a build: what will be read and written, decided before anything is; pure, printable and hashable."""
 
 from sits_pipeline.plan.cells import CellMemory, cell_memory, cell_side, cells_of
-from sits_pipeline.plan.zones import Estimate, Zone, ZonePlan, config_sha256, zones_of_region
+from sits_pipeline.plan.zones import (
+    Estimate,
+    Zone,
+    ZonePlan,
+    config_sha256,
+    deciding_sha256,
+    split_decisions,
+    what_decides,
+    zones_of_region,
+)
 
 __all__ = [
     "CellMemory",
@@ -12,5 +21,8 @@ __all__ = [
     "cell_side",
     "cells_of",
     "config_sha256",
+    "deciding_sha256",
+    "split_decisions",
+    "what_decides",
     "zones_of_region",
 ]

@@ -5,26 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import shapely
 from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import VERSION, shard_side
-from sits_catalog.region import Region
+from sits_catalog.region import Region, SplitRule
 from sits_catalog.sentinel2 import BANDS
 from sits_pipeline.plan.cells import cells_of
 from sits_pipeline.plan.lattice import is_in_strip, part_in_zone, project, snap, to_lonlat, zones_of
 from sits_pipeline.splits import SplitPlan
 from sits_pipeline.values import Acquisition, JsonObject, Refusal, Window, epsg_of, shape_of
 
-__all__ = ["Estimate", "Zone", "ZonePlan", "config_sha256", "zones_of_region"]
+__all__ = [
+    "BYTES_A_SECOND",
+    "COMPRESSED",
+    "SOURCE_BLOCK",
+    "Estimate",
+    "Zone",
+    "ZonePlan",
+    "config_sha256",
+    "deciding_sha256",
+    "split_decisions",
+    "what_decides",
+    "zones_of_region",
+]
 
-_COMPRESSED = 0.6
+COMPRESSED = 0.6
 """Stored bytes over raw bytes of reflectance, as measured on real and simulated scenes."""
-_BYTES_A_SECOND = 60e6
+BYTES_A_SECOND = 60e6
 """Raw bytes of reflectance that two cores turn into shards in a second, local sources."""
-_SOURCE_BLOCK = 512
+SOURCE_BLOCK = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +129,8 @@ class ZonePlan:
     splits: SplitPlan | None
     cell_px: int
     config_sha256: str
+    deciding: JsonObject = field(default_factory=dict)
+    """What `config_sha256` is the SHA-256 of; empty where nobody asks."""
 
     @property
     def shard(self) -> int:
@@ -141,8 +155,8 @@ class ZonePlan:
         pixel_bytes = sum(2 * (10 / BANDS[name].resolution_m) ** 2 for name in self.bands) + 0.25
         raw = pixels * dates * (2 * len(self.bands) + 3)
         blocks = sum(
-            -(-height * 10 // BANDS[name].resolution_m // _SOURCE_BLOCK)
-            * -(-width * 10 // BANDS[name].resolution_m // _SOURCE_BLOCK)
+            -(-height * 10 // BANDS[name].resolution_m // SOURCE_BLOCK)
+            * -(-width * 10 // BANDS[name].resolution_m // SOURCE_BLOCK)
             for name in self.bands
         )
         return Estimate(
@@ -150,10 +164,10 @@ class ZonePlan:
             scenes=scenes,
             cells=self.n_cells,
             read_gb=pixels * pixel_bytes * scenes / 1e9,
-            write_gb=raw * _COMPRESSED / 1e9,
+            write_gb=raw * COMPRESSED / 1e9,
             requests=blocks * scenes,
             processing_units=0.0,
-            hours=raw / _BYTES_A_SECOND / 3600,
+            hours=raw / BYTES_A_SECOND / 3600,
         )
 
 
@@ -165,11 +179,56 @@ def config_sha256(
     parcels_sha256: str | None,
     taxonomy_sha256: str | None,
     known: shapely.Geometry | None,
+    areas_sha256: str | None = None,
 ) -> str:
     """SHA-256 over all that decides pixels, and nothing else: no path, address, credential or number of workers."""
+    return deciding_sha256(
+        what_decides(
+            region,
+            zone,
+            acquisitions,
+            parcels_sha256=parcels_sha256,
+            taxonomy_sha256=taxonomy_sha256,
+            known=known,
+            areas_sha256=areas_sha256,
+        )
+    )
+
+
+def deciding_sha256(deciding: JsonObject) -> str:
+    """SHA-256 of what decides pixels."""
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def split_decisions(rule: SplitRule, areas_sha256: str | None) -> JsonObject:
+    """The entries of `what_decides` that a rule of splits gives; `areas_sha256`: of its polygons, if it has a file."""
+    later = ("folds", "fold", "min_pixels", "whole")
+    given = {item.name: getattr(rule, item.name) for item in fields(rule) if item.name in later}
+    standard = SplitRule()
+    # A key enters only where it says something else than its default, so that hashes outlive new keys.
+    more: JsonObject = {name: value for name, value in given.items() if value != getattr(standard, name)}
+    if areas_sha256 is not None:
+        more["areas"] = areas_sha256
+    return {
+        "splits": [rule.block_m, rule.buffer_m, sorted(rule.shares.items()), rule.seed],
+        **({"split_rule": more} if more else {}),
+    }
+
+
+def what_decides(
+    region: Region,
+    zone: Zone,
+    acquisitions: tuple[Acquisition, ...],
+    *,
+    parcels_sha256: str | None,
+    taxonomy_sha256: str | None,
+    known: shapely.Geometry | None,
+    areas_sha256: str | None,
+) -> JsonObject:
+    """All that decides pixels, as plain values."""
     # Sentinel Hub merges tiles in its own way unless it is told ours.
     merged_by_service = region.imagery.source == "sentinel-hub" and region.imagery.mosaicking == "orbit"
-    deciding: JsonObject = {
+    return {
         "version": VERSION,
         "region": region.id,
         "grid": [zone.epsg, *zone.geobox.affine[:6], *zone.geobox.shape],
@@ -183,15 +242,9 @@ def config_sha256(
         "taxonomy": taxonomy_sha256,
         "labelled_area": None if known is None else _digest(known),
         "labels": [region.labels.rule, region.labels.min_coverage, list(region.labels.finer)],
-        "splits": [
-            region.splits.block_m,
-            region.splits.buffer_m,
-            sorted(region.splits.shares.items()),
-            region.splits.seed,
-        ],
+        **split_decisions(region.splits, areas_sha256),
         **({"mosaicking": "orbit"} if merged_by_service else {}),
     }
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(geometry: shapely.Geometry) -> str:

@@ -13,7 +13,18 @@ from sits_pipeline.parcels import Flag
 from sits_pipeline.report.facts import ReportFacts
 from sits_pipeline.report.pictures import SPLIT_COLOURS
 
-__all__ = ["ClassRow", "FlagRow", "LostParcel", "ParcelNotes", "SplitRow", "class_rows", "parcel_notes", "split_rows"]
+__all__ = [
+    "ClassRow",
+    "FlagRow",
+    "FoldedRow",
+    "LostParcel",
+    "ParcelNotes",
+    "SplitRow",
+    "class_rows",
+    "folded_rows",
+    "parcel_notes",
+    "split_rows",
+]
 
 _HA = PIXEL_M**2 / 1e4
 _SHOWN = 20
@@ -69,6 +80,35 @@ def class_rows(facts: ReportFacts) -> list[ClassRow]:
     return sorted(rows, key=lambda row: (-row.pixels, row.index))
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoldedRow:
+    """A class that had too few pixels in a split and became part of another."""
+
+    name: str
+    code: str
+    pixels: tuple[int, ...]
+    """In train, validation and test, by the area of its parcels."""
+    lacking: str
+    """The splits in which it has too few, with what was asked for."""
+
+
+def folded_rows(facts: ReportFacts) -> list[FoldedRow]:
+    """What was folded, as the cube's attributes say; empty where nothing was."""
+    folded = facts.attributes.get("folded")
+    if not folded:
+        return []
+    asked = folded["min_pixels"]
+    return [
+        FoldedRow(
+            name=str(row["name"]),
+            code=str(row["code"]),
+            pixels=tuple(int(row["pixels"][split.name.lower()]) for split in _USED),
+            lacking=", ".join(f"under {asked[split]} in {split}" for split in row["lacking"]),
+        )
+        for row in folded["classes"]
+    ]
+
+
 def _class_splits(facts: ReportFacts) -> dict[int, tuple[float, ...]]:
     """Shares of each class's parcel pixels in train, validation and test, per cent."""
     if facts.table is None or facts.n_pixels is None or facts.split is None:
@@ -95,26 +135,32 @@ class SplitRow:
     name: str
     colour: str
     blocks: int | None
+    """None where polygons decide, and for what is in no split."""
     parcels: int
     pixels: int
     share: float
     """Per cent of the built pixels."""
+    is_mute: bool
+    """Whether these pixels are of no use to a model."""
 
 
 def split_rows(facts: ReportFacts) -> list[SplitRow]:
     """Train, validation, test, buffer, none; empty for a cube without splits."""
     if facts.plan.splits is None or facts.split is None:
         return []
-    blocks = Counter(facts.plan.splits.grid(facts.plan.zone.epsg).split.ravel().tolist())
+    epsg = facts.plan.zone.epsg
+    has_blocks = facts.plan.splits.areas_of(epsg) is None
+    blocks = Counter(facts.plan.splits.grid(epsg).split.ravel().tolist())
     parcels = Counter(facts.split.tolist())
     return [
         SplitRow(
             name="no split" if code == Split.NONE else code.name.lower(),
             colour=SPLIT_COLOURS[code],
-            blocks=blocks[code] if code in _USED else None,
+            blocks=blocks[code] if has_blocks and code in _USED else None,
             parcels=parcels[code],
             pixels=facts.split_pixels[code],
             share=100 * facts.split_pixels[code] / max(1, facts.n_built_pixels),
+            is_mute=code not in _USED,
         )
         for code in (*_USED, Split.BUFFER, Split.NONE)
         if facts.split_pixels[code] or parcels[code] or code in _USED
@@ -193,7 +239,7 @@ def parcel_notes(facts: ReportFacts) -> ParcelNotes | None:
         unknown=tuple(sorted(table.unknown_codes.items(), key=lambda pair: (-pair[1], pair[0]))),
         n_dropped=len(table.dropped),
         dropped=tuple((row.row, row.reason) for row in table.dropped[:_SHOWN]),
-        notes=table.notes,
+        notes=(*table.taxonomy.notes, *table.notes),
     )
 
 

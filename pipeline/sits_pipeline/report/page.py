@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sits_pipeline.report.facts import ReportFacts
 from sits_pipeline.report.imagery import band_rows, date_rows, failure_rows, radiometry, timeline
-from sits_pipeline.report.labels import class_rows, parcel_notes, split_rows
+from sits_pipeline.report.labels import class_rows, folded_rows, parcel_notes, split_rows
 from sits_pipeline.report.pictures import draw_parcels, label_map, previews, split_map
 from sits_pipeline.values import JsonObject
 
-__all__ = ["render_report"]
+__all__ = ["render_report", "replace_sections"]
+
+_OF_SPLITS = ("splits", "bands", "written")
+"""Sections of the page that change with the splits, between `<!-- name -->` and `<!-- /name -->`."""
 
 
 def render_report(facts: ReportFacts) -> str:
@@ -19,40 +26,78 @@ def render_report(facts: ReportFacts) -> str:
 
     Names out of files and catalogues are escaped: they are hostile until then.
     """
+    style = files(__package__).joinpath("style.css").read_text("utf-8")
+    return _rendered(_template(), {"style": style, **_context(facts)})
+
+
+def replace_sections(page: str, facts: ReportFacts) -> str:
+    """A report with the sections anew that change with the splits: of the plan, its splits and zone alone are asked.
+
+    Raises ValueError for a page that has no such sections.
+    """
+    macros, context = _template().partition("<!doctype html>")[0], _of_splits(facts, draw_parcels(facts))
+    for name in _OF_SPLITS:
+        new = _rendered(macros + _section(_template(), name)[1], context)
+        before, _, after = _section(page, name)
+        page = before + _section(new, name)[1] + after
+    return page
+
+
+def _section(page: str, name: str) -> tuple[str, str, str]:
+    """What comes before a section, the section with its marks, and what comes after."""
+    first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, start, rest = page.partition(first)
+    inner, end, after = rest.partition(last)
+    if not (start and end):
+        raise ValueError(f"report.html has no section {name!r}; run the dataset's sits-build command, which writes it")
+    return before, f"{first}{inner}{last}", after
+
+
+def _template() -> str:
+    return files(__package__).joinpath("template.html").read_text("utf-8")
+
+
+def _rendered(template: str, context: Mapping[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(count=_count, share=_share, number=_number)
-    template = environment.from_string(files(__package__).joinpath("template.html").read_text("utf-8"))
-    style = files(__package__).joinpath("style.css").read_text("utf-8")
-    return template.render(style=style, **_context(facts))
+    return environment.from_string(template).render(**context)
 
 
 def _context(facts: ReportFacts) -> dict[str, Any]:
     dates, drawn = date_rows(facts), draw_parcels(facts)
     failures = failure_rows(facts)
     return {
-        "region": facts.region,
+        **_of_splits(facts, drawn),
         "name": facts.plan.zone.name,
-        "attributes": facts.attributes,
-        "simulated": facts.is_simulated,
         "missing": _missing(facts, len(failures)),
         "grid": _grid(facts),
         "dates": dates,
         "timeline": timeline(facts, dates),
         "previews": [(preview, dates[preview.date_index]) for preview in previews(facts)],
-        "classes": class_rows(facts),
         "class_pixels": facts.class_pixels,
+        "folded": folded_rows(facts),
         "n_pixels": facts.n_built_pixels,
         "label_map": label_map(facts, drawn),
-        "splits": split_rows(facts),
-        "split_plan": facts.plan.splits,
-        "split_map": split_map(facts, drawn),
         "parcels": parcel_notes(facts),
         "radiometry": radiometry(facts),
         "failures": failures,
-        "bands": band_rows(facts),
         "credits": _credits(facts),
+    }
+
+
+def _of_splits(facts: ReportFacts, drawn: NDArray[np.int64] | None) -> dict[str, Any]:
+    """What the sections that change with the splits are made of."""
+    return {
+        "region": facts.region,
+        "attributes": facts.attributes,
+        "simulated": facts.is_simulated,
+        "classes": class_rows(facts),
+        "splits": split_rows(facts),
+        "split_plan": facts.plan.splits,
+        "split_map": split_map(facts, drawn),
+        "bands": band_rows(facts),
     }
 
 

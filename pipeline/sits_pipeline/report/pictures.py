@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sits_catalog.cube import IGNORE, PIXEL_M, Quality, Split
 from sits_pipeline.picture import colour_of, encode_png, limits_of, natural_bands, paint
 from sits_pipeline.report.facts import ReportFacts
+from sits_pipeline.splits import SplitPlan
 from sits_pipeline.store import read_overview
 
 __all__ = ["SPLIT_COLOURS", "Map", "Preview", "draw_parcels", "label_map", "previews", "split_map"]
@@ -105,24 +106,39 @@ def label_map(facts: ReportFacts, drawn: NDArray[np.int64] | None) -> Map | None
 
 
 def split_map(facts: ReportFacts, drawn: NDArray[np.int64] | None) -> Map | None:
-    """Blocks tinted with the colour of their split, the parcels in it in full colour."""
+    """Blocks, or polygons, tinted with the colour of their split, the parcels in it in full colour."""
     if drawn is None or facts.plan.splits is None or facts.split is None:
         return None
     full = np.array([colour_of(SPLIT_COLOURS[code]) for code in Split], np.float64)
     tint = 255 - (255 - full) * 0.22
-    grid, scale = facts.plan.splits.grid(facts.plan.zone.epsg), _scale(facts)
-    height, width = drawn.shape
-    rows = np.minimum((np.arange(height) + 0.5) * scale / grid.block_m, grid.split.shape[0] - 1).astype(int)
-    columns = np.minimum((np.arange(width) + 0.5) * scale / grid.block_m, grid.split.shape[1] - 1).astype(int)
-    pixels = tint[grid.split[rows[:, None], columns[None, :]]].astype(np.uint8)
+    ground, borders = _ground(facts, facts.plan.splits, (drawn.shape[0], drawn.shape[1]))
+    pixels = tint[ground].astype(np.uint8)
     parcels = full[np.append(0, facts.split)].astype(np.uint8)
     pixels[drawn > 0] = parcels[drawn[drawn > 0]]
     pixels[_edges(drawn)] = (pixels[_edges(drawn)] * 0.8).astype(np.uint8)
-    borders = np.zeros(drawn.shape, bool)
-    borders[np.flatnonzero(np.diff(rows)) + 1, :] = True
-    borders[:, np.flatnonzero(np.diff(columns)) + 1] = True
     pixels[borders] = 255
     return _map(facts, pixels)
+
+
+def _ground(
+    facts: ReportFacts, splits: SplitPlan, shape: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The split of the ground at each pixel of a map, and where blocks or polygons end."""
+    epsg, scale = facts.plan.zone.epsg, _scale(facts)
+    areas = splits.areas_of(epsg)
+    if areas is not None:
+        corner = facts.plan.zone.geobox.affine
+        transform = Affine(scale, 0, corner.c, 0, -scale, corner.f)
+        # GDAL refuses to draw nothing.
+        drawn = burn(areas.geometry, shape, transform) if len(areas.geometry) else np.zeros(shape, np.int64)
+        return np.append(np.uint8(0), areas.split)[drawn], _edges(drawn)
+    grid, (height, width) = splits.grid(epsg), shape
+    rows = np.minimum((np.arange(height) + 0.5) * scale / grid.block_m, grid.split.shape[0] - 1).astype(int)
+    columns = np.minimum((np.arange(width) + 0.5) * scale / grid.block_m, grid.split.shape[1] - 1).astype(int)
+    borders = np.zeros((height, width), bool)
+    borders[np.flatnonzero(np.diff(rows)) + 1, :] = True
+    borders[:, np.flatnonzero(np.diff(columns)) + 1] = True
+    return grid.split[rows[:, None], columns[None, :]], borders
 
 
 def _scale(facts: ReportFacts) -> float:

@@ -1,7 +1,21 @@
-"""Train, validation and test: spatial blocks, the split of each, and the buffer between them."""
+"""Train, validation and test: spatial blocks or drawn areas, the split of each, and the buffer between them."""
 
+from sits_pipeline.splits.areas import SplitAreas, areas_sha256, check_apart
 from sits_pipeline.splits.blocks import BlockGrid, SplitPlan
-from sits_pipeline.splits.choose import plan_splits
-from sits_pipeline.splits.raster import block_raster, split_raster
+from sits_pipeline.splits.choose import CODES, fold_codes, plan_splits
+from sits_pipeline.splits.raster import block_raster, keep_labels_apart, split_of_window, split_raster
 
-__all__ = ["BlockGrid", "SplitPlan", "block_raster", "plan_splits", "split_raster"]
+__all__ = [
+    "CODES",
+    "BlockGrid",
+    "SplitAreas",
+    "SplitPlan",
+    "areas_sha256",
+    "block_raster",
+    "check_apart",
+    "fold_codes",
+    "keep_labels_apart",
+    "plan_splits",
+    "split_of_window",
+    "split_raster",
+]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import PIXEL_M, Split
+from sits_pipeline.splits.areas import SplitAreas
 from sits_pipeline.values import Parcels, Window, epsg_of
 
 __all__ = ["BlockGrid", "SplitPlan"]
@@ -25,7 +26,7 @@ class BlockGrid:
     """Northing of the cube's upper-left corner, metres."""
     block_m: int
     split: NDArray[np.uint8]
-    """(row, column) of blocks: 1 train, 2 validation, 3 test."""
+    """(row, column) of blocks: 1 train, 2 validation, 3 test; 0 where polygons decide instead."""
 
     def range_of(
         self, low: NDArray[np.float64], high: NDArray[np.float64], *, rows: bool
@@ -64,10 +65,16 @@ class SplitPlan:
     buffer_m: float
     notes: tuple[str, ...] = ()
     """What could not be had, in sentences."""
+    areas: tuple[SplitAreas, ...] = ()
+    """Polygons that decide in place of the blocks, one entry a cube; empty: the blocks decide."""
 
     def grid(self, epsg: int) -> BlockGrid:
         """The blocks of the cube in EPSG:`epsg`."""
         return next(grid for grid in self.grids if grid.epsg == epsg)
+
+    def areas_of(self, epsg: int) -> SplitAreas | None:
+        """The polygons that decide in the cube in EPSG:`epsg`; None: its blocks do."""
+        return next((areas for areas in self.areas if areas.epsg == epsg), None)
 
     def splits_of(self, parcel_id: NDArray[np.uint32]) -> NDArray[np.uint8]:
         """The split of each parcel."""
@@ -82,6 +89,7 @@ class SplitPlan:
             parcel_id=parcels.parcel_id,
             parcel_split=self.splits_of(parcels.parcel_id),
             buffer_m=self.buffer_m,
+            areas=tuple(areas for areas in self.areas if areas.epsg == parcels.epsg),
         )
 
 

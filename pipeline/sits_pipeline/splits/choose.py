@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from sits_catalog.cube import IGNORE, Split
+from sits_catalog.cube import IGNORE, PIXEL_M, Split
 from sits_catalog.region import SplitRule
+from sits_pipeline.splits.areas import SplitAreas
 from sits_pipeline.splits.blocks import BlockGrid, SplitPlan, empty_grid
 from sits_pipeline.splits.solve import assign
 from sits_pipeline.values import Parcels
 
-__all__ = ["plan_splits"]
+__all__ = ["CODES", "fold_codes", "plan_splits"]
 
+CODES: dict[Literal["train", "validation", "test"], Split] = {
+    "train": Split.TRAIN,
+    "validation": Split.VALIDATION,
+    "test": Split.TEST,
+}
+"""Of the splits that models use."""
 _FALSE_EASTING = 500_000.0
 _MM2 = 1e4
 """Areas are compared at 1 cm2, so that ties are ties on every machine."""
@@ -29,6 +37,7 @@ def plan_splits(
     rule: SplitRule,
     *,
     names: Mapping[int, str] | None = None,
+    areas: Sequence[SplitAreas] = (),
 ) -> SplitPlan:
     """The split of each block and parcel of a region; `parcels` and `geoboxes` have one entry a zone.
 
@@ -36,8 +45,15 @@ def plan_splits(
     are shared out by the area of their parcels, class by class; the others by their ground, so that all unlabelled
     pixels are of use too. What cannot be had is said in the plan's notes, which call a class by its name in `names`
     where it has one there.
+
+    `areas`, one entry a zone, are the polygons of a rule with a file, which decide in place of blocks: a parcel
+    belongs to the split that holds most of its area. Raises ValueError where the rule has a file and they are missing.
     """
+    if (rule.file is not None) != bool(areas):
+        raise ValueError(f"splits: file {rule.file!r} decides by its polygons, and {len(areas)} sets of them are given")
     grids = [empty_grid(geobox, rule.block_m) for geobox in geoboxes]
+    if areas:
+        return _by_areas(parcels, grids, areas, rule, names or {})
     ground = np.concatenate([_ground(grid, geobox) for grid, geobox in zip(grids, geoboxes, strict=True)])
     homes = _homes(parcels, grids, geoboxes)
     area, classes = _areas(homes, len(ground))
@@ -46,7 +62,7 @@ def plan_splits(
     labelled = np.flatnonzero(area.any(axis=1))
     splits, shares, missing = _targets(rule, len(labelled))
     chosen = np.full(len(ground), -1, dtype=np.intp)
-    chosen[labelled] = assign(area[labelled], shares, seed=rule.seed)
+    chosen[labelled] = assign(area[labelled], shares, seed=rule.seed, least_m2=_least_m2(rule))
     _share_ground(chosen, ground, shares, seed=rule.seed)
     codes = splits[chosen]
     return SplitPlan(
@@ -54,8 +70,13 @@ def plan_splits(
         parcel_id=homes.parcel_id,
         parcel_split=np.where(homes.block >= 0, codes[homes.block], Split.NONE).astype(np.uint8),
         buffer_m=rule.buffer_m,
-        notes=missing + _lacking(area, classes, codes, splits, names or {}),
+        notes=missing + _lacking(area, classes, codes, splits, names or {}, rule.min_pixels),
     )
+
+
+def _least_m2(rule: SplitRule) -> float:
+    """What each split must hold of a class; 0: any parcel of it will do."""
+    return float(rule.min_pixels * PIXEL_M**2) if rule.min_pixels > 1 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +163,14 @@ def _areas(homes: _Homes, n_blocks: int) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def _targets(rule: SplitRule, n_blocks: int) -> tuple[NDArray[np.uint8], NDArray[np.float64], tuple[str, ...]]:
-    """Codes and shares of the splits there are, and what must be said about them."""
-    wanted = [(Split.TRAIN, "train"), (Split.VALIDATION, "validation"), (Split.TEST, "test")]
-    given = {str(name): share for name, share in rule.shares.items()}
-    asked = [(code, name) for code, name in wanted if given.get(name, 0) > 0]
+    """Codes and shares of the parts that blocks are shared out to, and what must be said about them."""
+    if rule.whole is not None:
+        return np.array([CODES[rule.whole]], dtype=np.uint8), np.ones(1), ()
+    if rule.folds:
+        return fold_codes(rule), np.full(rule.folds, 1 / rule.folds), _few_blocks(rule, n_blocks)
+    asked = [(code, name) for name, code in CODES.items() if rule.shares.get(name, 0) > 0]
     kept, lost = asked[:n_blocks], [name for _, name in asked[n_blocks:]]
-    shares = np.array([given[name] for _, name in kept])
+    shares = np.array([rule.shares[name] for _, name in kept])
     notes: tuple[str, ...] = ()
     if lost:
         notes = (
@@ -155,6 +178,24 @@ def _targets(rule: SplitRule, n_blocks: int) -> tuple[NDArray[np.uint8], NDArray
             "a smaller splits: block_m gives more blocks",
         )
     return np.array([code for code, _ in kept], dtype=np.uint8), shares / shares.sum(), notes
+
+
+def fold_codes(rule: SplitRule) -> NDArray[np.uint8]:
+    """The split of each fold: `fold` is test, the next one validation (not of two), the others train."""
+    codes = np.full(rule.folds, Split.TRAIN, dtype=np.uint8)
+    if rule.folds > 2:
+        codes[rule.fold % rule.folds] = Split.VALIDATION
+    codes[rule.fold - 1] = Split.TEST
+    return codes
+
+
+def _few_blocks(rule: SplitRule, n_blocks: int) -> tuple[str, ...]:
+    if n_blocks >= rule.folds:
+        return ()
+    return (
+        f"parcels lie in {n_blocks} blocks of {rule.block_m} m only: {rule.folds - n_blocks} of the {rule.folds} folds "
+        "have none of them; a smaller splits: block_m gives more blocks",
+    )
 
 
 def _share_ground(
@@ -184,14 +225,99 @@ def _lacking(
     codes: NDArray[np.uint8],
     splits: NDArray[np.uint8],
     names: Mapping[int, str],
+    least: int,
 ) -> tuple[str, ...]:
-    """A sentence for each class that is not in every split."""
+    """A sentence for each class of which a split has less than the pixels that were asked for, or nothing."""
     notes = []
+    used = np.unique(splits)
     for column, crop in enumerate(classes.tolist()):
-        blocks = area[:, column] > 0
-        lacking = [Split(int(code)).name.lower() for code in splits if not (blocks & (codes == code)).any()]
-        if lacking and crop != IGNORE:
-            held = np.count_nonzero(blocks)
-            where = "1 block" if held == 1 else f"{held} blocks"
+        held = {Split(int(code)).name.lower(): float(area[codes == code, column].sum()) for code in used}
+        lacking = [name for name, m2 in held.items() if m2 <= 0]
+        short = [name for name, m2 in held.items() if m2 < least * PIXEL_M**2]
+        if crop == IGNORE or not (lacking if least == 1 else short):
+            continue
+        blocks = np.count_nonzero(area[:, column] > 0)
+        where = "1 block" if blocks == 1 else f"{blocks} blocks"
+        if least == 1:
             notes.append(f"class {names.get(crop, crop)} lies in {where} and is not in {' and '.join(lacking)}")
+        else:
+            notes.append(_too_few(names.get(crop, crop), held, short, where, least))
+    return tuple(notes)
+
+
+def _too_few(crop: int | str, held: Mapping[str, float], short: Sequence[str], where: str, least: int) -> str:
+    """A sentence on a class with fewer pixels in a split than were asked for."""
+    pixels = {name: int(m2 // PIXEL_M**2) for name, m2 in held.items()}
+    said = " and ".join(f"{pixels[name]} in {name}" for name in short)
+    total = int(sum(held.values()) // PIXEL_M**2)
+    return f"class {crop} has {said}, where {least} pixels were asked for: it covers {total} pixels in {where}"
+
+
+# Polygons in place of blocks
+
+
+def _by_areas(
+    parcels: Sequence[Parcels],
+    grids: Sequence[BlockGrid],
+    areas: Sequence[SplitAreas],
+    rule: SplitRule,
+    names: Mapping[int, str],
+) -> SplitPlan:
+    """Each parcel to the split of the polygons with most of its area, in the zone whose meridian is nearest."""
+    ids = np.concatenate([zone.parcel_id for zone in parcels])
+    crops = np.concatenate([zone.crop_type for zone in parcels])
+    parcel_id, first = np.unique(ids, return_index=True)
+    held = np.zeros((len(parcel_id), len(CODES)))
+    nearest = np.full(len(parcel_id), np.inf)
+    for zone, drawn in zip(parcels, areas, strict=True):
+        index = np.searchsorted(parcel_id, zone.parcel_id)
+        distance = np.abs(shapely.get_x(shapely.centroid(zone.geometry)) - _FALSE_EASTING)
+        better = distance < nearest[index]
+        held[index[better]] = _shared_area(zone.geometry[better], drawn)
+        nearest[index[better]] = distance[better]
+    # Of a tie, the split that is named first.
+    split = np.where(held.any(axis=1), np.argmax(held, axis=1) + 1, Split.NONE).astype(np.uint8)
+    return SplitPlan(
+        grids=tuple(grids),
+        parcel_id=parcel_id.astype(np.uint32),
+        parcel_split=split,
+        buffer_m=rule.buffer_m,
+        notes=_absent(held.max(axis=1, initial=0.0), crops[first], split, areas, rule, names),
+        areas=tuple(areas),
+    )
+
+
+def _shared_area(geometry: NDArray[np.object_], drawn: SplitAreas) -> NDArray[np.float64]:
+    """Area (polygon, split) that polygons share with the drawn ones, m2."""
+    result = np.zeros((len(geometry), len(CODES)))
+    one, other = shapely.STRtree(drawn.geometry).query(geometry, predicate="intersects")
+    shapely.prepare(drawn.geometry)
+    inside = shapely.covers(drawn.geometry[other], geometry[one])
+    shared = np.where(inside, shapely.area(geometry[one]), 0.0)
+    across = ~inside
+    shared[across] = shapely.area(shapely.intersection(geometry[one[across]], drawn.geometry[other[across]]))
+    np.add.at(result, (one, drawn.split[other].astype(np.intp) - 1), np.round(shared * _MM2) / _MM2)
+    return result
+
+
+def _absent(
+    area: NDArray[np.float64],
+    crops: NDArray[np.uint16],
+    split: NDArray[np.uint8],
+    areas: Sequence[SplitAreas],
+    rule: SplitRule,
+    names: Mapping[int, str],
+) -> tuple[str, ...]:
+    """A sentence for each split that no polygon names, and for each class that the others lack."""
+    named = np.unique(np.concatenate([drawn.split for drawn in areas]))
+    notes = [f"no polygon is {name}: there is no {name} split" for name, code in CODES.items() if code not in named]
+    for crop in np.unique(crops[crops != IGNORE]).tolist():
+        own = crops == crop
+        held = {Split(int(code)).name.lower(): float(area[own & (split == code)].sum()) for code in named}
+        lacking = [name for name, m2 in held.items() if m2 <= 0]
+        short = [name for name, m2 in held.items() if m2 < rule.min_pixels * PIXEL_M**2]
+        if rule.min_pixels == 1 and lacking:
+            notes.append(f"class {names.get(crop, crop)} has no parcel in {' and '.join(lacking)}")
+        elif rule.min_pixels > 1 and short:
+            notes.append(_too_few(names.get(crop, crop), held, short, "the polygons", rule.min_pixels))
     return tuple(notes)

@@ -1,7 +1,8 @@
-"""The array `split` of a cell: the block's split, and the buffer around other splits' parcels."""
+"""The array `split` of a cell: the split of the ground, and the buffer around other splits' parcels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import PIXEL_M, Split
+from sits_pipeline.splits.areas import SplitAreas
 from sits_pipeline.splits.blocks import BlockGrid, SplitPlan
-from sits_pipeline.values import Parcels, epsg_of
+from sits_pipeline.values import Parcels, Window, epsg_of
 
-__all__ = ["block_raster", "split_raster"]
+__all__ = ["block_raster", "keep_labels_apart", "split_of_window", "split_raster"]
 
 _SPLITS = (Split.TRAIN, Split.VALIDATION, Split.TEST)
 _FIELD = 21
@@ -26,8 +28,14 @@ Ints = NDArray[np.int64]
 
 
 def block_raster(plan: SplitPlan, geobox: GeoBox) -> NDArray[np.uint8]:
-    """The split (1, 2, 3) of the block that each pixel of a cell lies in, (y, x)."""
+    """The split (1, 2, 3) of the block that each pixel of a cell lies in, (y, x).
+
+    Where polygons decide, that of the one its centre lies in, and 0 outside of them.
+    """
     cell = _Cell.of(geobox)
+    areas = plan.areas_of(cell.epsg)
+    if areas is not None:
+        return _area_raster(areas, cell)
     grid = plan.grid(cell.epsg)
     side = grid.block_m // PIXEL_M
     rows = (np.arange(cell.rows) + cell.row - -grid.top // PIXEL_M) // side
@@ -39,11 +47,13 @@ def split_raster(plan: SplitPlan, parcels: Parcels, geobox: GeoBox) -> NDArray[n
     """`split` of a cell, (y, x); `parcels` are those within 110 m of it, the more the same.
 
     A pixel is BUFFER when its centre lies inside of, or nearer than the buffer to, a parcel of another split than
-    its block's. All arithmetic is done on coordinates of the whole zone, so that cells of any size agree.
+    its block's or polygon's; one that is in no split stays so. All arithmetic is done on coordinates of the whole
+    zone, so that cells of any size agree.
     """
     result = block_raster(plan, geobox)
     cell = _Cell.of(geobox)
-    count = _parcels_near(plan, parcels, cell)
+    grid = plan.grid(cell.epsg) if plan.areas_of(cell.epsg) is None else _as_blocks(result, cell)
+    count = _parcels_near(plan, parcels, cell, grid)
     if count is None:
         return result
     block = result.copy()
@@ -51,6 +61,60 @@ def split_raster(plan: SplitPlan, parcels: Parcels, geobox: GeoBox) -> NDArray[n
         others = sum(((1 << _FIELD) - 1) << _FIELD * (other - 1) for other in _SPLITS if other != split)
         result[(block == split) & ((count & others) != 0)] = Split.BUFFER
     return result
+
+
+def keep_labels_apart(split: NDArray[np.uint8], plan: SplitPlan, parcel_id: NDArray[np.uint32]) -> None:
+    """Make BUFFER of each pixel of `split` (y, x) that a parcel of another split, or of none, has won a part of.
+
+    `parcel_id` is on the same or on a finer lattice. A parcel may win a pixel whose centre it does not reach, which a
+    buffer of less than half a pixel's diagonal leaves to the other split.
+    """
+    home = np.zeros(int(max(plan.parcel_id.max(initial=0), parcel_id.max(initial=0))) + 1, dtype=np.uint8)
+    home[plan.parcel_id] = plan.parcel_split
+    factor = len(parcel_id) // len(split)
+    used = (split >= Split.TRAIN) & (split <= Split.TEST)
+    foreign = np.zeros(split.shape, dtype=bool)
+    for row in range(factor):
+        for column in range(factor):
+            winner = parcel_id[row::factor, column::factor]
+            foreign |= (winner > 0) & (home[winner] != split)
+    split[used & foreign] = Split.BUFFER
+
+
+def split_of_window(plan: SplitPlan, geobox: GeoBox) -> Callable[[Window], Split]:
+    """A function that gives the split of all ground that a window of the cube with this grid touches.
+
+    BUFFER where that is of more than one split; NONE where polygons decide and none is touched.
+    """
+    if plan.areas_of(epsg_of(geobox)) is None:
+        return plan.grid(epsg_of(geobox)).split_of
+
+    def of_areas(window: Window) -> Split:
+        found = np.unique(block_raster(plan, geobox[window.rows, window.columns]))
+        used = found[found > 0]
+        return Split.BUFFER if len(used) > 1 else Split(int(used[0])) if len(used) else Split.NONE
+
+    return of_areas
+
+
+def _area_raster(areas: SplitAreas, cell: _Cell) -> NDArray[np.uint8]:
+    """The split of the polygons that each pixel's centre lies in, (y, x); 0 where it lies in none, or in two splits."""
+    west, south, east, north = cell.bounds
+    result = np.zeros((cell.rows, cell.columns), dtype=np.uint8)
+    low_x, low_y, high_x, high_y = shapely.bounds(areas.geometry).reshape(-1, 4).T
+    near = (low_x <= east) & (high_x >= west) & (low_y <= north) & (high_y >= south)
+    if near.any():
+        count = _paint([_fill(_Edges.of(areas.geometry[near], areas.split[near]), cell)], cell)
+        for split in _SPLITS:
+            own = ((1 << _FIELD) - 1) << _FIELD * (split - 1)
+            result[(count & own != 0) & (count & ~own == 0)] = split
+    return result
+
+
+def _as_blocks(ground: NDArray[np.uint8], cell: _Cell) -> BlockGrid:
+    """The pixels of a cell as blocks of 10 m."""
+    west, _, _, north = cell.bounds
+    return BlockGrid(epsg=cell.epsg, left=round(west), top=round(north), block_m=PIXEL_M, split=ground)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +146,12 @@ class _Cell:
         return west, north - self.rows * PIXEL_M, west + self.columns * PIXEL_M, north
 
 
-def _parcels_near(plan: SplitPlan, parcels: Parcels, cell: _Cell) -> Ints | None:
+def _parcels_near(plan: SplitPlan, parcels: Parcels, cell: _Cell, grid: BlockGrid) -> Ints | None:
     """How many spans of the parcels of each split reach each pixel, three counts in an int64; None: none do.
 
     Only what reaches a block of another split is drawn: elsewhere the count stays short, and nobody asks.
     """
-    foreign = _Foreign.of(plan.grid(cell.epsg), cell)
+    foreign = _Foreign.of(grid, cell)
     split = plan.splits_of(parcels.parcel_id)
     reach = plan.buffer_m + _EXACT_M
     bounds = shapely.bounds(parcels.geometry).reshape(-1, 4)

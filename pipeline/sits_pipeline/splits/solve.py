@@ -18,28 +18,39 @@ _GAIN = 1e-9
 """Less than this is rounding, not an improvement: the result must not depend on the machine."""
 _SWEEPS = 20
 _SWAPS_UP_TO = 512
-"""Swapping two blocks is tried for up to so many blocks; beyond, moves alone come close enough."""
+"""Swapping two blocks is tried for up to so many blocks of three splits; beyond, moves alone come close enough."""
 
 
-def assign(area: NDArray[np.float64], shares: NDArray[np.float64], *, seed: int) -> NDArray[np.intp]:
+def assign(
+    area: NDArray[np.float64], shares: NDArray[np.float64], *, seed: int, least_m2: float = 0.0
+) -> NDArray[np.intp]:
     """Index of the split of each block, for `area` (block, class) in m2 and the positive `shares` of the splits.
 
     The cost to make small: the summed deviation of the splits' shares of all area from their targets, a quarter of
     the same averaged over the classes, 10 for each class that a split lacks (of those in at least as many blocks
     as there are splits), 1000 for an empty split. From several greedy starts, blocks are moved and swapped as long
     as that helps; the best end wins.
+
+    With `least_m2`, a split lacks a class of which it has less than so much, by the part that it is short of, of the
+    classes with so much for every split; without, one that none of its blocks holds.
     """
     rng = np.random.default_rng(seed)
-    starts = 16 if len(area) <= 64 else 4 if len(area) <= _SWAPS_UP_TO else 1
+    size = _size(area, shares)
+    starts = 16 if size <= 64 else 4 if size <= _SWAPS_UP_TO else 1
     best: tuple[float, NDArray[np.intp]] | None = None
     for start in range(starts):
-        state = _greedy(area, shares, _order(area, rng, weighted=start == 0))
-        _improve(state, rng)
+        state = _greedy(area, shares, _order(area, rng, weighted=start == 0), least_m2)
+        _improve(state, rng, with_swaps=size <= _SWAPS_UP_TO)
         cost = float(state.cost())
         if best is None or cost < best[0] - _GAIN:
             best = (cost, state.split.copy())
     assert best is not None
     return best[1]
+
+
+def _size(area: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
+    """How much work there is, in blocks of three splits: many folds make many choices."""
+    return len(area) * max(len(shares), 3) / 3
 
 
 @dataclass(kw_only=True)
@@ -51,7 +62,10 @@ class _State:
     weight: NDArray[np.float64]
     """(block,) share of all area."""
     present: NDArray[np.float64]
-    """(block, class) 1 where the block holds the class and the class lies in enough blocks, else 0."""
+    """(block, class) what the block adds to what a split must hold: 1 where it holds the class, or its area of it in
+    m2; 0 for a class that not every split can have."""
+    least: float
+    """So much of that a split must hold."""
     shares: NDArray[np.float64]
     split: NDArray[np.intp]
     """(block,); -1 not assigned."""
@@ -60,7 +74,7 @@ class _State:
     total: NDArray[np.float64]
     """(split,)"""
     holds: NDArray[np.float64]
-    """(split, class): blocks."""
+    """(split, class): sums of `present`."""
     blocks: NDArray[np.float64]
     """(split,)"""
 
@@ -76,12 +90,16 @@ class _State:
 
     def cost(self) -> np.float64:
         """What `assign` makes small."""
-        everywhere = self.present.any(axis=0)
-        missing = np.count_nonzero((self.holds < 0.5) & everywhere)
+        missing = self.missing(self.holds).sum()
         shares = np.abs(self.total - self.shares).sum()
         classes = np.abs(self.by_class - self.shares[:, None]).sum() / self.by_class.shape[1]
         empty = np.count_nonzero(self.blocks < 0.5)
         return np.float64(shares + _CLASS_SHARES * classes + _MISSING * missing + _EMPTY * empty)
+
+    def missing(self, holds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What each split lacks of each class, 0..1, when the splits hold so much, (..., split, class)."""
+        short = np.maximum(1.0 - holds / self.least, 0.0)
+        return np.asarray(np.where(self.present.any(axis=0), short, 0.0))
 
 
 def _order(area: NDArray[np.float64], rng: np.random.Generator, *, weighted: bool) -> NDArray[np.intp]:
@@ -93,14 +111,16 @@ def _order(area: NDArray[np.float64], rng: np.random.Generator, *, weighted: boo
     return shuffled[np.argsort(-weight[shuffled], kind="stable")]
 
 
-def _greedy(area: NDArray[np.float64], shares: NDArray[np.float64], order: NDArray[np.intp]) -> _State:
+def _greedy(area: NDArray[np.float64], shares: NDArray[np.float64], order: NDArray[np.intp], least_m2: float) -> _State:
     """Each block, in order, to the split that lacks most of what the block holds."""
     n_blocks, n_classes = area.shape
-    enough = np.count_nonzero(area, axis=0) >= len(shares)
+    enough = (np.count_nonzero(area, axis=0) >= len(shares)) & (area.sum(axis=0) >= least_m2 * len(shares))
     state = _State(
         relative=area / area.sum(axis=0),
         weight=area.sum(axis=1) / area.sum(),
-        present=((area > 0) & enough).astype(np.float64),
+        present=np.where(enough, area if least_m2 > 0 else area > 0, 0.0).astype(np.float64),
+        # Whole blocks are counted, so that one is all that is needed.
+        least=least_m2 if least_m2 > 0 else 1.0,
         shares=shares,
         split=np.full(n_blocks, -1, dtype=np.intp),
         by_class=np.zeros((len(shares), n_classes)),
@@ -114,11 +134,11 @@ def _greedy(area: NDArray[np.float64], shares: NDArray[np.float64], order: NDArr
     return state
 
 
-def _improve(state: _State, rng: np.random.Generator) -> None:
-    """Move single blocks and swap pairs until neither helps."""
+def _improve(state: _State, rng: np.random.Generator, *, with_swaps: bool) -> None:
+    """Move single blocks and, if wanted, swap pairs until neither helps."""
     for _ in range(_SWEEPS):
         moved = _sweep_moves(state, rng.permutation(len(state.split)))
-        swapped = len(state.split) <= _SWAPS_UP_TO and _sweep_swaps(state)
+        swapped = with_swaps and _sweep_swaps(state)
         if not moved and not swapped:
             return
 
@@ -173,9 +193,8 @@ def _swap_costs(state: _State, block: int, others: NDArray[np.intp]) -> NDArray[
     gain = state.present[others] - state.present[block]
     holds[:, home] += gain
     holds[each, away] -= gain
-    everywhere = state.present.any(axis=0)
     shares = np.abs(total - state.shares).sum(axis=1)
     classes = np.abs(by_class - state.shares[:, None]).sum(axis=(1, 2)) / by_class.shape[2]
-    missing = np.count_nonzero((holds < 0.5) & everywhere, axis=(1, 2))
+    missing = state.missing(holds).sum(axis=(1, 2))
     empty = np.count_nonzero(state.blocks < 0.5)
     return np.asarray(shares + _CLASS_SHARES * classes + _MISSING * missing + _EMPTY * empty)

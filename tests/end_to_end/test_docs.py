@@ -113,7 +113,7 @@ def test_commands_on_the_pages_have_the_options_they_name(page: str, text: str) 
 
 def assert_known(command: click.Command, words: list[str]) -> None:
     """Every sub-command and option among the words exists."""
-    while hasattr(command, "commands"):
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
         command, words = command.commands[words[0]], words[1:]
     known = {name for parameter in command.params for name in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known

@@ -205,11 +205,10 @@ class SplitRule:
             )
         if self.fold != 1 and not self.folds:
             raise ValueError(f"fold {self.fold} is one of some folds; say how many folds there are")
-        ways = {"folds": bool(self.folds), "whole": self.whole is not None, "file": self.file is not None}
-        if sum(ways.values()) > 1:
-            raise ValueError(
-                f"splits come from one of folds, whole and file; got {' and '.join(name for name in ways if ways[name])}"
-            )
+        given = {"folds": bool(self.folds), "whole": self.whole is not None, "file": self.file is not None}
+        ways = [name for name, is_given in given.items() if is_given]
+        if len(ways) > 1:
+            raise ValueError(f"splits come from one of folds, whole and file; got {' and '.join(ways)}")
         if self.min_pixels < 1:
             raise ValueError(f"min_pixels of a split is 1 or more, got {self.min_pixels}")
         if self.block_m <= 0 or self.block_m % 640:

@@ -24,9 +24,9 @@ def region_area(region: Region) -> shapely.Geometry:
     if place.file is not None:
         path = region.resolve(place.file)
         return _checked(read_area(path, epsg=4326), path)
-    if region.parcels is None or region.parcels.path is None:
+    if region.parcels is None:
         raise ValueError("place says `around: parcels`, but the region names no parcels; add parcels: {path: FILE}")
-    path = region.resolve(region.parcels.path)
+    path = region.resolve(region.parcels.fetched_path())
     west, south, east, north = parcel_bounds(region.parcels, path)
     margin_y = place.margin_m / METRES_A_DEGREE
     margin_x = margin_y / max(0.05, math.cos(math.radians((south + north) / 2)))

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,7 @@ class Moto:
 
     def client(self, service: str = "s3") -> Any:
         """A client that shares nothing with the project's own."""
-        import boto3
-
-        session = boto3.session.Session(aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name=REGION)
-        return session.client(service, endpoint_url=self.url)
+        return _client(self.url, service)
 
     def keys(self, prefix: str = "") -> list[str]:
         """Names of the objects of the bucket."""
@@ -81,6 +79,15 @@ class Moto:
         iam.put_user_policy(UserName=name, PolicyName="some", PolicyDocument=json.dumps(policy))
         made = iam.create_access_key(UserName=name)["AccessKey"]
         return made["AccessKeyId"], made["SecretAccessKey"]
+
+
+@cache
+def _client(url: str, service: str) -> Any:
+    """One a store: to make one reads all of the service's description, which takes as long as many requests."""
+    import boto3
+
+    session = boto3.session.Session(aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name=REGION)
+    return session.client(service, endpoint_url=url)
 
 
 @contextmanager

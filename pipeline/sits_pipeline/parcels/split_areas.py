@@ -9,16 +9,14 @@ import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from sits_catalog.cube import Split
 from sits_pipeline.parcels.files import VectorFile, open_vector
 from sits_pipeline.parcels.repair import polygons, reproject
-from sits_pipeline.splits import SplitAreas, check_apart
+from sits_pipeline.splits import CODES, SplitAreas, check_apart
 from sits_pipeline.values import epsg_of
 
 __all__ = ["read_split_areas"]
 
 _COLUMN = "split"
-_CODES = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
 
 
 def read_split_areas(path: str, geoboxes: Sequence[GeoBox]) -> tuple[SplitAreas, ...]:
@@ -65,9 +63,10 @@ def _in_zone(
 
 def _code(value: object, row: int, path: str) -> int:
     word = str(value).strip().lower() if value is not None else ""
-    if word not in _CODES:
+    code = next((code for name, code in CODES.items() if name == word), None)
+    if code is None:
         raise ValueError(f"{path}: split says train, validation or test; row {row} says {value!r}")
-    return int(_CODES[word])
+    return int(code)
 
 
 def _meets(areas: SplitAreas, geobox: GeoBox) -> bool:

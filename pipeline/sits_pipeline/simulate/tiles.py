@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.warp import transform
 
 from sits_catalog.cube import LATTICE_M, lattice_anchor_y
+from sits_pipeline.plan.mgrs_tiles import TILE_M, square_code, tile_at
 from sits_pipeline.values import epsg_of
 
 __all__ = ["MARGIN_PX", "SceneTile", "bounds_of", "canvas_of", "point_at", "scene_tiles"]
 
 MARGIN_PX = 24
 """Pixels of 10 m that scenes reach beyond the region on every side; a multiple of 6."""
-_TILE_M = 109_800
-_COLUMNS = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")
-_ROWS = "ABCDEFGHJKLMNPQRSTUV"
-_BANDS = "CDEFGHJKLMNPQRSTUVWX"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +104,7 @@ def _cover(tiles: list[SceneTile], height: int, width: int) -> bool:
 
 def _real_tiles(canvas: GeoBox) -> list[SceneTile]:
     """Parts of the canvas that lie in tiles of Sentinel-2's own layout."""
-    anchor = lattice_anchor_y(epsg_of(canvas))
+    epsg = epsg_of(canvas)
     height, width = canvas.shape
     west, north = canvas.affine.c, canvas.affine.f
     found: list[SceneTile] = []
@@ -119,26 +114,16 @@ def _real_tiles(canvas: GeoBox) -> list[SceneTile]:
         ):  # a tile hangs 9.8 km below its square
             if not 1 <= column <= 8:
                 continue
-            ulx = column * 100_000 // LATTICE_M * LATTICE_M
-            uly = math.ceil(((row + 1) * 100_000 - anchor) / LATTICE_M) * LATTICE_M + anchor
-            left, top = round((ulx - west) / 10), round((north - uly) / 10)
-            box = (max(top, 0), min(top + _TILE_M // 10, height), max(left, 0), min(left + _TILE_M // 10, width))
+            tile = tile_at(epsg, column, row)
+            left, top = round((tile.ulx - west) / 10), round((north - tile.uly) / 10)
+            box = (max(top, 0), min(top + TILE_M // 10, height), max(left, 0), min(left + TILE_M // 10, width))
             if box[0] < box[1] and box[2] < box[3]:
-                code = _code(canvas, column, row)
-                found.append(SceneTile(code=code, top=box[0], bottom=box[1], left=box[2], right=box[3]))
+                found.append(SceneTile(code=tile.code, top=box[0], bottom=box[1], left=box[2], right=box[3]))
     return sorted(found, key=lambda tile: tile.code)
 
 
 def _codes_of(canvas: GeoBox, x: float, y: float) -> tuple[str, str]:
     column = min(max(int(x // 100_000), 1), 7)
     row = int(y // 100_000)
-    return _code(canvas, column, row), _code(canvas, column + 1, row)
-
-
-def _code(canvas: GeoBox, column: int, row: int) -> str:
-    """MGRS name of the 100 km square that starts at column * 100 km, row * 100 km; the band is that of its centre."""
-    zone = epsg_of(canvas) % 100
-    _, (latitude,) = transform(str(canvas.crs), "EPSG:4326", [column * 1e5 + 5e4], [row * 1e5 + 5e4])
-    band = _BANDS[min(max(int((latitude + 80) // 8), 0), 19)]
-    letter = _COLUMNS[zone % 3][column - 1]
-    return f"{zone:02d}{band}{letter}{_ROWS[(row + (5 if zone % 2 == 0 else 0)) % 20]}"
+    epsg = epsg_of(canvas)
+    return square_code(epsg, column, row), square_code(epsg, column + 1, row)

@@ -16,12 +16,16 @@ def without_secrets(address: str) -> str:
 
     >>> without_secrets("https://me:word@example.org/a/B02.tif?sig=abc#part")
     'https://example.org/a/B02.tif'
+    >>> without_secrets("https://me:w#rd@example.org/a")
+    'https://example.org/a'
     """
     scheme, separator, rest = address.partition("://")
     if not separator:
         return address
-    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    # The user first: a password may hold what would begin a query.
+    authority, slash, path = rest.partition("/")
+    shown = re.split(r"[?#]", f"{authority.rpartition('@')[2]}{slash}{path}", maxsplit=1)[0]
+    return f"{scheme}://{shown}"
 
 
 def published_text(text: str) -> str:

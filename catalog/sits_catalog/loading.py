@@ -160,13 +160,21 @@ def _fetched_to(national: NationalSource, year: int | None) -> Path:
     return parcels_folder().resolve() / national.id / str(year)
 
 
-def _shipped_taxonomy(national: NationalSource, year: int | None, path: str | None) -> str | None:
-    """The taxonomy of a source's codes: a shipped one, or the table that was fetched beside the parcels."""
+def _shipped_taxonomy(national: NationalSource, year: int | None, path: str | None, own_path: bool) -> str | None:
+    """The taxonomy of a source's codes: a shipped one, or the table that was fetched beside the parcels.
+
+    The table goes with the fetched parcels alone: what `path` of the user's own means depends on nothing that happens
+    to lie in the working folder.
+    """
+    if own_path or path is None:
+        return national.taxonomy
     place = _fetched_to(national, year)
     receipt = read_receipt(place)
-    if receipt is not None and receipt.taxonomy is not None and path == str(place / receipt.path):
+    if receipt is None or not receipt.complete:
+        return national.taxonomy
+    if receipt.converter is not None and receipt.taxonomy is not None:
         return receipt.taxonomy
-    if national.taxonomy is None and receipt is not None and receipt.mapping is not None:
+    if national.taxonomy is None and receipt.mapping is not None and receipt.mapping.lies_in(place):
         return str(place / receipt.mapping.name)
     return national.taxonomy
 
@@ -261,7 +269,7 @@ def _with_national_source(document: Document) -> Document:
         return document
     try:
         shipped = load_parcel_source(own["source"], year, path=path)
-        taxonomy = _shipped_taxonomy(load_national_source(own["source"]), year, shipped.path)
+        taxonomy = _shipped_taxonomy(load_national_source(own["source"]), year, shipped.path, path is not None)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{document.where(('parcels', 'source'))}: {error}") from error
     given = {key: value for key, value in own.items() if key not in ("path", "member") or value is not None}

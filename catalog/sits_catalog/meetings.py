@@ -31,7 +31,8 @@ def meet(a: Taxonomy, b: Taxonomy, tree: CropTree) -> tuple[Meeting, ...]:
     """All pairs of classes that are the same, or of which one lies in the other; then the classes that meet none.
 
     Pairs stand in the order of A's classes, for each class the same first, then narrower and wider. Classes meet by
-    their HCAT codes alone: one without a code meets none, whatever its name.
+    their HCAT codes alone: one without a code meets none, whatever its name. Only equal codes are the same; a code that
+    the tree lacks lies in its nearest node above, and two such codes are apart even where that node is one.
     """
     pairs = [pair for crop in a.classes for pair in _pairs(crop, b.classes, tree)]
     met_a = {pair.a.index for pair in pairs if pair.a is not None}
@@ -59,8 +60,8 @@ def _relation(a: CropClass, b: CropClass, tree: CropTree) -> Relation:
     path_a, path_b = ([node.crop.hcat for node in tree.path(crop.hcat)] if crop.hcat else [] for crop in (a, b))
     if not path_a or not path_b:
         return "none"
-    if path_a[0] == path_b[0]:
+    if a.hcat == b.hcat:
         return "same"
-    if path_b[0] in path_a:
+    if b.hcat in path_a:
         return "narrower"
-    return "wider" if path_a[0] in path_b else "none"
+    return "wider" if a.hcat in path_b else "none"

@@ -121,10 +121,19 @@ class NationalSource:
     """Address of a table from the codes to HCAT, in the columns of EuroCrops."""
     converter: str | None = None
     """Name of the source among the converters of fiboa-cli."""
+    converter_years: tuple[int, ...] = ()
+    """Years that the converter is known to make; asked for others it may make another one than it was asked for."""
     notes: str | None = None
     """What a user should know before they rely on it."""
     editions: tuple[ParcelEdition, ...] = ()
     """Empty: a convention of columns that files of any year follow, with a path of the user's."""
+
+    def __post_init__(self) -> None:
+        if (self.converter is None) != (not self.converter_years):
+            raise ValueError(
+                f"parcel source {self.id!r} should have both `converter` and `converter_years`, or neither; got "
+                f"{self.converter} and {list(self.converter_years)}"
+            )
 
     def edition(self, year: int | None) -> ParcelEdition:
         """The edition of a year; ValueError names the years there are."""

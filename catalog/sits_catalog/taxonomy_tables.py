@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sits_catalog.crop_tree import CropTree
+from sits_catalog.crop_tree import CropNode, CropTree
 from sits_catalog.cube import IGNORE
 from sits_catalog.taxonomy import CropClass, Taxonomy, distinct_colour, parse_taxonomy
 
@@ -165,7 +165,10 @@ def _padded(codes: Mapping[str, str]) -> dict[str, str]:
 
 
 def _hcat_class(row: _Row, tree: CropTree, code: str, notes: dict[str, None]) -> CropClass | None:
-    """The class of a row: its HCAT code says which; where HCAT 3 has no such code, its name, else the node above."""
+    """The class of a row: its HCAT code says which; where HCAT 3 has no such code, its name, else the node above.
+
+    Where code and name are two nodes of HCAT 3 nothing says which is meant: it is their nearest common ancestor.
+    """
     hcat = row["hcat3_code"]
     if not hcat:
         notes[f"rows without an HCAT code, which leave their code unknown: {code}"] = None
@@ -173,7 +176,7 @@ def _hcat_class(row: _Row, tree: CropTree, code: str, notes: dict[str, None]) ->
     if not re.fullmatch(r"\d{10}", hcat):
         raise ValueError(f"the HCAT code of {code!r} should have ten digits, got {hcat!r}")
     if hcat in tree.nodes:
-        return tree.nodes[hcat].crop
+        return _agreed(tree.nodes[hcat], row.get("hcat3_name", ""), tree, code, notes).crop
     try:
         node = tree.find(row.get("hcat3_name", ""))
         how = "its name"
@@ -184,6 +187,27 @@ def _hcat_class(row: _Row, tree: CropTree, code: str, notes: dict[str, None]) ->
         node, how = path[0], "the nearest above"
     notes[f"code {code}: HCAT 3 has no {hcat}; taken by {how} as {node.crop.code} ({node.crop.hcat})"] = None
     return node.crop
+
+
+def _agreed(node: CropNode, name: str, tree: CropTree, code: str, notes: dict[str, None]) -> CropNode:
+    """The node of a row's HCAT code, or what it shares with the node that the row names, where that is another one."""
+    try:
+        other = tree.find(name)
+    except ValueError:
+        return node  # a name that is no node's, such as one spelt differently, says nothing against the code
+    if other.crop.hcat == node.crop.hcat:
+        return node
+    above = {step.crop.hcat for step in tree.path(str(other.crop.hcat))}
+    shared = next((step for step in tree.path(str(node.crop.hcat)) if step.crop.hcat in above), None)
+    said = f"its HCAT code is {_shown(node)} and its HCAT name {_shown(other)}"
+    if shared is None:
+        raise ValueError(f"the code {code!r} contradicts itself, {said}, which share no class; correct the row")
+    notes[f"code {code}: {said}; taken as what both lie in, {_shown(shared)}"] = None
+    return shared
+
+
+def _shown(node: CropNode) -> str:
+    return f"{node.crop.code} ({node.crop.hcat})"
 
 
 # Swiss land use

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import shapely
 
+from sits_catalog.addresses import without_secrets
 from sits_catalog.providers import holding_of, why_not_held
 from sits_catalog.region import Region
 from sits_pipeline.area import region_area
@@ -93,11 +94,17 @@ def outlook_as_json(outlook: Outlook) -> JsonObject:
         "season": [region.season.start.isoformat(), region.season.end.isoformat()],
         "source": region.imagery.source,
         "processing": None if holding is None else holding.processing,
-        "parcels": None if region.parcels is None else region.parcels.source or region.parcels.path,
+        "parcels": _parcels_of(region),
         "remarks": list(outlook.remarks),
         "unknown": list(UNKNOWN),
         "datasets": [_dataset(prospect) for prospect in outlook.prospects],
     }
+
+
+def _parcels_of(region: Region) -> str | None:
+    if region.parcels is None:
+        return None
+    return region.parcels.source or without_secrets(region.parcels.path or "")
 
 
 def _dataset(prospect: Prospect) -> JsonObject:
@@ -137,12 +144,12 @@ def outlook_in_words(outlook: Outlook) -> str:
 def _in_words(prospect: Prospect) -> list[str]:
     zone, cost, days = prospect.zone, prospect.estimate, prospect.days
     height, width = zone.geobox.shape
+    wait = f"; longest wait for any pass {_longest(days)} days" if len(days) > 1 else ""
     return [
         f"{zone.name}: EPSG:{zone.epsg}, {width} x {height} px of 10 m, {width * height / 1e4:.1f} km2",
         f"  tiles      {' '.join(prospect.mgrs_tiles)}",
         f"  orbits     {', '.join(map(_orbit, prospect.orbits))}",
-        f"  revisit    a place is passed every {prospect.revisit_days:.1f} days; longest wait for any pass "
-        f"{_longest(days)} days",
+        f"  revisit    a place is passed every {prospect.revisit_days:.1f} days{wait}",
         f"  dates      about {cost.dates} from {days[0]} to {days[-1]}, about {cost.scenes} scenes",
         f"  cells      {cost.cells} of {prospect.cell_px} px, shards of {prospect.shard_px} px",
         f"  to read    about {_gb(cost.read_gb)} of pixels",

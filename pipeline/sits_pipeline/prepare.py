@@ -94,6 +94,7 @@ def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared
     zones = zones_of_region(region, area)
     for zone in zones:
         _check_place(Folder(config.out).sub(zone.name))
+    _taxonomy(region)  # what is wrong with it is said before an archive is opened, or written
     listener.stage("opening the imagery")
     source, region = _open_source(region, zones, config, listener)
     listener.stage("reading parcels")

@@ -26,6 +26,10 @@ class Behaviour:
     redirect: Mapping[str, str] = field(default_factory=dict)
     says_longer: int = 0
     """Bytes that Content-Length says too much."""
+    lengths: bool = True
+    """Whether a whole file comes with its Content-Length; else in chunks."""
+    parts_end_at: list[int] = field(default_factory=list)
+    """Byte of the file at which each of the next partial answers ends, and says so."""
 
 
 class FileServer:
@@ -89,13 +93,20 @@ class FileServer:
             start = int(match[1])
             if start >= len(body):
                 return self._empty(handler, 416, {"Content-Range": f"bytes */{len(body)}"})
-            status, part = 206, body[start:]
-            extra["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+            end = how.parts_end_at.pop(0) if how.parts_end_at else len(body)
+            status, part = 206, body[start:end]
+            extra["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
+        chunked = status == 200 and not how.lengths
+        length = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(len(part) + how.says_longer)}
         handler.send_response(status)
-        for name, value in {**extra, "Content-Length": str(len(part) + how.says_longer)}.items():
+        for name, value in {**extra, **length}.items():
             handler.send_header(name, value)
         handler.end_headers()
+        if chunked:
+            handler.wfile.write(f"{len(part):x}\r\n".encode())
         self._send(handler, part)
+        if chunked and not handler.close_connection:
+            handler.wfile.write(b"\r\n0\r\n\r\n")
         return None
 
     def _send(self, handler: BaseHTTPRequestHandler, part: bytes) -> None:

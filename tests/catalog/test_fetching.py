@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
+import zlib
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +25,24 @@ from sits_catalog.fetching.requesting import check_address
 from sits_catalog.parcel_source import NationalSource, ParcelEdition
 
 MB = 1_000_000
-PART = b"PK\x03\x04" + bytes(range(256)) * 4096  # a bit more than 1 MiB, and begins as a zip does
+
+
+def packed(body: bytes) -> bytes:
+    """A zip of one file that is stored as it is."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("fields.shp"), body)
+    return file.getvalue()
+
+
+def seven_zip(size: int) -> bytes:
+    """The header of a 7z archive of `size` bytes (7zFormat.txt), and zeros in place of what it holds."""
+    start = (0).to_bytes(8, "little") + (size - 32).to_bytes(8, "little") + bytes(4)
+    head = b"7z\xbc\xaf\x27\x1c\0\4" + zlib.crc32(start).to_bytes(4, "little") + start
+    return head + bytes(size - 32)
+
+
+PART = packed(bytes(range(256)) * 4096)  # a bit more than 1 MiB
 
 
 class Heard:
@@ -68,7 +88,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_all_parts_and_the_table_of_codes_lie_together_with_a_record_of_them(tmp_path: Path) -> None:
-    body = b"7z\xbc\xaf\x27\x1c" + bytes(1000)
+    body = seven_zip(1010)[:1006]
     with FileServer({"a/R.7z.001": body, "a/R.7z.002": b"rest", "m.csv": b"original_code\n1\n"}) as server:
         national = source(f"{server.url}/a/R.7z.001", f"{server.url}/a/R.7z.002", mapping=f"{server.url}/m.csv")
         receipt, heard = fetch(national, tmp_path)
@@ -160,7 +180,7 @@ def test_a_server_without_ranges_or_tags_starts_again(tmp_path: Path, behaviour:
 
 
 def test_a_file_that_changed_between_two_attempts_is_not_mixed(tmp_path: Path) -> None:
-    new = PART[:4] + PART[:3:-1]
+    new = packed(bytes(range(255, -1, -1)) * 4096)
     with FileServer({"a.zip": PART}, Behaviour(cut_after=[300_000], statuses=[0, 503])) as server:
         national = source(f"{server.url}/a.zip")
         with pytest.raises(ConnectionError, match=r"status 503, 1 times in a row; 262144 bytes are kept: run the same"):
@@ -203,6 +223,37 @@ def test_an_answer_shorter_than_it_says_is_an_error(tmp_path: Path) -> None:
     ):
         fetch(source(f"{server.url}/a.zip"), tmp_path)
     assert not (tmp_path / "xx/2020/a.zip").exists()
+
+
+def test_a_part_that_ends_before_the_file_is_continued_where_no_length_was_given(tmp_path: Path) -> None:
+    how = Behaviour(lengths=False, cut_after=[300_000], parts_end_at=[300_000, 700_001])
+    with FileServer({"a.zip": PART}, how) as server:
+        receipt, heard = fetch(source(f"{server.url}/a.zip"), tmp_path)
+        ranges = [wanted for _, wanted in server.requests]
+    assert ranges == [None, "bytes=262144-", "bytes=300000-", "bytes=700001-"]
+    assert (receipt.files[0].size, receipt.files[0].sha256) == (len(PART), sha(PART))
+    assert any(f"was to send {len(PART)} bytes and sent 300000" in text for text in heard.stages)
+
+
+def test_a_file_of_no_bytes_is_refused(tmp_path: Path) -> None:
+    with FileServer({"a.csv": b""}) as server, pytest.raises(ValueError, match=r"a\.csv sent a file of 0 bytes; fetch"):
+        fetch(source(f"{server.url}/a.csv"), tmp_path)
+    assert files(tmp_path) == set()
+
+
+def test_a_place_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot be put into .*file/xx/2020 \(.*\): name a folder .* with --out, or by"):
+        fetch(source("https://example.org/a.zip"), tmp_path / "file")
+
+
+def test_a_fetched_file_that_was_cut_afterwards_is_not_taken(tmp_path: Path) -> None:
+    with FileServer({"a.zip": PART}) as server:
+        receipt, _ = fetch(source(f"{server.url}/a.zip"), tmp_path)
+    place = tmp_path / "xx/2020"
+    assert receipt.parcels(place, None) == str(place / "a.zip")
+    (place / "a.zip").write_bytes(PART[:-1])
+    assert receipt.parcels(place, None) is None
 
 
 def test_another_checksum_than_the_catalog_states_is_refused(tmp_path: Path) -> None:
@@ -307,7 +358,7 @@ def test_a_damaged_record_says_what_to_do(tmp_path: Path, text: str) -> None:
 
 
 def test_a_half_fetched_edition_goes_on_with_the_missing_part(tmp_path: Path) -> None:
-    with FileServer({"a.7z.001": b"7z\xbc\xaf\x27\x1c1"}) as server:
+    with FileServer({"a.7z.001": seven_zip(100)[:98]}) as server:
         national = source(f"{server.url}/a.7z.001", f"{server.url}/a.7z.002")
         with pytest.raises(FileNotFoundError):
             fetch(national, tmp_path)
@@ -316,8 +367,14 @@ def test_a_half_fetched_edition_goes_on_with_the_missing_part(tmp_path: Path) ->
         assert not half.complete
         assert half.parcels(tmp_path / "xx/2020", None) is None
         server.files["a.7z.002"] = b"2"
+        with pytest.raises(
+            ValueError, match=r"the 2 parts of .*a\.7z\.001 have 99 bytes, .* should have 100: remove them"
+        ):
+            fetch(national, tmp_path)
+        (tmp_path / "xx/2020/a.7z.002").unlink()
+        server.files["a.7z.002"] = b"22"
         receipt, _ = fetch(national, tmp_path)
-        assert [path for path, _ in server.requests] == ["a.7z.001", "a.7z.002", "a.7z.002"]
+        assert [path for path, _ in server.requests] == ["a.7z.001", *["a.7z.002"] * 3]
     assert receipt.complete
 
 
@@ -329,4 +386,5 @@ def test_an_unpacked_file_beside_a_rar_is_found(tmp_path: Path) -> None:
     (place / "in").mkdir()
     (place / "in/K_2020.shp").touch()
     assert receipt.parcels(place, "*K_*.shp") == str(place / "in/K_2020.shp")
+    assert receipt.parcels(place, "*k_*.SHP") == str(place / "in/K_2020.shp")
     assert replace(receipt, complete=False).parcels(place, None) is None

@@ -8,6 +8,7 @@ import stat
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 from sits_catalog.cli import app
 from sits_catalog.cli import parcels as parcels_command
 from sits_catalog.fetching import convert_edition, fetch_edition
+from sits_catalog.fetching.receipt import write_receipt
 from sits_catalog.loading import dump_region, load_national_source, load_parcel_source, load_region, load_taxonomy
 from sits_catalog.parcel_source import NationalSource
 
@@ -103,6 +105,25 @@ def test_a_region_keeps_its_own_taxonomy_and_its_own_file(
     assert (own.path, own.member, own.code) == (str(Path("mine.shp").resolve()), None, "grdkod_mar")
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_file_of_the_user_means_the_same_whatever_was_fetched_here(
+    folder: Path, swedish: NationalSource, tmp_path: Path, complete: bool
+) -> None:
+    before = load_region(region_file(tmp_path), parcels="mine.shp")
+    receipt = fetch_edition(swedish, 2023, folder=folder, listener=Silent())
+    write_receipt(folder / "se/2023", replace(receipt, complete=complete))
+    assert load_region(region_file(tmp_path), parcels="mine.shp") == before
+    assert before.taxonomy is None
+    own = load_region(region_file(tmp_path), parcels=str(folder / "se/2023/se2023.zip"))
+    assert own.taxonomy is None
+    fetched = load_region(region_file(tmp_path)).taxonomy
+    assert fetched == (str(folder / "se/2023/se_2021.csv") if complete else None)
+    assert (
+        load_region(region_file(tmp_path, REGION.replace("source: se", "source: fr-rpg, path: a.shp"))).taxonomy
+        == "rpg"
+    )
+
+
 def test_parcels_that_were_not_fetched_stop_a_build_with_one_sentence(folder: Path, tmp_path: Path) -> None:
     from sits_pipeline.area import region_area
 
@@ -131,6 +152,7 @@ def test_the_command_fetches_and_says_how_to_use_it(
     assert (code, out.splitlines()[0]) == (0, f"fetched: {folder}/se/2023/se2023.zip")
     assert "use it: parcels: {source: se, year: 2023}" in out
     assert "licence: CC0 1.0" in out
+    assert f"note: {' '.join((swedish.notes or '').split())}\n" in out
     assert "fetching se2023.zip, 0.0 MB" in err
     other = tmp_path / "elsewhere"
     code, out, _ = run("fetch", "se", "--year", "2023", "--out", str(other), "--no-mapping")
@@ -147,6 +169,8 @@ def test_the_command_fetches_and_says_how_to_use_it(
         (("fr-rpg", "--year", "1999"), 2, "has editions of 2017, 2018"),
         (("eurocrops", "--year", "2021"), 2, "has no addresses to fetch from"),
         (("eurocrops", "--year", "2021", "--with-fiboa"), 2, "fiboa-cli has no converter for eurocrops"),
+        (("ch", "--year", "2023", "--with-fiboa"), 2, "fiboa-cli has no converter for ch"),
+        (("fi", "--year", "2021", "--with-fiboa"), 2, "known to convert 2023 of fi, not 2021, and might make another"),
     ],
 )
 def test_a_wrong_source_or_year_is_one_sentence(folder: Path, words: tuple[str, ...], code: int, message: str) -> None:
@@ -174,10 +198,10 @@ STAND_IN = """\
 #!{python}
 import os, shutil, sys
 words = sys.argv[1:]
-print("words:", *words)
+print("\\x1b[32mwords:", *words)
 print("secret seen:", "AWS_SECRET_ACCESS_KEY" in os.environ)
 if {code}:
-    print("ValueError: Unknown variant")
+    print("\\x1b[1;31mValueError: Unknown variant\\x1b[0m\\n\\x1b[0m")
     sys.exit({code})
 if {made!r}:
     shutil.copy({made!r}, words[words.index("--target") + 1])
@@ -195,11 +219,13 @@ def stand_in(folder: Path, *, code: int = 0, made: str = "", name: str = "fiboa"
     return {"PATH": str(folder), "AWS_SECRET_ACCESS_KEY": "hidden"}
 
 
-def parquet(path: Path, *columns: str) -> str:
+def parquet(path: Path, *columns: str, **dates: list[object]) -> str:
+    """A table of a row, or of a row a date where a column of dates is given, `_` for its colon."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({column: ["1"] for column in columns}), path)
+    rows = max([1, *map(len, dates.values())])
+    pq.write_table(pa.table({**{column: ["1"] * rows for column in columns}, **dates}), path)
     return str(path)
 
 
@@ -255,3 +281,25 @@ def test_a_converter_that_fails_or_writes_nothing_good_is_one_sentence(folder: P
     with pytest.raises(FileNotFoundError, match="neither fiboa nor uv is in PATH"):
         convert({"PATH": str(tmp_path / "nowhere")})
     assert load_parcel_source("se", 2023).path is None
+
+
+def test_a_converter_that_makes_another_year_is_not_believed(folder: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    def convert(name: str, **dates: list[object]) -> None:
+        made = parquet(tmp_path / f"{name}.parquet", "id", "crop:code", "geometry", **dates)
+        environment = stand_in(tmp_path / name, made=made)
+        fi = load_national_source("fi")
+        convert_edition(fi, 2023, folder=folder, listener=Silent(), environment=environment, again=True)
+
+    old, new = datetime(2022, 12, 31, 23, tzinfo=UTC), datetime(2023, 1, 1, tzinfo=UTC)
+    with pytest.raises(
+        RuntimeError, match=r"asked for 2023 and wrote parcels of 2022 \(column determination:datetime\)"
+    ):
+        convert("a", **{"determination:datetime": [old, None]})
+    with pytest.raises(RuntimeError, match=r"wrote parcels of 2021 to 2022 \(column determination_datetime\)"):
+        convert("b", determination_datetime=["2021-01-01T00:00:00Z", "2022-01-01"])
+    assert load_parcel_source("fi", 2023).path is None
+    convert("c", **{"determination:datetime": [old, new]})
+    convert("d", **{"determination:datetime": pa.nulls(2, pa.timestamp("ms")).to_pylist()})
+    assert load_parcel_source("fi", 2023).path == str(folder / "fi/2023/fi-2023.parquet")

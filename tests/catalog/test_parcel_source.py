@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def test_an_edition_has_as_many_checksums_and_names_as_addresses() -> None:
         ParcelEdition(year=2020, addresses=("https://a/b.zip", "https://a/c.zip"), sha256=("0" * 64,))
     edition = ParcelEdition(year=2020, addresses=("https://a/b%20(1).zip?x=1", "https://a/c.zip"))
     assert edition.file_names == ("b (1).zip", "c.zip")
+
+
+def test_a_converter_comes_with_the_years_that_it_makes() -> None:
+    finland = load_national_source("fi")
+    assert (finland.converter, finland.converter_years) == ("fi", (2023,))
+    with pytest.raises(ValueError, match=r"'fi' should have both `converter` and `converter_years`.*; got fi and \[\]"):
+        replace(finland, converter_years=())
 
 
 def test_an_unknown_source_is_answered_with_the_known_ones() -> None:

@@ -197,4 +197,18 @@ def test_the_page_about_national_parcels_lists_every_source_with_its_years() -> 
         spoken = [int(year) for run in years.split(", ") if years != "any" for year in run.split("-")]
         known = [edition.year for edition in source.editions]
         assert (spoken[:1], spoken[-1:]) == (known[:1], known[-1:])
-        assert ("yes" in rows[name][5]) == (source.converter is not None)
+        assert rows[name][5].strip() == spelt(source.converter_years)
+
+
+def spelt(years: tuple[int, ...]) -> str:
+    """Years as 2017, 2019-2024."""
+    firsts = [year for year in years if year - 1 not in years]
+    lasts = [year for year in years if year + 1 not in years]
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(firsts, lasts, strict=True))
+
+
+@pytest.mark.parametrize("name", list_parcel_sources())
+def test_a_converter_is_asked_for_years_alone_that_it_is_known_to_make(name: str) -> None:
+    source = load_national_source(name)
+    assert set(source.converter_years) <= {edition.year for edition in source.editions}
+    assert "--with-fiboa" not in (source.notes or "") or source.converter is not None

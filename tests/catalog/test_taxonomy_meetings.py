@@ -41,6 +41,19 @@ def test_classes_are_the_same_or_one_lies_in_the_other_or_they_are_apart() -> No
     assert count_meetings(meetings) == {"same": 1, "narrower": 0, "wider": 3, "a without b": 2, "b without a": 2}
 
 
+def test_codes_that_hcat_lacks_are_apart_unless_they_are_equal() -> None:
+    a = parse("code,hcat\nx,3301290900\nroots,3301290000\n")
+    b = parse("code,hcat\ny,3301290901\nz,3301290900\n")
+    meetings = meet(a, b, TREE)
+    assert [(x.a and x.a.code, x.relation, x.b and x.b.code) for x in meetings] == [
+        ("x", "same", "z"),
+        ("roots", "wider", "y"),
+        ("roots", "wider", "z"),
+    ]
+    back = count_meetings(meet(b, a, TREE))
+    assert (back["same"], back["narrower"], back["wider"]) == (1, 2, 0)
+
+
 def test_the_other_way_round_narrower_and_wider_change_places() -> None:
     pastis, hcat = load_taxonomy("pastis"), load_taxonomy("hcat3")
     there, back = count_meetings(meet(pastis, hcat, TREE)), count_meetings(meet(hcat, pastis, TREE))

@@ -100,6 +100,24 @@ def test_an_hcat_code_that_does_not_exist_is_taken_by_its_name_or_from_above_and
         read(EUROCROPS + "X,b,,,33\n")
 
 
+def test_a_code_and_a_name_of_two_nodes_are_what_both_lie_in_and_that_is_said() -> None:
+    taxonomy = read(
+        EUROCROPS
+        + "973,Iris,,iris,3301082200\n704,trsnice,,vineyards_wine_vine_rebland_grapes,3303070000\n"
+        + "341,Lein,,flax_linen,3301060700\n389,p,,parsley,3301061227\n"
+    )
+    assert named(taxonomy, "973", "704", "341") == [
+        "flowers_ornamental_plants",
+        "permanent_crops_perennial",
+        "flax_linseed",
+    ]
+    assert taxonomy.notes[0] == (
+        "code 973: its HCAT code is goldenrod (3301082200) and its HCAT name iris (3301082300); taken as what both lie "
+        "in, flowers_ornamental_plants (3301080000)"
+    )
+    assert len(taxonomy.notes) == 3  # parsley is spelt differently in HCAT 3, and contradicts nothing
+
+
 def test_a_row_without_an_hcat_code_leaves_its_code_unknown_and_is_said() -> None:
     taxonomy = read(EUROCROPS + "1,a,,,3301010101\n2,b,,,\n")
     assert taxonomy.unknown_codes(["1", "2"]) == ("2",)

@@ -64,7 +64,7 @@ def test_the_region_file_of_the_how_to_loads(tmp_path: Path) -> None:
     assert region.labels.finer == (2,)
 
 
-OF_NO_PROVIDER = ("your-own-region.md", "locations.md")
+OF_NO_PROVIDER = ("your-own-region.md", "locations.md", "national-parcels.md")
 REGIONS = [block for block in blocks("yaml") if "imagery:" in block[1] and block[0] not in OF_NO_PROVIDER]
 
 

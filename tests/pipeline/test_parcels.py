@@ -115,7 +115,9 @@ def test_a_zip_of_two_files_asks_which(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(tmp_path / "a.geojson", "one.geojson")
         archive.write(tmp_path / "a.geojson", "two.geojson")
-    with pytest.raises(ValueError, match=r"holds several vector files: one\.geojson, two\.geojson; name one under parcels: member"):
+    with pytest.raises(
+        ValueError, match=r"holds several vector files: one\.geojson, two\.geojson; name one under parcels: member"
+    ):
         read(str(tmp_path / "a.zip"))
 
 

@@ -109,6 +109,8 @@ def _fetch(name: str, year: int, out: Path | None, *, again: bool, mapping: bool
     source = national.parcels(year, path)
     typer.echo(f"licence: {source.licence}")
     typer.echo(f"whom a map made of it names: {source.attribution}")
+    if national.notes is not None:
+        typer.echo(f"note: {' '.join(national.notes.split())}")
     return DONE
 
 

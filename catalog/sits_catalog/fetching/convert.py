@@ -7,6 +7,7 @@ libraries clash with those of this project.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -26,6 +27,9 @@ _KEPT = (
 )
 _KEPT_PREFIXES = ("LC_", "XDG_", "UV_", "PYENV_")
 _LOG = "fiboa.log"
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+"""Sequences that colour a terminal (ECMA-48, 5.4)."""
+_DATES = ("determination:datetime", "determination_datetime")
 _FIBOA = ("id", "hcat:code", "crop:code", "crop:name")
 
 
@@ -40,11 +44,21 @@ def convert_edition(
 ) -> Receipt:
     """A year of a source as GeoParquet under `folder`/ID/YEAR, made by its converter of fiboa-cli.
 
-    Of `environment` the program sees only what it needs to run. Raises ValueError for a source without a converter,
-    FileNotFoundError where neither fiboa nor uv is there, RuntimeError where it fails.
+    Of `environment` the program sees only what it needs to run. Raises ValueError for a source without a converter and
+    for a year that it is not known to make, FileNotFoundError where neither fiboa nor uv is there, RuntimeError where
+    it fails or makes another year: a converter with one fixed address ignores which year it is asked for.
     """
     if national.converter is None:
-        raise ValueError(f"fiboa-cli has no converter for {national.id}; fetch it without --with-fiboa")
+        raise ValueError(
+            f"fiboa-cli has no converter for {national.id} of which is known that it makes the year it is asked for; "
+            "fetch it without --with-fiboa"
+        )
+    if year not in national.converter_years:
+        years = ", ".join(map(str, national.converter_years)) or "no year"
+        raise ValueError(
+            f"fiboa-cli is known to convert {years} of {national.id}, not {year}, and might make another year of it; "
+            "fetch it without --with-fiboa"
+        )
     name = f"{national.id}-{year}.parquet"
     with held(folder / national.id / str(year)) as place:
         former = read_receipt(place)
@@ -85,12 +99,13 @@ def _run(command: tuple[str, ...], log: Path, environment: Mapping[str, str]) ->
         )
     if done.returncode != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        plain = (_COLOUR.sub("", line).strip() for line in reversed(lines))
+        last = next((line for line in plain if line), "nothing")
         raise RuntimeError(f"fiboa ended with code {done.returncode} and said {last[:200]!r}; all of it is in {log}")
 
 
 def _receipt(national: NationalSource, year: int, partial: Path, name: str) -> Receipt:
-    """What is known of a converted file; RuntimeError where it is none, or has no crops."""
+    """What is known of a converted file; RuntimeError where it is none, has no crops, or is of another year."""
     import pyarrow.parquet as pq
     from pyarrow.lib import ArrowInvalid
 
@@ -104,6 +119,7 @@ def _receipt(national: NationalSource, year: int, partial: Path, name: str) -> R
     code = has["hcat:code"] or has["crop:code"] or has["crop:name"]
     if code is None:
         raise RuntimeError(f"fiboa wrote {partial} without crops; its columns are {', '.join(sorted(names))}")
+    _check_year(partial, next((column for column in _DATES if column in names), None), year)
     file = FetchedFile(name=name, address="", size=partial.stat().st_size, sha256=sha256_of(partial))
     return Receipt(
         source=national.id,
@@ -115,3 +131,25 @@ def _receipt(national: NationalSource, year: int, partial: Path, name: str) -> R
         name=has["crop:name"],
         taxonomy="hcat3" if code == "hcat:code" else None,
     )
+
+
+def _check_year(partial: Path, column: str | None, year: int) -> None:
+    """RuntimeError where the parcels have dates, and none of the year.
+
+    Some sources date each geometry, so that a year's parcels may have dates of others as well.
+    """
+    if column is None:
+        return
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    dates = pc.unique(
+        pc.utf8_slice_codeunits(pc.cast(pq.read_table(partial, columns=[column])[column], "string"), 0, 4)
+    )
+    years = sorted({int(text) for text in dates.to_pylist() if text is not None and text.isdecimal()})
+    if years and year not in years:
+        found = str(years[0]) if len(years) == 1 else f"{years[0]} to {years[-1]}"
+        raise RuntimeError(
+            f"fiboa was asked for {year} and wrote parcels of {found} (column {column}); they are kept as {partial} "
+            "and not taken: fetch the year without --with-fiboa"
+        )

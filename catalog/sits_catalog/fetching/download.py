@@ -13,11 +13,12 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sits_catalog.addresses import without_secrets
+from sits_catalog.fetching.kinds import check_kind
 from sits_catalog.fetching.receipt import FetchedFile, sha256_of
 from sits_catalog.fetching.requesting import AttemptError, get
 
@@ -112,18 +113,22 @@ def _attempt(address: str, partial: Path, listener: Listener, known: FetchedFile
             return None
         if answer.status_code == 416:
             return _nothing_left(answer, partial, before, start)
-        note = _note_of(answer, address)
-        if answer.status_code == 206 and not _continues(answer, before, start):
-            _forget(partial)
-            raise AttemptError(f"{without_secrets(address)} sent another part than the one it was asked for")
-        if answer.status_code == 200:
+        note, end = _note_of(answer, address), None
+        if answer.status_code == 206:
+            part = _continued(answer, before, start)
+            if before is None or part is None:
+                _forget(partial)
+                raise AttemptError(f"{without_secrets(address)} sent another part than the one it was asked for")
+            end, size = part
+            note = replace(before, size=size)
+        else:
             start = 0
-        note = note if before is None or start == 0 else before
         _receive(answer, partial, note, start, listener)
     have = _size(partial)
-    if note.size is not None and have != note.size:
-        if have > note.size:
-            _forget(partial)
+    too_many = any(limit is not None and have > limit for limit in (note.size, end))
+    if too_many:
+        _forget(partial)
+    if too_many or (note.size is not None and have < note.size):
         raise AttemptError(f"{without_secrets(address)} was to send {note.size} bytes and sent {have}")
     return note
 
@@ -150,12 +155,18 @@ def _note_of(answer: requests.Response, address: str) -> _Note:
     )
 
 
-def _continues(answer: requests.Response, before: _Note | None, start: int) -> bool:
-    """Whether a partial answer is what comes after the bytes that are there."""
+def _continued(answer: requests.Response, before: _Note | None, start: int) -> tuple[int, int] | None:
+    """Where a partial answer ends and the size of the whole file (Content-Range); None for another part or file.
+
+    The size counts even where the first answer gave none: a part may end before the file does.
+    """
     found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if before is None or found is None or answer.headers.get("ETag", before.etag) != before.etag:
-        return False
-    return int(found[1]) == start and before.size in (None, int(found[3]))
+        return None
+    end, size = int(found[2]) + 1, int(found[3])
+    if int(found[1]) != start or not start < end <= size or before.size not in (None, size):
+        return None
+    return end, size
 
 
 def _nothing_left(answer: requests.Response, partial: Path, before: _Note | None, start: int) -> _Note:
@@ -213,34 +224,22 @@ def _finished(partial: Path, target: Path, note: _Note, sha256: str | None, list
     )
 
 
+def _check_kind(partial: Path, name: str, address: str) -> None:
+    """Raises ValueError for a page or a message of an error where a file was expected, and for a file that was cut."""
+    try:
+        check_kind(partial, name)
+    except ValueError as error:
+        raise ValueError(
+            f"{without_secrets(address)} {error}; fetch it again, or look at the provider's page and name the file "
+            "with --parcels FILE"
+        ) from error
+
+
 def _check_sha256(found: str, expected: str | None, address: str) -> None:
     if expected is not None and found != expected:
         raise ValueError(
             f"{without_secrets(address)} has SHA-256 {found} and should have {expected}: it was damaged, or replaced "
             "by another; it was not kept"
-        )
-
-
-_BEGINNINGS = {
-    ".zip": b"PK",
-    ".7z": b"7z\xbc\xaf\x27\x1c",
-    ".001": b"7z\xbc\xaf\x27\x1c",
-    ".rar": b"Rar!",
-    ".gpkg": b"SQLite format 3",
-    ".parquet": b"PAR1",
-}
-
-
-def _check_kind(path: Path, name: str, address: str) -> None:
-    """Raises ValueError for a page or a message of an error where a file was expected."""
-    with path.open("rb") as file:
-        head = file.read(2048)
-    expected = _BEGINNINGS.get(Path(name).suffix.lower())
-    is_page = head.lstrip().lower().startswith((b"<!doctype html", b"<html")) or b"ExceptionReport" in head
-    if is_page or (expected is not None and not head.startswith(expected)):
-        raise ValueError(
-            f"{without_secrets(address)} answered with {head[:40]!r}, which is no {Path(name).suffix} file; look at "
-            "the provider's page, and name the file with --parcels FILE"
         )
 
 

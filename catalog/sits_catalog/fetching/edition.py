@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sits_catalog.fetching.download import WAITS_S, Listener, download
+from sits_catalog.fetching.kinds import check_volumes
 from sits_catalog.fetching.receipt import FetchedFile, Receipt, check_name, read_receipt, sha256_of, write_receipt
 from sits_catalog.fetching.requesting import check_address
 from sits_catalog.parcel_source import NationalSource
@@ -61,6 +62,7 @@ def fetch_edition(
             names = {file.name for file in receipt.files}
             to_come = tuple(file for file in former.files if file.name not in names)
             write_receipt(place, replace(receipt, files=(*receipt.files, *to_come)))
+        check_volumes([place / part.name for part in parts])
         receipt = replace(receipt, complete=True)
         write_receipt(place, receipt)
     return receipt
@@ -130,9 +132,19 @@ class _Fetch:
 
 @contextmanager
 def held(place: Path) -> Iterator[Path]:
-    """A folder, made where it is missing, that no other process fetches to at the same time."""
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / ".lock").open("w") as lock:
+    """A folder, made where it is missing, that no other process fetches to at the same time.
+
+    OSError with one sentence where it cannot be made or written to.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = (place / ".lock").open("w")
+    except OSError as error:
+        raise type(error)(
+            f"parcels cannot be put into {place} ({error.strerror}): name a folder that you may write to with --out, "
+            "or by the environment variable SITS_PARCELS"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -37,6 +37,11 @@ class FetchedFile:
         if self.size < 0 or not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"{self.name} has no size and SHA-256: {self.size}, {self.sha256!r}")
 
+    def lies_in(self, place: Path) -> bool:
+        """Whether a file of this name and size is in a folder; its checksum is compared by `fetch --again` alone."""
+        path = place / self.name
+        return path.is_file() and path.stat().st_size == self.size
+
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
@@ -72,14 +77,14 @@ class Receipt:
         return self.files[0].name
 
     def parcels(self, place: Path, member: str | None) -> str | None:
-        """The file of the parcels in `place`; None where files are still to come or are gone.
+        """The file of the parcels in `place`; None where files are still to come, are gone or have another size.
 
         Of an archive that nothing here opens (.rar) it is what a user unpacked beside it, where that is `member`.
         """
-        if not self.complete or not all((place / file.name).is_file() for file in self.files):
+        if not self.complete or not all(file.lies_in(place) for file in self.files):
             return None
         if member is not None and self.path.lower().endswith(".rar"):
-            unpacked = sorted(path for path in place.rglob("*") if fnmatchcase(path.name, member))
+            unpacked = sorted(path for path in place.rglob("*") if fnmatchcase(path.name.lower(), member.lower()))
             if len(unpacked) == 1:
                 return str(unpacked[0])
         return str(place / self.path)

@@ -47,6 +47,8 @@ def cog(
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
     array: Annotated[list[str] | None, typer.Option(help="Arrays to write, such as crop_type; repeatable.")] = None,
     day: Annotated[list[str] | None, typer.Option(help="Dates to write; repeatable; default: all.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    incomplete: Incomplete = False,
     debug: Debug = False,
 ) -> None:
     """Write arrays as cloud-optimised GeoTIFFs: one file a date, one for each label array."""
@@ -56,7 +58,16 @@ def cog(
         from sits_pipeline.folder import Folder
 
         days = None if day is None else [chosen for text in day if (chosen := parse_day(text)) is not None]
-        for path in export_cog(Folder(dataset), out, arrays=array or ["reflectance"], days=days):
+        written = export_cog(
+            Folder(dataset),
+            out,
+            arrays=array or ["reflectance"],
+            days=days,
+            overwrite=overwrite,
+            incomplete=incomplete,
+            say=lambda note: print(f"note: {note}", file=sys.stderr),
+        )
+        for path in written:
             print(path)
         return DONE
 

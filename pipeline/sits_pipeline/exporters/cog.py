@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sits_catalog.cube import ARRAYS, IGNORE
+from sits_catalog.cube import ARRAYS, IGNORE, Quality
+from sits_pipeline.exporters.replace import check_outside
+from sits_pipeline.exporters.views import check_complete
 from sits_pipeline.folder import Folder
 from sits_pipeline.picture import colour_of
 from sits_pipeline.store import CubeLayout, read_layout, read_shards
@@ -43,21 +46,55 @@ class _Target:
 
 
 def export_cog(
-    folder: Folder, out: Path, *, arrays: Sequence[str] = ("reflectance",), days: Sequence[date] | None = None
+    folder: Folder,
+    out: Path,
+    *,
+    arrays: Sequence[str] = ("reflectance",),
+    days: Sequence[date] | None = None,
+    overwrite: bool = False,
+    incomplete: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
     """Write arrays of a cube as COGs into `out` and return their paths; each appears whole or not at all.
 
-    `days` None: all dates. Reflectance has a band a spectral band, with description, scale and nodata 0. Raises
-    ValueError for an array or date that the cube does not have.
+    `days` None: all dates. Reflectance has a band a spectral band, with description, scale and nodata 0. `say` hears
+    of pixels that could not be read. Raises ValueError for an array or date that the cube does not have, a cube that
+    is not complete (unless `incomplete`), or files in the cube's own folder, FileExistsError where a file is there
+    (unless `overwrite`).
     """
     layout = read_layout(folder)
+    check_complete(folder, layout.attributes, incomplete=incomplete)
+    check_outside(out, folder)
     targets = list(_plan(layout, out, arrays, days))
+    there = [target.path for target in targets if target.path.exists()]
+    if there and not overwrite:
+        raise FileExistsError(
+            f"{there[0]} is there already, {len(there)} of {len(targets)} files are; choose another --out, or "
+            "--overwrite to replace them"
+        )
+    unread = _count_unread(folder, targets)
+    if unread:
+        say(
+            f"{sum(unread.values())} pixels of {len(unread)} dates could not be read when the dataset was built: they "
+            "are nodata, as those that were not observed (quality has the bit 128)"
+        )
     out.mkdir(parents=True, exist_ok=True)
     for array in dict.fromkeys(target.array for target in targets):
         mine = [target for target in targets if target.array == array]
         for first in range(0, len(mine), _MAX_OPEN):
-            _write(folder, layout, mine[first : first + _MAX_OPEN])
+            _write(folder, layout, mine[first : first + _MAX_OPEN], unread)
     return [target.path for target in targets]
+
+
+def _count_unread(folder: Folder, targets: Sequence[_Target]) -> Counter[int]:
+    """Pixels that could not be read, by index of the date; dates without are absent."""
+    dates = sorted({target.date_index for target in targets if target.date_index is not None})
+    found = Counter[int]()
+    if dates:
+        for _, quality in read_shards(folder, "quality", dates=dates):
+            counts = np.count_nonzero(quality & Quality.UNREAD, axis=(1, 2))
+            found.update({index: int(number) for index, number in zip(dates, counts, strict=True) if number})
+    return found
 
 
 def _plan(layout: CubeLayout, out: Path, arrays: Sequence[str], days: Sequence[date] | None) -> Iterator[_Target]:
@@ -79,7 +116,7 @@ def _plan(layout: CubeLayout, out: Path, arrays: Sequence[str], days: Sequence[d
                 yield _Target(out / f"{name}_{day}.tif", name, index)
 
 
-def _write(folder: Folder, layout: CubeLayout, targets: Sequence[_Target]) -> None:
+def _write(folder: Folder, layout: CubeLayout, targets: Sequence[_Target], unread: Counter[int]) -> None:
     """Files of one array: plain tiled GeoTIFFs first, since a COG's overviews stand before its pixels."""
     import rasterio
 
@@ -90,7 +127,7 @@ def _write(folder: Folder, layout: CubeLayout, targets: Sequence[_Target]) -> No
         with ExitStack() as files:
             opened = [files.enter_context(rasterio.open(path, "w", **_profile(layout, array))) for path in plain]
             for file, target in zip(opened, targets, strict=True):
-                _describe(file, layout, target)
+                _describe(file, layout, target, unread)
             for window, values in read_shards(folder, array, dates=dates):
                 for file, pixels in zip(opened, values if dates is not None else [values], strict=True):
                     _write_window(file, window, pixels)
@@ -126,13 +163,14 @@ def _write_window(file: Any, window: Window, pixels: NDArray[Any]) -> None:
     file.write(bands, window=Rectangle(window.column, window.row, window.width, window.height))
 
 
-def _describe(file: Any, layout: CubeLayout, target: _Target) -> None:
+def _describe(file: Any, layout: CubeLayout, target: _Target, unread: Counter[int]) -> None:
     """Descriptions, scale and tags; class names and colours for `crop_type`."""
     spec = ARRAYS[target.array]
     tags = {"DESCRIPTION": spec.meaning, "CONFIG_SHA256": str(layout.attributes.get("config_sha256", ""))}
     if layout.attributes.get("simulated"):
         tags["SIMULATED"] = "YES"
     if target.date_index is not None:
+        tags["UNREAD_PIXELS"] = str(unread[target.date_index])
         tags["TIFFTAG_DATETIME"] = f"{layout.sensing_times[target.date_index]:%Y:%m:%d %H:%M:%S}"
     if target.array == "reflectance":
         file.descriptions = layout.bands

@@ -34,6 +34,7 @@ from sits_pipeline.exporters.formats import (
     SIDES,
     STACKS,
     T31TFM_CODES,
+    T31TFM_UNKNOWN,
 )
 from sits_pipeline.exporters.pastis import FoldPlan, check_labels
 from sits_pipeline.exporters.views import SplitName, View, ViewFacts, Views, open_views
@@ -41,6 +42,7 @@ from sits_pipeline.exporters.whole import (
     Exported,
     Progress,
     Tally,
+    check_dates,
     kept_views,
     summary,
     whole_folder,
@@ -75,7 +77,7 @@ class _Writer:
     plan: BandPlan
     numbers: ClassNumbers
     tally: Tally
-    folds: FoldPlan = field(default_factory=FoldPlan)
+    folds: FoldPlan
     listed: list[tuple[str, SplitName, int]] = field(default_factory=list)
     """Path, split and fold of each chip; the fold of PASTIS24 alone."""
 
@@ -86,11 +88,14 @@ def export_deepsatmodels(
     """Write a dataset into `out` in one of the layouts, in windows of its chips' size.
 
     Raises FileExistsError where `out` may not be written, FileNotFoundError where there is no dataset, and ValueError
-    where it is not complete, has no labels, lacks a band, or has more classes than the published loader knows.
+    where it is not complete, has no labels, lacks a band, has more classes than the published loader knows, or has lost
+    the years of dates that the layout has.
     """
     views = open_views(folder, side=_side(folder, layout), training=True, incomplete=incomplete)
     check_labels(views.facts)
-    with whole_folder(out, overwrite=overwrite) as partial:
+    if layout != "pastis24":  # which has days of the year alone
+        check_dates(views.facts, layout)
+    with whole_folder(out, dataset=folder, overwrite=overwrite) as partial:
         exported = _write(views, layout, partial, out, progress)
         write_manifest(partial, views.facts, exported)
     return exported
@@ -107,7 +112,8 @@ def _side(folder: Folder, layout: DeepSatLayout) -> int | None:
 def _write(views: Views, layout: DeepSatLayout, partial: Path, out: Path, progress: Progress) -> Exported:
     writer = _writer(views.facts, layout)
     chip_of, write_lists, notes = _LAYOUTS[layout]
-    for view in kept_views(views, writer.tally, progress):
+    unfit = writer.folds.unfit if layout == "pastis24" else None
+    for view in kept_views(views, writer.tally, progress, unfit=unfit):
         chip = chip_of(view, writer)
         path = partial / chip.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +122,7 @@ def _write(views: Views, layout: DeepSatLayout, partial: Path, out: Path, progre
         path.write_bytes(plain_pickle(chip.sample))
     write_lists(partial, writer)
     (partial / "label_names.json").write_text(json.dumps(writer.numbers.document(), indent=1) + "\n")
-    said = (writer.folds.note(views.facts),) if layout == "pastis24" else ()
+    said = (writer.folds.note,) if layout == "pastis24" else ()
     return summary(layout, out, writer.tally, *writer.plan.note, *said, *notes)
 
 
@@ -124,10 +130,10 @@ def _writer(facts: ViewFacts, layout: DeepSatLayout) -> _Writer:
     if layout == "pastis24":
         plan, numbers = BandPlan.of(facts, PASTIS_BANDS, layout), ClassNumbers.consecutive(facts)
     else:
-        codes = MTLCC_CODES if layout == "mtlcc" else T31TFM_CODES
+        codes, void = (MTLCC_CODES, 0) if layout == "mtlcc" else (T31TFM_CODES, T31TFM_UNKNOWN)
         plan = BandPlan.of(facts, tuple(L1C_BANDS), layout)
-        numbers = ClassNumbers.of_codes(facts, codes, layout)
-    return _Writer(facts, plan, numbers, Tally())
+        numbers = ClassNumbers.of_codes(facts, codes, layout, void=void)
+    return _Writer(facts, plan, numbers, Tally(), FoldPlan(facts))
 
 
 def _write_paths(path: Path, rows: list[str]) -> None:
@@ -300,7 +306,7 @@ _LAYOUTS: dict[
         _t31tfm_lists,
         (
             _COARSE,
-            "Background and ignored pixels are 0, which the published loader takes for unknown.",
+            f"Background is 0 and ignored pixels are {T31TFM_UNKNOWN}: the published loader takes both for unknown.",
             "Label rasters at 10 m alone; `year` is that of the last date.",
         ),
     ),

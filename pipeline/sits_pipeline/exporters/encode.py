@@ -120,11 +120,11 @@ class ClassNumbers:
         return cls(numbers, 0, void, facts.classes)
 
     @classmethod
-    def of_codes(cls, facts: ViewFacts, codes: Sequence[int], layout: str) -> ClassNumbers:
+    def of_codes(cls, facts: ViewFacts, codes: Sequence[int], layout: str, *, void: int = 0) -> ClassNumbers:
         """Numbers that a published loader knows: the classes' own codes where they are such numbers, else by index.
 
-        Pixels of background and to be ignored are 0, which the loaders take for unknown. Raises ValueError where there
-        are more classes than numbers.
+        Pixels of background are 0 and those to be ignored `void`, which the loaders take for unknown. Raises ValueError
+        where there are more classes than numbers.
         """
         own = [str(row["code"]) for row in facts.classes]
         if set(own) <= {str(code) for code in codes}:
@@ -137,7 +137,7 @@ class ClassNumbers:
                 "coarser classes, or fold rare ones into one"
             )
         indices = [int(row["index"]) for row in facts.classes]
-        return cls(dict(zip(indices, numbers, strict=True)), 0, 0, facts.classes)
+        return cls(dict(zip(indices, numbers, strict=True)), 0, void, facts.classes)
 
     def encode(self, crop_type: NDArray[np.uint16]) -> NDArray[np.uint8]:
         """(y, x) of the format from (y, x) of the dataset. Raises ValueError for a class that the table lacks."""

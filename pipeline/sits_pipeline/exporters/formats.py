@@ -16,6 +16,7 @@ __all__ = [
     "SIDES",
     "STACKS",
     "T31TFM_CODES",
+    "T31TFM_UNKNOWN",
     "Layout",
 ]
 
@@ -51,3 +52,6 @@ T31TFM_CODES: tuple[int, ...] = (1, 2, 3, *range(6, 15), 20, 25, *range(33, 37),
 
 All others of 0..167 are unknown. The names behind the numbers are not published with the loader.
 """
+
+T31TFM_UNKNOWN = 4
+"""One of the numbers that the published loader takes for unknown; so is 0, which means that there is no parcel."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import Counter
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sits_pipeline.exporters.whole import (
     Exported,
     Progress,
     Tally,
+    check_dates,
     kept_views,
     summary,
     whole_folder,
@@ -39,31 +40,39 @@ def export_geotiff(
     """Write the patches of a dataset, or windows of `side` px of a region, into `out`; nodata is 0.
 
     Of a region with labels, windows without a labelled parcel are left out. Raises FileExistsError where `out` may not
-    be written, FileNotFoundError where there is no dataset, ValueError where it is not complete.
+    be written, FileNotFoundError where there is no dataset, ValueError where it is not complete, has lost the years of
+    its dates, or is smaller than `side`.
     """
     attributes = read_attributes(folder) or {}
     chosen = None if attributes.get("profile") == "patches" else side
     views = open_views(folder, side=chosen, training=False, incomplete=incomplete)
-    with whole_folder(out, overwrite=overwrite) as partial:
+    check_dates(views.facts, "geotiff")
+    with whole_folder(out, dataset=folder, overwrite=overwrite) as partial:
         exported = _write(views, partial, out, progress)
         write_manifest(partial, views.facts, exported)
     return exported
 
 
 def _write(views: Views, partial: Path, out: Path, progress: Progress) -> Exported:
-    facts, tally, names = views.facts, Tally(), Counter[str]()
+    facts, tally = views.facts, Tally()
     nowhere = 0
     for view in kept_views(views, tally, progress):
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", view.name)
-        names[name] += 1
-        if names[name] > 1:
-            name = f"{name}_{view.number}"
+        name = _free_name(partial, view)
         nowhere += view.transform is None
         _write_series(partial / f"{name}.tif", view, facts)
+        _write_quality(partial / f"{name}_quality.tif", view, facts)
         for array, values in view.labels.items():
             _write_labels(partial / f"{name}_{array}.tif", array, values, view, facts)
     notes = [f"{nowhere} patches have no place in the dataset: their files have no CRS."] if nowhere else []
     return summary("geotiff", out, tally, *notes)
+
+
+def _free_name(folder: Path, view: View) -> str:
+    """The name of a view, or with a number after it where the files of another have it."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", view.name)
+    suffixes = ("", "_quality", *(f"_{array}" for array in view.labels))
+    names = chain([plain], (f"{plain}_{number}" for number in count(view.number)))
+    return next(name for name in names if not any((folder / f"{name}{suffix}.tif").exists() for suffix in suffixes))
 
 
 def _write_series(path: Path, view: View, facts: ViewFacts) -> None:
@@ -71,8 +80,21 @@ def _write_series(path: Path, view: View, facts: ViewFacts) -> None:
     dates = [f"{day:%Y-%m-%d}" for day in dates_of(view.days)]
     descriptions = tuple(f"{day} {band}" for day in dates for band in facts.bands)
     values = view.reflectance.reshape(-1, *view.reflectance.shape[-2:])
-    tags = {"DATES": " ".join(dates), "BANDS": " ".join(facts.bands), "SPLIT": view.split, **_tags(facts)}
+    tags = {
+        "DATES": " ".join(dates),
+        "BANDS": " ".join(facts.bands),
+        "SPLIT": view.split,
+        "UNREAD_PIXELS": str(np.count_nonzero(view.unread)),
+        **_tags(facts),
+    }
     _write_file(path, values, view, nodata=0, descriptions=descriptions, tags=tags, scaled=True)
+
+
+def _write_quality(path: Path, view: View, facts: ViewFacts) -> None:
+    """A band a date: what a 0 of the series is, not observed or not read, and where clouds are."""
+    dates = tuple(f"{day:%Y-%m-%d}" for day in dates_of(view.days))
+    tags = {"DESCRIPTION": ARRAYS["quality"].meaning, "DATES": " ".join(dates), **_tags(facts)}
+    _write_file(path, view.quality, view, nodata=None, descriptions=dates, tags=tags, scaled=False)
 
 
 def _write_labels(path: Path, array: str, values: NDArray[Any], view: View, facts: ViewFacts) -> None:

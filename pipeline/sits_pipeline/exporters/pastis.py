@@ -21,6 +21,7 @@ from sits_pipeline.exporters.whole import (
     Exported,
     Progress,
     Tally,
+    check_dates,
     kept_views,
     summary,
     whole_folder,
@@ -43,14 +44,27 @@ _NOTES = (
 class FoldPlan:
     """The fold of each view: its own, or by its split, so that 1, 2, 3 train, 4 validates and 5 tests."""
 
+    facts: ViewFacts
     trained: int = 0
-    by_split: bool = False
+
+    @property
+    def by_split(self) -> bool:
+        """Whether folds are made here; the folds of a dataset are never mixed with such."""
+        return not self.facts.has_folds
+
+    def unfit(self, view: View) -> str:
+        """Why a view has no place in the folds; empty: it has one."""
+        if self.facts.has_folds:
+            if view.fold is None:
+                return "no fold, though others have one"
+            return "" if view.fold in _FOLDS else f"fold {view.fold}, and the layout has folds 1 to 5"
+        # Fold 1 is trained with: what is in no split must not enter it.
+        return "no split, though others have one" if self.facts.has_splits and view.split == "none" else ""
 
     def fold_of(self, view: View) -> int:
-        """Fold 1..5; without folds and splits all is 1."""
+        """Fold 1..5 of a view that is fit; without folds and splits all is 1."""
         if view.fold is not None:
             return view.fold
-        self.by_split = True
         if view.split == "validation":
             return 4
         if view.split == "test":
@@ -60,11 +74,12 @@ class FoldPlan:
         self.trained += 1
         return (self.trained - 1) % 3 + 1
 
-    def note(self, facts: ViewFacts) -> str:
+    @property
+    def note(self) -> str:
         """What folds mean here."""
         if not self.by_split:
             return "Folds are the dataset's own."
-        if facts.has_splits:
+        if self.facts.has_splits:
             return "Folds 1, 2, 3 hold the train split by turns, 4 validation, 5 test: train with 1, 2, 3 alone."
         return "The dataset has neither folds nor splits: everything is in fold 1."
 
@@ -106,13 +121,14 @@ def export_pastis(folder: Folder, out: Path, *, overwrite: bool, incomplete: boo
     """Write a dataset into `out` in the layout of PASTIS: patches as they are, a region in windows of 128 px.
 
     Raises FileExistsError where `out` may not be written, FileNotFoundError where there is no dataset, and ValueError
-    where it is not complete or has no labels, or lacks a band.
+    where it is not complete or has no labels, lacks a band, or has lost the years of its dates.
     """
     attributes = read_attributes(folder) or {}
     side = None if attributes.get("profile") == "patches" else SIDES["pastis"]
     views = open_views(folder, side=side, training=True, incomplete=incomplete)
     check_labels(views.facts)
-    with whole_folder(out, overwrite=overwrite) as partial:
+    check_dates(views.facts, "pastis")
+    with whole_folder(out, dataset=folder, overwrite=overwrite) as partial:
         exported = _write(views, partial, out, progress)
         write_manifest(partial, views.facts, exported)
     return exported
@@ -125,12 +141,12 @@ def check_labels(facts: ViewFacts) -> None:
 
 
 def _write(views: Views, partial: Path, out: Path, progress: Progress) -> Exported:
-    facts, tally, folds, norms = views.facts, Tally(), FoldPlan(), _Norms()
+    facts, tally, folds, norms = views.facts, Tally(), FoldPlan(views.facts), _Norms()
     plan, numbers = BandPlan.of(facts, PASTIS_BANDS, "pastis"), ClassNumbers.consecutive(facts)
     for name in ("DATA_S2", "ANNOTATIONS"):
         (partial / name).mkdir()
     features = []
-    for view in kept_views(views, tally, progress):
+    for view in kept_views(views, tally, progress, unfit=folds.unfit):
         frames, number, fold = as_in_file(view, facts, "pastis"), _id_of(view, facts), folds.fold_of(view)
         image = int16_of(np.stack(plan.images(view), axis=1), tally)[frames]  # (time, band, y, x)
         norms.add(fold, image, view.observed[frames])
@@ -147,7 +163,7 @@ def _write(views: Views, partial: Path, out: Path, progress: Progress) -> Export
         "label_names.json": numbers.document(),
     }.items():
         (partial / name).write_text(json.dumps(document, indent=None if name.startswith("meta") else 1) + "\n")
-    return summary("pastis", out, tally, *plan.note, folds.note(facts), *_NOTES)
+    return summary("pastis", out, tally, *plan.note, folds.note, *_NOTES)
 
 
 def _id_of(view: View, facts: ViewFacts) -> int:

@@ -20,7 +20,7 @@ from sits_pipeline.store import CubeLayout, read_attributes, read_layout, read_w
 from sits_pipeline.store.patches import PatchLayout, read_patch_layout, read_patches
 from sits_pipeline.values import JsonObject, Window
 
-__all__ = ["SplitName", "View", "ViewFacts", "Views", "open_views"]
+__all__ = ["SplitName", "View", "ViewFacts", "Views", "check_complete", "open_views"]
 
 SplitName = Literal["none", "train", "validation", "test"]
 
@@ -44,12 +44,20 @@ class ViewFacts:
     classes: tuple[JsonObject, ...]
     """Rows {index, code, name, ...} of the class table, by index."""
     has_splits: bool
+    has_folds: bool
+    """Whether a patch has a fold of its own."""
     imported: str | None
     """Format of the original, for a dataset that was imported."""
     whole: bool
     """Whether a view is a whole patch of the dataset, not a window cut from something larger."""
     attributes: JsonObject
     """`sits_cube`."""
+
+    @property
+    def chronology(self) -> str | None:
+        """What became of the original's dates; None for a dataset that was built."""
+        found = (self.attributes.get("imported") or {}).get("chronology")
+        return None if found is None else str(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +94,11 @@ class View:
         """(time, y, x)"""
         return (self.quality & Quality.OBSERVED) > 0
 
+    @property
+    def unread(self) -> NDArray[np.bool_]:
+        """(time, y, x), where files could not be read, so that nobody knows whether there was an observation."""
+        return (self.quality & Quality.UNREAD) > 0
+
 
 class Views(Protocol):
     """The views of a dataset, in parts that fit into memory."""
@@ -110,20 +123,49 @@ def open_views(folder: Folder, *, side: int | None, training: bool, incomplete: 
 
     `training`: windows of a region lie in one split, and labels in its buffer are IGNORE. `incomplete`: take a dataset
     of which parts could not be read as well. Raises FileNotFoundError where there is no dataset,
-    ValueError for one that is not complete, whose patches are smaller than `side`, or a region without `side`.
+    ValueError for one that is not complete or not finished, whose patches are smaller than `side`, for a region without
+    `side`, and for windows that are no part of a layout and larger than the region.
     """
     attributes = read_attributes(folder)
-    if attributes is not None and not attributes.get("complete") and not incomplete:
-        raise ValueError(
-            f"{folder.location} is not complete: parts of it could not be read yet; build it again, or ask for "
-            "--incomplete to take those parts as not observed"
-        )
+    if attributes is not None:
+        _check_finished(folder, attributes)
+        check_complete(folder, attributes, incomplete=incomplete)
     if attributes is not None and attributes.get("profile") == "patches":
         return _PatchViews.open(folder, side, training=training)
     layout = read_layout(folder)
     if side is None or side < 1:
         raise ValueError(f"a region is exported in windows of a whole number of pixels, got {side}; give --side")
+    height, width = (int(size) for size in layout.geobox.shape)
+    # The layouts of published sets have one size, and pad a region that is smaller.
+    if not training and side > max(height, width):
+        raise ValueError(
+            f"{folder.location} has {height} x {width} px; windows of {side} px are larger than all of it: give a "
+            f"--side of at most {max(height, width)}"
+        )
     return _RegionViews(folder, layout, side, training)
+
+
+def check_complete(folder: Folder, attributes: JsonObject, *, incomplete: bool) -> None:
+    """Raises ValueError for a dataset that is not complete, unless `incomplete`."""
+    if attributes.get("complete") or incomplete:
+        return
+    again = "import" if attributes.get("profile") == "patches" else "build"
+    raise ValueError(
+        f"{folder.location} is not complete: parts of it could not be read yet; {again} it again, or ask for "
+        "--incomplete to take those parts as not observed"
+    )
+
+
+def _check_finished(folder: Folder, attributes: JsonObject) -> None:
+    """Raises ValueError where there is no index yet: it is written at the end, and nobody knows the splits before."""
+    patches = attributes.get("profile") == "patches"
+    index = "patches.parquet" if patches else "chips.parquet"
+    wanted = patches or (not attributes.get("complete") and read_layout(folder).has_labels)
+    if wanted and not folder.exists(index):
+        raise ValueError(
+            f"{folder.location} was not finished: it has no {index}; run the command that began it again, which goes "
+            "on where it stopped"
+        )
 
 
 # Profile `patches`
@@ -175,6 +217,7 @@ class _PatchViews:
             labels=tuple(name for name in layout.labels if name != "split" or not self.training),
             classes=_by_index(layout.classes),
             has_splits=any(row.split != "none" for row in self.rows),
+            has_folds=any(row.fold is not None for row in self.rows),
             imported=None if imported is None else str(imported["format"]),
             whole=size == (layout.height, layout.width),
             attributes=layout.attributes,
@@ -276,6 +319,7 @@ class _RegionViews:
             labels=labels,
             classes=_by_index(self.layout.classes),
             has_splits=self._has_splits(),
+            has_folds=False,
             imported=None,
             whole=False,
             attributes=self.layout.attributes,
@@ -331,15 +375,22 @@ class _RegionViews:
         split, reason = _split_of(labels["split"]) if facts.has_splits else ("none", "")
         if reason and self.training:
             return split, reason
-        return split, "" if _has_class(labels["crop_type"]) else "no labelled parcel"
+        crop_type = self._crop_type(labels)
+        return split, "" if _has_class(crop_type) else "no labelled parcel"
+
+    def _crop_type(self, labels: Mapping[str, NDArray[Any]]) -> NDArray[np.uint16]:
+        """(y, x) classes; for training those in the buffer between splits are IGNORE."""
+        if not self.training or "split" not in labels:
+            return labels["crop_type"]
+        return np.where(labels["split"] == Split.BUFFER, np.uint16(IGNORE), labels["crop_type"])
 
     def _view(self, top: int, left: int, found: Mapping[str, NDArray[Any]], split: SplitName, reason: str) -> View:
         days = np.array([(day - _EPOCH).days for day in self.layout.days], np.int32)
         transform = _moved(tuple(self.layout.geobox.affine[:6]), top, left)
         none = np.zeros((len(days), len(self.layout.bands), 0, 0), np.uint16)
         labels = {name: found[name] for name in self.facts.labels}
-        if self.training and "split" in found and (found["split"] == Split.BUFFER).any():
-            labels["crop_type"] = np.where(found["split"] == Split.BUFFER, np.uint16(IGNORE), found["crop_type"])
+        if "crop_type" in found:
+            labels["crop_type"] = self._crop_type(found)
         across = -(-int(self.layout.geobox.shape[1]) // self.side)
         return View(
             name=f"r{top:05d}_c{left:05d}",

@@ -31,7 +31,7 @@ __all__ = ["EPOCH", "ImportedDataset", "check_facts", "check_index", "chronology
 
 EPOCH = date(1970, 1, 1)
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_LAYOUT_VERSION = 1
+_LAYOUT_VERSION = 2
 """Part of the configuration's hash: raise it where the same original would be written otherwise."""
 
 _CHRONOLOGY = {
@@ -217,7 +217,10 @@ def _attributes(
 
 def _config_sha256(facts: OriginalFacts, patches: Sequence[OriginalPatch]) -> str:
     """SHA-256 of facts and index, patch by patch; texts that decide no pixel are left out."""
-    plain = {name: getattr(facts, name) for name in ("id", "format", "level", "bands", "height", "width", "labels")}
+    plain = {
+        name: getattr(facts, name)
+        for name in ("id", "format", "variant", "level", "bands", "height", "width", "labels")
+    }
     classes = _classes(facts.taxonomy)
     digest = hashlib.sha256(
         encode_line({**plain, "chronology": facts.chronology, "classes": classes, "layout": _LAYOUT_VERSION})

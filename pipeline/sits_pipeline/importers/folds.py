@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,23 @@ class FoldRule:
         if fold in self.validation:
             return "validation"
         return "test" if fold in self.test else "none"
+
+    def notes(self, folds: Iterable[int | None]) -> list[str]:
+        """What to say of a set whose patches are in these folds.
+
+        Raises ValueError where the rule names a fold without any patch. The default rule alone may: it is that of the
+        whole set, of which somebody may have a part.
+        """
+        there = {fold for fold in folds if fold is not None}
+        named = {*self.train, *self.validation, *self.test}
+        absent, unused = sorted(named - there), sorted(there - named)
+        found = ", ".join(map(str, sorted(there))) or "none"
+        if absent and self != FoldRule():
+            raise ValueError(f"folds {self} name fold {absent[0]}, which no patch is in; folds that are there: {found}")
+        notes = [f"No patch is in fold {', '.join(map(str, absent))}."] if absent and there else []
+        if unused:
+            notes.append(f"Patches of fold {', '.join(map(str, unused))} are in no split: folds {self} do not name it.")
+        return notes
 
 
 def parse_folds(text: str) -> FoldRule:

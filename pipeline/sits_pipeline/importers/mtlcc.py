@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from sits_pipeline.importers.chip_files import (
     repeated,
     whole_numbers,
 )
+from sits_pipeline.importers.exported import check_origin
 from sits_pipeline.importers.original import OriginalFacts, OriginalPatch, PatchPixels
 from sits_pipeline.importers.pickles import load_plain_pickle
 from sits_pipeline.importers.tfrecords import parse_example, read_records
@@ -77,9 +79,14 @@ class Mtlcc:
 
         return indexed(entry, _files(self.folder, self.kind, self.years))
 
+    def files(self, patch: OriginalPatch) -> Mapping[str, Path]:
+        """The tile's file."""
+        name = f"{patch.original['folder']}/{patch.original['tile']}{_SUFFIX[self.kind]}"
+        return {name: self.folder / name}
+
     def read(self, patch: OriginalPatch) -> PatchPixels:
         """The pixels of a tile, without the frames that are padding."""
-        path = self.folder / str(patch.original["folder"]) / f"{patch.original['tile']}{_SUFFIX[self.kind]}"
+        (path,) = self.files(patch).values()
         fields = _fields(path, self.kind)
         frames = _frames(fields, path)[0][patch.order]
         size = (self.facts.height, self.facts.width)
@@ -114,6 +121,7 @@ def open_mtlcc(path: Path, *, years: Sequence[int] | None = None) -> Mtlcc:
         id="mtlcc-" + "-".join(map(str, chosen)),
         title=f"MTLCC, {' and '.join(map(str, chosen))}",
         format="mtlcc",
+        variant=kind,
         level="L1C",
         bands=tuple(L1C_BANDS),
         height=side,
@@ -124,24 +132,44 @@ def open_mtlcc(path: Path, *, years: Sequence[int] | None = None) -> Mtlcc:
         attribution=(
             "Russwurm and Koerner 2018, doi:10.3390/ijgi7040129; contains modified Copernicus Sentinel data 2016-2017"
         ),
-        notes=_notes(folder),
+        notes=_notes(folder, kind, files),
     )
+    for place in _above(path, folder):
+        check_origin(place, facts)
     return Mtlcc(folder=folder, kind=kind, years=chosen, facts=facts)
 
 
-def _notes(folder: Path) -> tuple[str, ...]:
+def _notes(folder: Path, kind: Literal["tfrecord", "pickle"], files: Sequence[Path]) -> tuple[str, ...]:
     notes = [
         "Frames whose day of the year is 0 or less are padding and are left out.",
         "The year is that of the folder; the one inside of the TFRecords is 2017 everywhere.",
         "Pixels of no known class (0 in the original, and numbers its loader does not know) are ignored.",
         "The original does not say where its tiles lie.",
     ]
-    if not _splits(folder):
+    splits = _splits(folder)
+    if not splits:
         notes.append("No lists of tiles were found (tileids/*.tileids, train_paths.csv), so that there is no split.")
+        return tuple(notes)
+    # A tile of a year that is not asked for is not missing.
+    every = {_stem(path, kind) for path in folder.glob(f"data??/*{_SUFFIX[kind]}")}
+    missing, unlisted = sorted(splits.keys() - every), sorted({_stem(path, kind) for path in files} - splits.keys())
+    if missing:
+        notes.append(
+            f"{len(missing)} of the {len(splits)} tiles of the lists are not there, the first is {missing[0]}."
+        )
+    if unlisted:
+        notes.append(f"{len(unlisted)} tiles are in no list and so in no split, the first is {unlisted[0]}.")
     return tuple(notes)
 
 
 # Files
+
+
+def _above(path: Path, folder: Path) -> list[Path]:
+    """Where an export of this layout may have left its mark: what the user named, the folder of years and above."""
+    whole = folder.resolve()
+    roots = [whole.parents[len(Path(place).parts) - 1] for place in _PLACES if place and whole.match(place)]
+    return list(dict.fromkeys([path, folder, *roots]))
 
 
 def _find(path: Path) -> tuple[Path, Literal["tfrecord", "pickle"]]:
@@ -205,9 +233,9 @@ def _fields(path: Path, kind: Literal["tfrecord", "pickle"]) -> Mapping[str, Any
     """The arrays of a tile by the names of the pickles."""
     if kind == "pickle":
         return load_plain_pickle(path)
-    records = list(read_records(path))
+    records = list(islice(read_records(path), 2))
     if len(records) != 1:
-        raise ValueError(f"{path} should hold one record, the tile; it holds {len(records)}")
+        raise ValueError(f"{path} should hold one record, the tile; it holds {'2 or more' if records else 'none'}")
     try:
         features = parse_example(records[0])
         fields = {name: _raw(features, f"{name}/data", f"{name}/shape") for name in _SHAPES}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -34,6 +35,8 @@ class OriginalFacts:
     height: int
     """Pixels of 10 m of every patch."""
     width: int
+    variant: str = ""
+    """Which of several forms of the files is read, where an original has them: another one gives other pixels."""
     taxonomy: Taxonomy
     """Its class indices are the values of `crop_type`; 0 is background, 65535 what is to be ignored."""
     chronology: Chronology
@@ -93,6 +96,10 @@ class Original(Protocol):
 
         Raises FileNotFoundError or ValueError, in one sentence, for files that are missing or not of the format.
         """
+        ...
+
+    def files(self, patch: OriginalPatch) -> Mapping[str, Path]:
+        """The files that `read` opens for a patch, by their names in the original."""
         ...
 
     def read(self, patch: OriginalPatch) -> PatchPixels:

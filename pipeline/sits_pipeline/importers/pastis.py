@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sits_catalog.cube import IGNORE
+from sits_pipeline.importers.exported import check_origin
 from sits_pipeline.importers.folds import FoldRule
 from sits_pipeline.importers.original import OriginalFacts, OriginalPatch, PatchPixels
 from sits_pipeline.importers.pastis_metadata import (
@@ -23,7 +25,7 @@ from sits_pipeline.importers.pastis_metadata import (
     read_metadata,
 )
 
-__all__ = ["NODATA", "Pastis", "classes_of", "open_pastis", "semantic_of"]
+__all__ = ["NODATA", "Pastis", "classes_of", "load_array", "marked_pixels", "open_pastis", "semantic_of"]
 
 NODATA = -10000
 """What Theia's products have where a band was not observed."""
@@ -58,12 +60,14 @@ class Pastis:
                 f"{path}: the series should be whole numbers (time, band, y, x) of {wanted}, a frame for each date of "
                 f"{_METADATA}; got {dn.dtype} of {dn.shape}"
             )
-        dn = dn[patch.order].astype(np.int32)
         labels: dict[str, NDArray[np.uint16] | NDArray[np.uint32]] = {"crop_type": self._classes(number)}
         if self.parcels is not None:
             labels["parcel_id"] = self._parcels(f"{self.parcels}_{number}.npy")
-        missing = (dn == NODATA).any(axis=1)
-        return PatchPixels(dn=dn, labels=labels, defective=missing if missing.any() else None)
+        return marked_pixels(dn[patch.order], labels, path)
+
+    def files(self, patch: OriginalPatch) -> Mapping[str, Path]:
+        """Series, classes and, where there are some, parcel numbers."""
+        return {name: self.root / name for name in self._files(int(patch.original["ID_PATCH"]))}
 
     def _files(self, number: int) -> list[str]:
         names = [_series(number), _target(number)]
@@ -105,15 +109,17 @@ def open_pastis(path: Path, *, folds: FoldRule) -> Pastis:
     for name in (_METADATA, "DATA_S2", "ANNOTATIONS"):
         if not (path / name).exists():
             raise FileNotFoundError(f"{path} has no {name}; give the folder of PASTIS that holds {_METADATA}")
-    numbers = [record.id for record in read_metadata(path / _METADATA)]
+    records = read_metadata(path / _METADATA)
+    numbers = [record.id for record in records]
     if not numbers:
         raise ValueError(f"{path / _METADATA} lists no patches")
     height, width = _size(path, numbers[0])
-    parcels = _parcels_of(path, numbers[0])
+    parcels = _parcels_of(path, numbers)
     facts = OriginalFacts(
         id="pastis",
         title="PASTIS",
         format="pastis",
+        variant="" if parcels is None else parcels,
         level="L2A",
         bands=BANDS,
         height=height,
@@ -123,9 +129,27 @@ def open_pastis(path: Path, *, folds: FoldRule) -> Pastis:
         licence=LICENCE,
         attribution=ATTRIBUTION,
         labels=("crop_type",) if parcels is None else ("crop_type", "parcel_id"),
-        notes=tuple(_notes(path, folds, parcels)),
+        notes=(*_notes(path, folds, parcels), *folds.notes(record.fold for record in records)),
     )
+    check_origin(path, facts)
     return Pastis(root=path, facts=facts, folds=folds, parcels=parcels)
+
+
+def marked_pixels(dn: NDArray[Any], labels: Mapping[str, NDArray[Any]], path: Path) -> PatchPixels:
+    """The pixels of a series (time, band, y, x) of Theia's integers, with its marks.
+
+    Not observed: every band is -10000 or 0; a measurement of 0 in all ten bands does not occur, and an export writes
+    0 where nothing was observed. Defective: some bands are -10000. Raises ValueError for numbers outside of
+    -32768..65535.
+    """
+    # Before the cast, which would wrap integers of 64 bits around.
+    low, high = (int(dn.min()), int(dn.max())) if dn.size else (0, 0)
+    if low < -32768 or high > 65535:
+        raise ValueError(f"{path}: a DN should be -32768 to 65535; they go from {low} to {high}")
+    missing = dn == NODATA
+    unobserved = (missing | (dn == 0)).all(axis=1)
+    defective = missing.any(axis=1) & ~unobserved
+    return PatchPixels(dn=dn.astype(np.int32), labels=labels, unobserved=unobserved, defective=defective)
 
 
 def semantic_of(target: NDArray[Any], size: tuple[int, int], path: Path) -> NDArray[Any]:
@@ -154,15 +178,34 @@ def classes_of(values: NDArray[Any], path: Path) -> NDArray[np.uint16]:
 def load_array(path: Path) -> NDArray[Any]:
     """An array of an .npy file, which never holds objects. Raises FileNotFoundError, or ValueError with its name."""
     try:
+        with path.open("rb") as file:
+            _check_size(file)
         found = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; download it, or take its patch out of {_METADATA}") from None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError) as error:
         raise ValueError(f"{path} cannot be read as an array of numbers: {error}") from None
     if not isinstance(found, np.ndarray):
         found.close()
         raise ValueError(f"{path} should be one array (.npy); it is an archive of arrays")  # noqa: TRY004  # a file
     return found
+
+
+def _check_size(file: BinaryIO) -> None:
+    """Raises ValueError where the header of an .npy file names more than the file holds: no memory is asked for it."""
+    if file.read(2) == b"PK":
+        return  # an archive, which is opened without reading its arrays
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of the format is for names of fields, not for numbers")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    here = file.tell()
+    # Numbers of Python do not overflow.
+    wanted, there = math.prod(shape) * dtype.itemsize, file.seek(0, 2) - here
+    if not dtype.hasobject and wanted > there:
+        raise ValueError(f"its header names {dtype} of {shape}, {wanted} bytes, and {there} bytes follow")
 
 
 def _series(number: int) -> str:
@@ -181,10 +224,12 @@ def _size(root: Path, number: int) -> tuple[int, int]:
     return int(shape[-2]), int(shape[-1])
 
 
-def _parcels_of(root: Path, number: int) -> str | None:
-    """Folder and prefix of the files with parcel numbers, by those of the first patch."""
+def _parcels_of(root: Path, numbers: Sequence[int]) -> str | None:
+    """Folder and prefix of the files with parcel numbers, where any patch has one; then each patch should."""
     for prefix in ("ANNOTATIONS/ParcelIDs", "INSTANCE_ANNOTATIONS/INSTANCES"):
-        if (root / f"{prefix}_{number}.npy").is_file():
+        folder, _, start = prefix.partition("/")
+        there = {path.name for path in (root / folder).glob(f"{start}_*.npy")}
+        if any(f"{start}_{number}.npy" in there for number in numbers):
             return prefix
     return None
 
@@ -210,7 +255,10 @@ def _notes(root: Path, folds: FoldRule, parcels: str | None) -> list[str]:
     if parcels is None:
         notes.append("The files have no parcel numbers, so that there is no parcel_id.")
     elif parcels.startswith("INSTANCE"):
-        notes.append("parcel_id is the number of the instance in its patch, since there are no files ParcelIDs.")
+        notes.append(
+            "parcel_id is the number of the instance in its patch, since there are no files ParcelIDs: the same number "
+            "in two patches is two parcels, and a parcel in two patches has two numbers."
+        )
     left_out = sorted(
         path.name for path in root.iterdir() if path.is_dir() and path.name not in ("DATA_S2", "ANNOTATIONS")
     )

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sits_pipeline.importers.exported import check_origin
 from sits_pipeline.importers.folds import FoldRule
 from sits_pipeline.importers.original import Chronology, OriginalFacts, OriginalPatch, PatchPixels
-from sits_pipeline.importers.pastis import classes_of, semantic_of
+from sits_pipeline.importers.pastis import classes_of, marked_pixels, semantic_of
 from sits_pipeline.importers.pastis_metadata import (
     ATTRIBUTION,
     BANDS,
@@ -35,6 +36,8 @@ _YEAR = 2019
 """The season of PASTIS is September 2018 to November 2019: where years are lost, days are those of its last year."""
 _NEW_YEAR = (date(_YEAR, 1, 1) - date(1970, 1, 1)).days
 _EPOCH = date(1970, 1, 1)
+_NAMED = 10
+"""Patches that a note names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ class Pastis24:
                 name = f"{number}_{position}"
                 fold = fold_of.get(name, record.fold if record is not None and not fold_of else None)
                 patches.append(replace(shared, name=name, fold=fold, split=self.folds.split_of(fold), original={
-                    "ID_PATCH": number, "window": position, "file": _file(number, position)
+                    **shared.original, "ID_PATCH": number, "window": position, "file": _file(number, position)
                 }))  # fmt: skip
         _check_listed(self.root, fold_of, {patch.name for patch in patches})
         return patches
@@ -85,7 +88,12 @@ class Pastis24:
                 f"{path}: img should be whole numbers (time, band, y, x) of {shape}; got {dn.dtype} of {dn.shape}"
             )
         labels = classes_of(semantic_of(_array(found, "labels", path), (_SIDE, _SIDE), path), path)
-        return PatchPixels(dn=dn[patch.order].astype(np.int32), labels={"crop_type": labels})
+        return marked_pixels(dn[patch.order], {"crop_type": labels}, path)
+
+    def files(self, patch: OriginalPatch) -> Mapping[str, Path]:
+        """The window's pickle."""
+        name = str(patch.original["file"])
+        return {name: self.root / name}
 
     def _days_of_year(self, patch: OriginalPatch) -> NDArray[np.int64]:
         """Days of the year of the frames as the pickle has them."""
@@ -118,6 +126,7 @@ def open_pastis24(path: Path, *, metadata: Path | None, folds: FoldRule) -> Past
         attribution=f"{ATTRIBUTION}; cut into windows by Tarasiou, Chavez and Zafeiriou, CVPR 2023",
         notes=tuple(_notes(path, folds, metadata, chronology)),
     )
+    check_origin(path, facts)
     return Pastis24(root=path, facts=facts, folds=folds, metadata=metadata)
 
 
@@ -183,7 +192,19 @@ def _of_record(record: PastisRecord) -> OriginalPatch:
     year, a year apart, are taken to stand in the order of PASTIS, as a stable sort leaves them.
     """
     by_year = np.argsort(_calendar(record.days), kind="stable")
-    return _shared(record.days[by_year], outline=record.outline)
+    shared = _shared(record.days[by_year], outline=record.outline)
+    unsure = _ambiguous(shared.days)
+    return replace(shared, original={"ambiguous_frames": unsure}) if unsure else shared
+
+
+def _ambiguous(days: NDArray[np.int32]) -> list[int]:
+    """Frames, in the order of the calendar, whose day of the year is that of another frame on another day."""
+    calendar = _calendar(days)
+    return [
+        position
+        for position, (day, found) in enumerate(zip(days, calendar, strict=True))
+        if np.any((calendar == found) & (days != day))
+    ]
 
 
 def _of_year(doy: NDArray[np.int64]) -> OriginalPatch:
@@ -231,15 +252,20 @@ def _notes(root: Path, folds: FoldRule, metadata: Path | None, chronology: str) 
     if not any((root / _FOLDS).glob("fold_*_paths.csv")):
         source = "those of the metadata" if metadata is not None else "unknown, so that there is no split"
         notes.append(f"There are no lists in {_FOLDS}: folds are {source}.")
+    windows, fold_of = _windows(root), _folds_of(root)
+    records = [] if metadata is None else [one for one in read_metadata(metadata) if one.id in windows]
+    notes += folds.notes(fold_of.values() if fold_of else [record.fold for record in records])
     if chronology == "day-of-year":
         notes.append("Give metadata.geojson of PASTIS (--metadata) to have the dates put right.")
         return notes
     assert metadata is not None
-    twice = sum(len(np.unique(_calendar(record.days))) < len(record.days) for record in read_metadata(metadata))
+    twice = [record.id for record in records if _ambiguous(record.days)]
     notes.append("An outline is that of the whole patch which the window was cut from.")
     if twice:
         notes.append(
-            f"In {twice} patches of PASTIS two frames share a day of the year; the files do not tell which of them is "
-            "the earlier one, and they are taken in the order of PASTIS."
+            f"In {len(twice)} patches of PASTIS ({', '.join(map(str, twice[:_NAMED]))}"
+            f"{', ...' if len(twice) > _NAMED else ''}) two frames of different years share a day of the year; the "
+            "files do not tell which of them is the earlier one, and they are taken in the order of PASTIS: the column "
+            "original has them as ambiguous_frames."
         )
     return notes

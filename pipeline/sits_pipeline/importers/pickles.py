@@ -21,20 +21,49 @@ def _encode_latin1(text: str, encoding: str = "latin1", /) -> bytes:
     return text.encode("latin1")
 
 
+def _empty_bytes(*content: object) -> bytes:
+    """What protocols 0 to 2 call for bytes without any; a number would ask for so many zeros."""
+    if content:
+        raise pickle.UnpicklingError("it wants to call bytes with a size or content")
+    return b""
+
+
+class _Ndarray:
+    """Stands for numpy.ndarray, which pickles name and never call: a call would allocate any shape."""
+
+    def __new__(cls, *_: object) -> _Ndarray:
+        raise pickle.UnpicklingError("it wants to call numpy.ndarray")
+
+
+_RECONSTRUCT, _SCALAR = np.zeros(1).__reduce__()[0], np.int64(0).__reduce__()[0]
+
+
+def _reconstruct(kind: object, shape: object, code: object) -> Any:
+    """An array without numbers, which its state fills; other shapes than (0,) would allocate what no file holds."""
+    if kind is not _Ndarray or shape != (0,):
+        raise pickle.UnpicklingError(f"it wants to make an array of {shape} out of nothing")
+    return _RECONSTRUCT(np.ndarray, (0,), code)  # type: ignore[operator]
+
+
+def _scalar(dtype: object, content: object) -> Any:
+    """A number; numpy makes one of any size where there is no content."""
+    return _SCALAR(dtype, content)  # type: ignore[operator]
+
+
 _CORES = ("numpy.core", "numpy._core")
 """Where numpy 1 and numpy 2 have what makes an array."""
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-    **{(f"{core}.multiarray", "_reconstruct"): np.zeros(1).__reduce__()[0] for core in _CORES},
-    **{(f"{core}.multiarray", "scalar"): np.int64(0).__reduce__()[0] for core in _CORES},
+    ("numpy", "ndarray"): _Ndarray,
+    **{(f"{core}.multiarray", "_reconstruct"): _reconstruct for core in _CORES},
+    **{(f"{core}.multiarray", "scalar"): _scalar for core in _CORES},
     **{(f"{core}.numeric", "_frombuffer"): np.zeros(1).__reduce_ex__(5)[0] for core in _CORES},
     ("collections", "OrderedDict"): OrderedDict,
     # What protocols 0 to 2 of Python 3 call for bytes, such as those of an array.
     ("_codecs", "encode"): _encode_latin1,
-    ("__builtin__", "bytes"): bytes,
-    ("builtins", "bytes"): bytes,
+    ("__builtin__", "bytes"): _empty_bytes,
+    ("builtins", "bytes"): _empty_bytes,
 }
 """Globals that pickles of arrays, numbers and containers name, and what each is; none of them runs anything."""
 

@@ -13,6 +13,7 @@ from sits_catalog.cube import ARRAYS, Quality, Split
 from sits_catalog.sentinel2 import SATURATED
 from sits_pipeline.importers.dataset import ImportedDataset
 from sits_pipeline.importers.original import Original, OriginalPatch, PatchPixels
+from sits_pipeline.importers.stamps import stamps_of
 from sits_pipeline.steps.mask import clear_of
 from sits_pipeline.steps.statistics import accumulate
 from sits_pipeline.store.patches import PatchLayout, write_patches
@@ -81,6 +82,8 @@ def import_shard(original: Original, dataset: ImportedDataset, first: int, count
     """
     layout = dataset.layout
     blocks, notes = _empty(layout, count), []
+    # Before the pixels: a file that changes meanwhile is read again by the next run.
+    files = stamps_of(original, dataset.patches[first : first + count])
     for index, patch in enumerate(dataset.patches[first : first + count]):
         pixels = original.read(patch)
         try:
@@ -103,6 +106,7 @@ def import_shard(original: Original, dataset: ImportedDataset, first: int, count
         "cell": [first, count],
         "empty": not any(any(note["observed"]) for note in notes),
         "failures": [],
+        "files": files,
         "patches": notes,
         "bands": bands,
         "shards": {key: [shard.size, shard.sha256] for key, shard in written.items()},

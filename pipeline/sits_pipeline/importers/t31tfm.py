@@ -32,6 +32,7 @@ from sits_pipeline.importers.chip_files import (
     repeated,
     whole_numbers,
 )
+from sits_pipeline.importers.exported import check_origin
 from sits_pipeline.importers.original import OriginalFacts, OriginalPatch, PatchPixels
 from sits_pipeline.importers.pickles import load_plain_pickle
 
@@ -48,10 +49,13 @@ _LISTS: dict[str, Literal["train", "validation", "test"]] = {
 }
 _FOLDER = re.compile(r"W(-?\d+)_N(-?\d+)_E(-?\d+)_S(-?\d+)")
 _FILE = re.compile(r"(-?\d+)_(-?\d+)_(\d{4})")
+_OF_YEAR = re.compile(r"2\d{3}/.+")
 _LAMBERT = 2154
 _FRANCE = (100_000, 6_000_000, 1_300_000, 7_200_000)
 """West, south, east, north of France in EPSG:2154: numbers beyond are of another CRS."""
 _PARTLY, _FULLY = Conflict.DIFFERENT_CLASSES, Conflict.DIFFERENT_CLASSES | Conflict.WHOLLY_INSIDE_TWO
+_OPTIONAL = (("ids", "parcel_id"), ("ratios", "coverage"))
+"""Arrays that a set may lack, and ours of them."""
 _NOT_TAKEN = ("groups", "invalid", "distances")
 
 
@@ -75,6 +79,7 @@ class T31tfm:
 
         def entry(path: Path) -> OriginalPatch:
             fields, relative = load_plain_pickle(path), _relative(self.root, path)
+            _check_arrays(fields, path, self.facts)
             days, order = in_time(days_of_year(_doy(fields, path), _year(fields, path), path))
             return OriginalPatch(
                 name=relative.removesuffix(".pickle"),
@@ -86,6 +91,11 @@ class T31tfm:
             )
 
         return indexed(entry, files)
+
+    def files(self, patch: OriginalPatch) -> Mapping[str, Path]:
+        """The chip's pickle."""
+        name = str(patch.original["file"])
+        return {name: self.root / name}
 
     def read(self, patch: OriginalPatch) -> PatchPixels:
         """The pixels of a chip."""
@@ -140,13 +150,24 @@ def open_t31tfm(path: Path, *, years: Sequence[int] | None = None) -> T31tfm:
         labels=_label_names(first),
         notes=_notes(path, files, first, chosen),
     )
+    check_origin(path, facts)
     return T31tfm(root=path, years=chosen, facts=facts)
 
 
 def _label_names(fields: Mapping[str, Any]) -> tuple[str, ...]:
     names = ["crop_type", "conflict"]
-    names += [ours for theirs, ours in (("ids", "parcel_id"), ("ratios", "coverage")) if theirs in fields]
+    names += [ours for theirs, ours in _OPTIONAL if theirs in fields]
     return tuple(names)
+
+
+def _check_arrays(fields: Mapping[str, Any], path: Path, facts: OriginalFacts) -> None:
+    """Raises ValueError where a chip has other label arrays than the first one, by which the set is described."""
+    for theirs, ours in _OPTIONAL:
+        if (theirs in fields) != (ours in facts.labels):
+            raise ValueError(
+                f"{path} has {'an' if theirs in fields else 'no'} array {theirs!r}, unlike the first chip; either all "
+                "chips of a set have it or none"
+            )
 
 
 def _notes(root: Path, files: Sequence[Path], first: Mapping[str, Any], years: Sequence[int]) -> tuple[str, ...]:
@@ -168,7 +189,9 @@ def _notes(root: Path, files: Sequence[Path], first: Mapping[str, Any], years: S
     else:
         notes.append("Names of folders and files do not agree on where chips lie, so that some have no outline.")
     if not _splits(root, years):
-        notes.append("No lists of chips were found (paths/train_paths.csv), so that there is no split.")
+        lists = any((root / "paths" / f"{name}.csv").exists() for name in _LISTS)
+        what = "Lists of chips name none of these years" if lists else "No lists of chips were found"
+        notes.append(f"{what} (paths/train_paths.csv), so that there is no split.")
     return tuple(notes)
 
 
@@ -193,6 +216,11 @@ def _splits(root: Path, years: Sequence[int]) -> dict[str, Split]:
         with file.open(newline="") as lines:
             rows = [PurePosixPath(row[0].strip()) for row in csv.reader(lines) if row and row[0].strip()]
         for path in rows:
+            if not _OF_YEAR.fullmatch(str(path)):
+                raise ValueError(
+                    f"{file}: {path} should be the path of a chip below {root}, such as 2016/pkl_timeseries/.../"
+                    "6541426_800224_2016.pickle"
+                )
             if path.parts[0] not in map(str, years):
                 continue
             if splits.setdefault(str(path), split) != split:

@@ -49,10 +49,9 @@ def dataset_in_words(facts: JsonObject) -> str:
     splits = Counter(row["split"] for row in rows)
     divided = ", ".join(f"{count} {'without a split' if name == 'none' else name}" for name, count in splits.items())
     size = f"{facts['height']} x {facts['width']} px"
-    clamped = sum(row["clamped"] for row in rows)
     lines = [
         f"{cube['region']}: sits-cube {cube['version']}, profile patches, imported from {imported['format']}, "
-        f"{'complete' if cube['complete'] else 'INCOMPLETE'}",
+        f"{'complete' if cube['complete'] else 'INCOMPLETE: the same sits-cube import goes on'}",
         f"  season   {cube['season']['start']} to {cube['season']['end']}",
         f"  time     {chronology_in_words(imported['chronology'])}",
         f"  patches  {cube['patches']['count']} ({divided or 'not finished'}) of {size}, at most "
@@ -60,12 +59,19 @@ def dataset_in_words(facts: JsonObject) -> str:
         f"  bands    {' '.join(facts['bands'])} ({cube['radiometry']['level']})",
         f"  labels   {' '.join(facts['labels'])}",
         *_classes(facts),
-        f"  changed  {clamped} values of observed pixels that were 0 or less are 1",
+        f"  changed  {_changed(rows)}",
         f"  stored   {cube['cells']['count']} shards of {cube['cells']['patches']} patches",
         f"  licence  {imported['licence']}; {imported['attribution']}",
         f"  made     {cube['created']} by {cube['software']}, configuration {cube['config_sha256'][:16]}",
     ]
     return "\n".join(lines)
+
+
+def _changed(rows: list[JsonObject]) -> str:
+    """How many values were made 1; what is not counted before the import has ended is unknown, not 0."""
+    if not rows:
+        return "not known before the import has ended"
+    return f"{sum(row['clamped'] for row in rows)} values of observed pixels that were 0 or less are 1"
 
 
 def _classes(facts: JsonObject) -> list[str]:

@@ -13,6 +13,7 @@ from sits_pipeline.importers.dataset import ImportedDataset
 from sits_pipeline.importers.finish import KNOWN_FILES, finish_import, outcome_of
 from sits_pipeline.importers.original import Original
 from sits_pipeline.importers.shard import import_shard
+from sits_pipeline.importers.stamps import changed_shards
 from sits_pipeline.journal import CellLines, Journal, segments
 from sits_pipeline.prepare import Listener
 from sits_pipeline.run import BuiltCells, check_version, now
@@ -39,7 +40,7 @@ def import_dataset(
     Shards are computed by so many threads; 0: as many as there are cores, at most four. Raises BlockingIOError where
     another process writes the same dataset, FileExistsError where another one is in its place, and FileNotFoundError or
     ValueError, in one sentence, where files of the original are missing or not of the format: what was written by then
-    stands, and the same command goes on.
+    stands, and the same command goes on. Shards whose files have changed since they were imported are read again.
     """
     facts = original.facts if id is None else replace(original.facts, id=id)
     created, folder = now(), Folder(out).sub(facts.id)
@@ -60,7 +61,7 @@ def _import(
         _create(dataset)
     else:
         _mend(dataset, earlier, listener)
-    done = set() if earlier is None else BuiltCells.read(folder).done
+    done = set() if earlier is None else _unchanged(original, dataset, listener, threads)
     missing = [key for key in shards if key not in done]
     if not missing and is_finished(dataset):
         return outcome_of(dataset, CellLines(folder), built=0)
@@ -83,6 +84,18 @@ def _import(
     folder.remove_partials()
     listener.stage(f"finishing {dataset.facts.id}")
     return finish_import(dataset, journal, built=len(missing))
+
+
+def _unchanged(original: Original, dataset: ImportedDataset, listener: Listener, threads: int) -> set[tuple[int, ...]]:
+    """Shards that stand, made of the files that the original has now. Raises FileNotFoundError where one is missing."""
+    folder = dataset.folder
+    done = BuiltCells.read(folder).done
+    if done:
+        listener.stage(f"comparing files of the original with those that {len(done)} shards were made of")
+    changed = done & changed_shards(original, dataset.patches, folder, threads)
+    if changed:
+        listener.stage(f"files of {len(changed)} shards have changed since they were imported; these are read again")
+    return done - changed
 
 
 def in_threads(

@@ -8,6 +8,7 @@ import stat
 import tempfile
 import weakref
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from sits_pipeline.parcels.divided import FIRST, DividedFile, parts_of
+from sits_pipeline.parcels.pointers import LOOKED_AT, refuse_pointer
+from sits_pipeline.parcels.shown import shown
 
 if TYPE_CHECKING:
     from py7zr import SevenZipFile
@@ -89,8 +92,8 @@ class Place:
 
     @property
     def suffix(self) -> str:
-        """Lower-case suffix of the file that is opened."""
-        return PurePosixPath(self.target.rstrip("/")).suffix.lower()
+        """Lower-case suffix of the file that is opened; the query of an address does not count."""
+        return PurePosixPath(shown(self.target).rstrip("/")).suffix.lower()
 
     def close(self) -> None:
         """Remove what was unpacked."""
@@ -111,7 +114,7 @@ def locate(path: str, member: str | None, limits: Limits) -> Place:
     """The file of parcels in `path`: the path itself, or a file in the archive it is, unpacked where that must be.
 
     `member` is a glob over names in the archive. Raises ValueError, in one sentence, for an archive that is none, is
-    of no readable kind, holds no or several such files, or is not safe to unpack.
+    of no readable kind, is damaged, holds no or several such files, or is not safe to unpack.
     """
     kind = archive_kind(path)
     if kind == "rar":
@@ -130,6 +133,8 @@ def locate(path: str, member: str | None, limits: Limits) -> Place:
     wanted = [one for one in members if _belongs(one.name, chosen)]
     _check_size(path, wanted, limits)
     if kind == "zip" and _reads_in_place(chosen, wanted):
+        with _archive_says(path):
+            _check_whole(path, chosen, [one.name for one in wanted])
         return Place(target=f"/vsizip/{{{path}}}/{chosen}")
     return _unpack(path, kind, chosen, wanted)
 
@@ -138,7 +143,9 @@ def _plain(path: str, member: str | None) -> Place:
     if member is None:
         return Place(target=path)
     if path.startswith("/vsi") or "://" in path:
-        raise ValueError(f"parcels: member names a file in a local archive; download {path} and name the copy as path")
+        raise ValueError(
+            f"parcels: member names a file in a local archive; download {shown(path)} and name the copy as path"
+        )
     raise ValueError(f"{path} is no zip or 7z archive, so there is no member {member!r} in it; leave out member")
 
 
@@ -213,7 +220,13 @@ def _open_7z(path: str) -> Iterator[SevenZipFile]:
         yield archive
 
 
-def _check_names(path: str, names: Iterable[str]) -> None:
+def _check_names(path: str, names: Sequence[str]) -> None:
+    twice = [name for name, n in Counter(name.replace("\\", "/") for name in names).items() if n > 1]
+    if twice:
+        raise ValueError(
+            f"{path} holds {len(twice)} names more than once ({_listed(twice)}), and which file is meant nobody can "
+            "say; pack it anew with each file once"
+        )
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or (parts.parts and ":" in parts.parts[0]):
@@ -298,6 +311,18 @@ def _reads_in_place(chosen: str, wanted: Sequence[_Member]) -> bool:
     if suffix in PARQUET or not all(one.is_readable for one in wanted):
         return False
     return suffix not in _SCATTERED or sum(one.size for one in wanted) <= _MOST_IN_PLACE
+
+
+def _check_whole(path: str, chosen: str, names: Sequence[str]) -> None:
+    """Read each file once against its checksum, which GDAL does not look at: damaged parcels would just be others."""
+    with zipfile.ZipFile(path) as archive:
+        for name in names:
+            with archive.open(name) as packed:
+                start = packed.read(LOOKED_AT)
+                while packed.read(1 << 20):
+                    pass
+            if name == chosen:
+                refuse_pointer(f"{path}!{name}", start)
 
 
 def _unpack(path: str, kind: Kind, chosen: str, wanted: Sequence[_Member]) -> Place:

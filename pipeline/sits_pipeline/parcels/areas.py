@@ -24,10 +24,12 @@ def parcel_bounds(source: ParcelSource, path: str) -> Box:
     with closing(file):
         box = file.bounds()
     if not np.isfinite(box).all():
-        raise ValueError(f"{path} holds no parcels at all")
+        raise ValueError(f"{file.path} holds no parcels at all")
     degrees = lonlat(box, file.crs)
     if not np.isfinite(degrees).all():
-        raise ValueError(f"the parcels of {path} lie at {in_words(degrees, box)}; check their CRS ({file.crs.name})")
+        raise ValueError(
+            f"the parcels of {file.path} lie at {in_words(degrees, box)}; check their CRS ({file.crs.name})"
+        )
     return degrees
 
 
@@ -39,7 +41,7 @@ def read_area(path: str, *, epsg: int) -> shapely.Geometry:
         shapes = polygons(file.read((), None).geometry).geometry
     there = reproject(shapes[~shapely.is_missing(shapes)], crs=file.crs, epsg=epsg).geometry
     if not len(there):
-        raise ValueError(f"{path} holds no polygon; an area is drawn with polygons")
+        raise ValueError(f"{file.path} holds no polygon; an area is drawn with polygons")
     return union(there)
 
 

@@ -29,6 +29,10 @@ _CONVENTIONS: tuple[tuple[str, str, str | None], ...] = (
 """Convention, column of codes, column of names; https://fiboa.org/crop-extension and EuroCrops' wiki."""
 
 
+_OF_BUSINESSES = frozenset({"ico", "id_uz", "cvr", "journalnr", "identifikator_be"})
+"""Columns of Czechia (business, farmer), Denmark (business, application) and Switzerland (business), in lower case."""
+
+
 def recognise(file: VectorFile, source: ParcelSource) -> tuple[ParcelSource, tuple[str, ...]]:
     """The source with columns of a known convention where it names no code, and a note that says so.
 
@@ -53,10 +57,15 @@ def recognise(file: VectorFile, source: ParcelSource) -> tuple[ParcelSource, tup
 
 
 def check_columns(file: VectorFile, source: ParcelSource) -> None:
-    """Raise ValueError for a column that is not there, or there twice."""
+    """Raise ValueError for a column that is not there, or there twice, or tells whose the parcels are."""
     for key, name in (("id", source.id), ("code", source.code), ("name", source.name)):
         if name is None:
             continue
+        if name.casefold() in _OF_BUSINESSES:
+            raise ValueError(
+                f"{file.path}: column {name!r} (parcels: {key}) holds the number of a business, which is kept out of "
+                "every cube; name the parcel's own column, or none"
+            )
         if name not in file.names:
             raise ValueError(
                 f"{file.path} has no column {name!r} (parcels: {key}); it has {', '.join(file.names) or 'no columns'}"
@@ -89,22 +98,30 @@ class CodePattern:
         return text if found is None else ((found.group(1) or "").strip() or None)
 
     def notes(self, path: str, texts: NDArray[np.object_]) -> tuple[str, ...]:
-        """A sentence where some of the texts do not match; ValueError where none does."""
+        """A sentence where some of the texts do not match, or with no code; ValueError where that holds for all."""
         if self.regex is None:
             return ()
         counted = Counter(text for text in texts if text is not None)
         other = {text: n for text, n in counted.items() if not self.regex.search(text)}
-        if not other:
-            return ()
-        first = f"{next(iter(other))!r}, say"
-        if len(other) == len(counted):
-            raise ValueError(
-                f"no crop code of {path} matches parcels: code_pattern {self.regex.pattern!r} ({first}); correct it"
+        empty = {text: n for text, n in counted.items() if self._code(text) is None}
+        notes = []
+        for found, verb, fate in (
+            (other, "do not match", "were kept whole"),
+            (empty, "have nothing in the group of", "count as none"),
+        ):
+            if not found:
+                continue
+            first = f"{next(iter(found))!r}, say"
+            if len(found) == len(counted):
+                raise ValueError(
+                    f"no crop code of {path} {'matches' if found is other else 'has anything in the group of'} "
+                    f"parcels: code_pattern {self.regex.pattern!r} ({first}); correct it"
+                )
+            notes.append(
+                f"{sum(found.values())} of {counted.total()} crop codes of {path} {verb} code_pattern "
+                f"{self.regex.pattern!r} and {fate} ({first})"
             )
-        return (
-            f"{sum(other.values())} of {counted.total()} crop codes of {path} do not match code_pattern "
-            f"{self.regex.pattern!r} and were kept whole ({first})",
-        )
+        return tuple(notes)
 
 
 def code_pattern(pattern: str | None) -> CodePattern:

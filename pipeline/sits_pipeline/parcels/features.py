@@ -29,7 +29,10 @@ class Features:
 
 
 def as_text(values: NDArray[Any]) -> NDArray[np.object_]:
-    """Each value as the text a person would write: integral floats as integers, blanks and missing values as None."""
+    """Each value as the text a person would write: integral floats as integers, blanks and missing values as None.
+
+    Raises UnicodeDecodeError for bytes that are not UTF-8: with signs in their place two codes might become one.
+    """
     text = np.empty(len(values), dtype=object)
     text[:] = [_text(value) for value in values.tolist()]
     return text
@@ -40,7 +43,7 @@ def _text(value: object) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip() or None
+    return (value.decode("utf-8") if isinstance(value, bytes) else str(value)).strip() or None
 
 
 def geometry_of(wkb: NDArray[np.object_]) -> NDArray[np.object_]:

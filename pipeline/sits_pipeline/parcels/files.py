@@ -17,6 +17,8 @@ from sits_pipeline.parcels.archives import PARQUET, Limits, Place, locate
 from sits_pipeline.parcels.features import Box, Features
 from sits_pipeline.parcels.geoparquet_file import open_geoparquet
 from sits_pipeline.parcels.ogr import open_ogr
+from sits_pipeline.parcels.pointers import LOOKED_AT, refuse_pointer
+from sits_pipeline.parcels.shown import shown
 
 __all__ = ["VectorFile", "open_vector"]
 
@@ -25,6 +27,7 @@ class VectorFile(Protocol):
     """One layer of a file: what it says about itself, and its rows. To be closed, so that unpacked files go."""
 
     path: str
+    """What names the file in sentences and reports: an address without user, password and signature."""
     crs: CRS | None
     names: tuple[str, ...]
     n_rows: int | None
@@ -62,23 +65,29 @@ def open_vector(
     """
     path, member = _divide(path, member)
     if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
-        raise FileNotFoundError(f"no parcels at {path}: there is no such file")
+        raise FileNotFoundError(f"no parcels at {shown(path)}: there is no such file")
     _check_encoding(encoding)
     given = None if crs is None else _given_crs(crs)
     place = locate(path, member, Limits())
     with ExitStack() as stack:
         stack.callback(place.close)
-        file: VectorFile = (
-            open_geoparquet(path, place) if _is_parquet(place) else open_ogr(path, place, layer, encoding)
-        )
+        file = _open(shown(path), place, layer, encoding)
         if file.crs is None and given is None:
             raise ValueError(
-                f"{path} states no CRS, so nobody knows where its parcels lie; name it in the region file "
+                f"{file.path} states no CRS, so nobody knows where its parcels lie; name it in the region file "
                 "under parcels: crs (EPSG:2154, say)"
             )
         file.crs = file.crs or given
         stack.pop_all()
     return file
+
+
+def _open(name: str, place: Place, layer: str | None, encoding: str | None) -> VectorFile:
+    """The file at `place`, which `name` names for the user."""
+    if place.suffix in PARQUET or _start(place, 4) == b"PAR1":
+        return open_geoparquet(name, place)
+    refuse_pointer(name, _start(place, LOOKED_AT))
+    return open_ogr(name, place, layer, encoding)
 
 
 def _divide(path: str, member: str | None) -> tuple[str, str | None]:
@@ -89,14 +98,12 @@ def _divide(path: str, member: str | None) -> tuple[str, str | None]:
     return path, member
 
 
-def _is_parquet(place: Place) -> bool:
-    """By name, or by the first bytes of a local file with another one."""
-    if place.suffix in PARQUET:
-        return True
+def _start(place: Place, length: int) -> bytes:
+    """The first bytes of a local file; none of what lies elsewhere."""
     if not Path(place.target).is_file():
-        return False
+        return b""
     with Path(place.target).open("rb") as file:
-        return file.read(4) == b"PAR1"
+        return file.read(length)
 
 
 def _check_encoding(encoding: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from pyproj.exceptions import CRSError
 
 from sits_pipeline.parcels.archives import Place
 from sits_pipeline.parcels.features import Box, Features, as_text, geometry_of
+from sits_pipeline.parcels.shown import cause, cleaned
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
@@ -56,7 +57,7 @@ class GeoParquetFile:
         if self.geometry.bounds is not None:
             return self.geometry.bounds
         boxes = np.full((1, 4), np.nan)
-        with _parquet(self.place.target) as file:
+        with _parquet(self.path, self.place.target) as file:
             for group in range(file.metadata.num_row_groups):
                 known = self._stated_box(file.metadata.row_group(group))
                 found = [known] if known else [shapely.total_bounds(shape) for shape in self._shapes(file, group)]
@@ -76,7 +77,7 @@ class GeoParquetFile:
             rows.append(row[keep])
             geometries.append(geometry[keep])
             for name, parts in texts.items():
-                parts.append(as_text(_values(batch[name].take(keep))))
+                parts.append(_text(self.path, batch[name].take(keep)))
         return Features(
             row=np.concatenate(rows),
             geometry=np.concatenate(geometries),
@@ -95,9 +96,9 @@ class GeoParquetFile:
         return frozenset(text for text in found if text is not None)
 
     def _texts(self, name: str) -> Iterator[NDArray[np.object_]]:
-        with _parquet(self.place.target) as file:
+        with _parquet(self.path, self.place.target) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=[name]):
-                yield as_text(_values(batch[name]))
+                yield _text(self.path, batch[name])
 
     def close(self) -> None:
         """Remove what was unpacked."""
@@ -106,7 +107,7 @@ class GeoParquetFile:
     def _batches(self, columns: Sequence[str], box: Box | None) -> Iterator[tuple[NDArray[np.int64], RecordBatch]]:
         """Numbers of rows that may meet `box`, ascending, and the rows themselves."""
         wanted = list(dict.fromkeys((*columns, self.geometry.name)))
-        with _parquet(self.place.target) as file:
+        with _parquet(self.path, self.place.target) as file:
             first = 0
             for group in range(file.metadata.num_row_groups):
                 n_rows, near = file.metadata.row_group(group).num_rows, self._near(file, group, box)
@@ -164,16 +165,9 @@ class GeoParquetFile:
 
 def open_geoparquet(path: str, place: Place) -> GeoParquetFile:
     """The file at `place`, which `path` names for the user."""
-    try:
-        with _parquet(place.target) as file:
-            names, n_rows = tuple(file.schema_arrow.names), file.metadata.num_rows
-            geometry = _geometry(path, file)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
-    except ValueError as error:  # pyarrow's ArrowInvalid is one; ours name the path
-        if str(error).startswith(path):
-            raise
-        raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
+    with _parquet(path, place.target) as file:
+        names, n_rows = tuple(file.schema_arrow.names), file.metadata.num_rows
+        geometry = _geometry(path, file)
     return GeoParquetFile(
         path=path,
         place=place,
@@ -185,16 +179,22 @@ def open_geoparquet(path: str, place: Place) -> GeoParquetFile:
 
 
 @contextmanager
-def _parquet(path: str) -> Iterator[ParquetFile]:
+def _parquet(path: str, target: str) -> Iterator[ParquetFile]:
+    """The file at `target`, closed in the end; errors while it is open are one sentence about `path`."""
     import fsspec
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if "://" in path:
-        with fsspec.open(path, "rb") as remote, pq.ParquetFile(remote, buffer_size=_BUFFER) as file:
-            yield file
-        return
-    with pq.ParquetFile(path, buffer_size=_BUFFER) as file:
-        yield file
+    try:
+        with ExitStack() as stack:
+            source = stack.enter_context(fsspec.open(target, "rb")) if "://" in target else target
+            yield stack.enter_context(pq.ParquetFile(source, buffer_size=_BUFFER))
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path} cannot be read as Parquet: {cleaned(error, target)}") from cause(error, target)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] != "aiohttp":  # what fsspec lets through of a server's answers
+            raise
+        raise ValueError(f"{path} cannot be read as Parquet: {cleaned(error, target)}") from cause(error, target)
 
 
 def _geometry(path: str, file: ParquetFile) -> _Geometry:
@@ -202,22 +202,36 @@ def _geometry(path: str, file: ParquetFile) -> _Geometry:
     metadata = file.metadata.metadata or {}
     if b"geo" not in metadata:
         return _native(path, file)
-    geo = json.loads(metadata[b"geo"])
-    column = geo["columns"][geo["primary_column"]]
-    if column["encoding"] != "WKB":
-        raise ValueError(f"{path} stores geometry as {column['encoding']}; write it as WKB (geopandas does by default)")
-    covering = column.get("covering", {}).get("bbox")
-    corners = None
-    if covering is not None:
-        xmin, ymin, xmax, ymax = (".".join(covering[name]) for name in ("xmin", "ymin", "xmax", "ymax"))
-        corners = (xmin, ymin, xmax, ymax)
+    try:
+        geo = json.loads(metadata[b"geo"])
+        name = geo["primary_column"]
+        column = geo["columns"][name]
+        encoding = column["encoding"]
+        covering = column.get("covering", {}).get("bbox")
+        corners = None if covering is None else _corners(covering)
+        bounds = _flat(column["bbox"]) if column.get("bbox") else None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"{path} has `geo` metadata that is not as GeoParquet says ({type(error).__name__}: {error}); write it "
+            "anew (geopandas does)"
+        ) from error
+    if encoding != "WKB":
+        raise ValueError(f"{path} stores geometry as {encoding}; write it as WKB (geopandas does by default)")
+    stored = {file.schema.column(index).path for index in range(len(file.schema))}
+    absent = [one for one in (name, *(corners or ())) if one not in stored]
+    if absent:
+        raise ValueError(
+            f"{path} names columns in its `geo` metadata that it does not have ({', '.join(absent)}); write it anew "
+            "(geopandas does)"
+        )
     # No `crs` key means OGC:CRS84, an explicit null that nobody knows (GeoParquet 1.1).
-    return _Geometry(
-        name=geo["primary_column"],
-        crs=_crs(path, column.get("crs", "OGC:CRS84")),
-        bounds=_flat(column["bbox"]) if column.get("bbox") else None,
-        covering=corners,
-    )
+    return _Geometry(name=name, crs=_crs(path, column.get("crs", "OGC:CRS84")), bounds=bounds, covering=corners)
+
+
+def _corners(covering: Mapping[str, Sequence[str]]) -> tuple[str, str, str, str]:
+    """Parquet paths of the columns of a covering."""
+    xmin, ymin, xmax, ymax = (".".join(covering[name]) for name in ("xmin", "ymin", "xmax", "ymax"))
+    return xmin, ymin, xmax, ymax
 
 
 def _native(path: str, file: ParquetFile) -> _Geometry:
@@ -255,6 +269,15 @@ def _values(column: Any) -> NDArray[np.object_]:
     values = np.empty(len(column), dtype=object)
     values[:] = column.to_pylist()
     return values
+
+
+def _text(path: str, column: Any) -> NDArray[np.object_]:
+    try:
+        return as_text(_values(column))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} holds text that is not UTF-8 ({error}); write the column as text, in UTF-8"
+        ) from error
 
 
 def _numbers(batch: RecordBatch, path: str) -> NDArray[np.float64]:

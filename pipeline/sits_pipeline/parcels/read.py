@@ -19,6 +19,7 @@ from sits_pipeline.parcels.columns import CodePattern, check_columns, code_patte
 from sits_pipeline.parcels.features import Features
 from sits_pipeline.parcels.files import VectorFile, open_vector
 from sits_pipeline.parcels.flags import flags_of
+from sits_pipeline.parcels.geoparquet_file import GeoParquetFile
 from sits_pipeline.parcels.keys import content_keys, repeated, source_keys
 from sits_pipeline.parcels.repair import polygons, reproject
 from sits_pipeline.parcels.table import NEAR_M, Dropped, ParcelTable
@@ -199,6 +200,13 @@ def _notes(file: VectorFile, source: ParcelSource, *, with_taxonomy: bool) -> tu
             f"{file.path} states the CRS {file.crs.name}, so the {source.crs} of the region file was not used: "
             "a given CRS never overrides a stated one"
         )
+    if isinstance(file, GeoParquetFile):
+        for key, value, why in (
+            ("layer", source.layer, "which has no layers"),
+            ("encoding", source.encoding, "whose text is UTF-8"),
+        ):
+            if value is not None:
+                notes.append(f"{file.path} is Parquet, {why}, so parcels: {key} ({value}) was not used")
     size = "a large file" if file.n_rows is None else f"a file of {file.n_rows} rows"
     if _is_large(file) and source.id is not None:
         notes.append(

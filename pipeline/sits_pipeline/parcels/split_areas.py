@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from sits_pipeline.parcels.files import VectorFile, open_vector
 from sits_pipeline.parcels.repair import polygons, reproject
+from sits_pipeline.parcels.shown import shown
 from sits_pipeline.splits import CODES, SplitAreas, check_apart
 from sits_pipeline.values import epsg_of
 
@@ -28,24 +29,28 @@ def read_split_areas(path: str, geoboxes: Sequence[GeoBox]) -> tuple[SplitAreas,
     try:
         file = open_vector(path, layer=None, crs=None, encoding=None)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no polygons of splits at {path}: there is no such file") from None
+        raise FileNotFoundError(f"no polygons of splits at {shown(path)}: there is no such file") from None
     assert file.crs is not None
     if _COLUMN not in file.names:
         raise ValueError(
-            f"{path} has no column {_COLUMN!r}, which says train, validation or test; it has "
+            f"{file.path} has no column {_COLUMN!r}, which says train, validation or test; it has "
             f"{', '.join(file.names) or 'no columns'}"
         )
     features = file.read((_COLUMN,), None)
     rows = features.row.tolist()
     words = zip(features.columns[_COLUMN], rows, strict=True)
-    split = np.array([_code(word, row, path) for word, row in words], np.uint8)
+    split = np.array([_code(word, row, file.path) for word, row in words], np.uint8)
     whole = polygons(features.geometry)
     for row, reason in zip(rows, whole.reason, strict=True):
         if reason is not None:
-            raise ValueError(f"{path}: row {row} is of no use as ground of a split: {reason}; draw it as a polygon")
+            raise ValueError(
+                f"{file.path}: row {row} is of no use as ground of a split: {reason}; draw it as a polygon"
+            )
     zones = [_in_zone(whole.geometry, split, features.row, file, epsg_of(geobox)) for geobox in geoboxes]
     if not any(_meets(areas, geobox) for areas, geobox in zip(zones, geoboxes, strict=True)):
-        raise ValueError(f"none of the {len(split)} polygons of {path} touches the cube; check their place and CRS")
+        raise ValueError(
+            f"none of the {len(split)} polygons of {file.path} touches the cube; check their place and CRS"
+        )
     return tuple(zones)
 
 

@@ -101,6 +101,30 @@ def test_the_pages_are_for_this_machine_and_hold_no_other_file(served: Served, c
 
 
 @pytest.mark.slow
+def test_the_api_is_for_this_machine_and_no_page_elsewhere_may_read_it(served: Served) -> None:
+    """A name that was pointed at 127.0.0.1, and a page of another origin; links lead to where we asked."""
+    assert get(served.api, "/collections", Host="example.org:80")[0] == 421
+    query = json.dumps({"ids": ["fiji"]}).encode()
+    for method, path, body in (("GET", "/", None), ("GET", "/search?ids=fiji", None), ("POST", "/search", query)):
+        connection = http.client.HTTPConnection(urlsplit(served.api).netloc, timeout=20)
+        headers = {"Origin": "https://example.org", "Content-Type": "application/json"}
+        connection.request(method, path, body=body, headers=headers)
+        answer = connection.getresponse()
+        document = json.loads(answer.read())
+        connection.close()
+        assert answer.status == 200
+        assert [name for name in answer.headers if name.lower().startswith("access-control")] == []
+        links = document["links"] + [link for item in document.get("features", ()) for link in item["links"]]
+        places = {urlsplit(link["href"]).netloc for link in links if not link["href"].startswith("file://")}
+        assert places == {urlsplit(served.api).netloc}
+        assert [item["id"] for item in document.get("features", ())] == (["fiji"] if "search" in path else [])
+    connection = http.client.HTTPConnection(urlsplit(served.api).netloc, timeout=20)
+    connection.request("OPTIONS", "/search", headers={"Origin": "https://example.org"})
+    assert connection.getresponse().status == 501
+    connection.close()
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_both_cleanly(catalogue: Catalogue) -> None:
     program = Path(sysconfig.get_path("scripts"), "sits-catalog")
     command = [sys.executable, str(program), "serve", "--catalogue", str(catalogue.folder), "--port", "0"]

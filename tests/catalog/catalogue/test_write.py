@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
+import shutil
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import geopandas
+import numpy as np
 import pyarrow.parquet as pq
 import pystac
 import pytest
@@ -289,9 +294,61 @@ def test_validate_says_what_is_wrong_with_the_catalogue_itself(catalogue: Catalo
     path.write_text(json.dumps(item))
     (catalogue.folder / "items.parquet").unlink()
     said = "\n".join(findings(catalogue))
-    assert "hand/hand-2021/hand-2021.json: breaks the schema of STAC 1.1.0 at properties/created: 5 is not" in said
+    assert "hand/hand-2021/hand-2021.json: breaks the core schema of STAC 1.1.0 at properties/created: 5 is not" in said
     assert "the link related leads to ./gone.json, which is not there" in said
     assert "items.parquet: lists 0 items, the catalogue has 1" in said
+
+
+class Killed(BaseException):
+    """The end of a process, between two of its steps on the disk."""
+
+
+@pytest.fixture
+def kill_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Ends what runs in the block before its n-th step that makes, renames or removes something."""
+
+    @contextmanager
+    def before(step: int) -> Iterator[None]:
+        steps = iter(range(1, 1000))
+
+        def counted(real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if next(steps) == step:
+                raise Killed
+            return real(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            for module, name in (*((os, one) for one in ("rename", "replace", "mkdir", "unlink")), (shutil, "rmtree")):
+                patch.setattr(module, name, functools.partial(counted, getattr(module, name)))
+            yield
+
+    return before
+
+
+def test_a_dataset_that_moves_to_another_family_is_lost_by_no_kill(
+    tmp_path: Path, kill_before: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    """Killed before each step on the disk: it is there once at least, and once after the next that locks it."""
+    dataset, other = make(tmp_path / "a"), make(tmp_path / "b", name="other", labels=False)
+    seen = set()
+    for step in range(1, 100):
+        catalogue = Catalogue.at(tmp_path / f"catalogue-{step}", {})
+        add_dataset(catalogue, str(dataset))
+        try:
+            with kill_before(step):
+                add_dataset(catalogue, str(dataset), family="new")
+        except Killed:
+            seen.add(tuple(entry.family for entry in catalogue.entries()))
+            there = catalogue.entries()
+            with catalogue.locked():
+                (kept,) = catalogue.entries()
+            assert kept.family == ("new" if "new" in [entry.family for entry in there] else "hand")
+            add_dataset(catalogue, str(other))
+            assert [entry.id for entry in catalogue.entries() if entry.id == "hand-2021"] == ["hand-2021"]
+            assert list(findings(catalogue)) == []
+        else:
+            break
+    assert seen == {("hand",), ("hand", "new"), ("new",)}
+    assert [entry.family for entry in catalogue.entries()] == ["new"]
 
 
 @pytest.fixture
@@ -300,6 +357,16 @@ def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None: ...
+
+        def end_headers(self) -> None:
+            if self.path.startswith("/whole-files-only/"):
+                self.send_header("Accept-Ranges", "none")
+            super().end_headers()
+
+        def send_head(self) -> Any:
+            if self.path.startswith("/refused/"):
+                return self.send_error(403)
+            return super().send_head()
 
     folder = tmp_path / "web"
     folder.mkdir()
@@ -320,6 +387,72 @@ def test_a_dataset_behind_http_is_added_in_place(catalogue: Catalogue, web: tupl
     assert list(findings(catalogue)) == []
     (folder / "a" / "item.json").unlink()
     assert "hand-2021: the dataset is no longer in" in next(findings(catalogue))
+
+
+def test_a_host_that_does_not_answer_has_not_lost_its_dataset(
+    catalogue: Catalogue, web: tuple[str, Path], tmp_path: Path
+) -> None:
+    """A closed port, then a server that refuses, then one that says 404."""
+    address, folder = web
+    local, far = make(tmp_path / "local"), make(folder / "far")
+    add_dataset(catalogue, f"{address}/far")
+    path = catalogue.entry("hand-2021").folder / "hand-2021.json"
+    there = path.read_text()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        for place in (f"http://127.0.0.1:{closed.getsockname()[1]}/far", f"{address}/refused/far"):
+            path.write_text(there.replace(f"{address}/far", place))
+            (said,) = findings(catalogue)
+            assert said.startswith(f"hand-2021: {place}/item.json cannot be read: ")
+            with pytest.raises(OSError, match=rf"'hand-2021' is the dataset in {place}, and nobody knows whether"):
+                add_dataset(catalogue, str(local))
+            with pytest.raises(OSError, match=rf"^{place}/item\.json cannot be read: "):
+                add_dataset(catalogue, place)
+            assert catalogue.entry("hand-2021").item["properties"]["sits_cube:address"] == place
+    path.write_text(there)
+    with pytest.raises(ValueError, match="already"):
+        add_dataset(catalogue, str(local))
+    (far / "item.json").unlink()
+    add_dataset(catalogue, str(local))
+    assert catalogue.entry("hand-2021").item["properties"]["sits_cube:address"] == "../local"
+
+
+def test_a_server_of_whole_files_alone_is_one_sentence(catalogue: Catalogue, web: tuple[str, Path]) -> None:
+    address, folder = web
+    make(folder / "whole-files-only")
+    with pytest.raises(
+        OSError, match=rf"^{address}/whole-files-only/[a-z.]+ lies behind a server that hands out whole"
+    ):
+        add_dataset(catalogue, f"{address}/whole-files-only")
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("a-splits", None), ("a-splits", "b"), ("a", "b-splits"), ("a", "datasets"), ("datasets", None)],
+)
+def test_names_of_the_catalogues_own_are_refused(
+    catalogue: Catalogue, tmp_path: Path, name: str, family: str | None
+) -> None:
+    with pytest.raises(ValueError, match=r"name (the dataset with --id|another with --family)$"):
+        add_dataset(catalogue, str(make(tmp_path / "a", name=name)), family=family)
+    assert not catalogue.folder.exists()
+
+
+def test_a_split_of_too_many_parts_has_no_ground_and_says_so(catalogue: Catalogue, tmp_path: Path) -> None:
+    """20 001 patches of train apart from each other, and among them 100 of test, on the same ground in no pixel."""
+    dataset = make(tmp_path / "a", name="sets", profile="patches")
+    n = 20_001
+    left, low = 3 + 0.001 * (np.arange(n + 100) % 200), 48 + 0.001 * (np.arange(n + 100) // 200)
+    splits = ["train"] * n + ["test"] * 100
+    outlines = geopandas.GeoSeries(shapely.box(left, low, left + 0.0005, low + 0.0005), crs="EPSG:4326")
+    table = geopandas.GeoDataFrame({"patch": range(n + 100), "split": splits}, geometry=outlines)
+    table.to_parquet(dataset / "patches.parquet")
+    entry = add_dataset(catalogue, str(dataset))
+    assert [one["id"] for one in entry.splits] == ["sets-test"]
+    shares = {one["name"]: one for one in entry.item["properties"]["sits_cube:splits"]}
+    assert shares["train"]["ground"] == "not given, as it has 20001 parts"
+    assert (shares["train"]["patches"], "ground" in shares["test"]) == (n, False)
+    assert list(findings(catalogue)) == []
 
 
 def test_secrets_do_not_enter(catalogue: Catalogue, tmp_path: Path) -> None:

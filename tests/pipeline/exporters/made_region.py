@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ from sits_pipeline.store.layout import CubeLayout
 from sits_pipeline.values import Window
 
 HEIGHT, WIDTH = 300, 200
+CODES = {2: 25, 5: 3, 9: 13}
+"""Of the classes by index, which has gaps: numbers that the loaders of MTLCC and T31TFM_1618 know both."""
+
+
+CLASSES = tuple(
+    {"index": index, "code": str(code), "name": f"crop {code}", "hcat": "3301010100", "colour": "#c0a000"}
+    for index, code in CODES.items()
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,10 @@ class MadeRegion:
 
 
 def make_region(path: Path, *, n_bands: int = 12, n_dates: int = 3, splits: bool = True, **changes: Any) -> MadeRegion:
-    """Rows 0..127 train, 128..255 validation, the others test; a buffer of 4 px at each border; two classes."""
+    """Rows 0..127 train, 128..255 validation, the others test; a buffer of 4 px at each border; three classes."""
     attributes = {"complete": True, "region": "made", "config_sha256": "0" * 64, **changes}
     layout = small_layout((HEIGHT, WIDTH), n_dates=n_dates, n_bands=n_bands, **attributes)
+    layout = replace(layout, classes=CLASSES)
     folder = Folder(str(path))
     create_cube(folder, layout)
     rng = np.random.default_rng(5)
@@ -51,7 +60,7 @@ def make_region(path: Path, *, n_bands: int = 12, n_dates: int = 3, splits: bool
     observed = rng.random((n_dates, HEIGHT, WIDTH)) > 0.1
     split = np.repeat(np.array([Split.TRAIN, Split.VALIDATION, Split.TEST], np.uint8), 128)[:HEIGHT]
     split[124:132] = split[252:260] = Split.BUFFER
-    crop_type = rng.choice(np.array([0, 1, IGNORE], np.uint16), (HEIGHT, WIDTH))
+    crop_type = rng.choice(np.array([0, *CODES, IGNORE], np.uint16), (HEIGHT, WIDTH))
     crop_type[:, 144:] = IGNORE  # nothing is known in the east
     blocks: dict[str, NDArray[Any]] = {
         "reflectance": np.where(observed[:, None], rng.integers(1, 9000, size), 0).astype(np.uint16),

@@ -22,7 +22,7 @@ def exported(synthetic: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> 
     out = tmp_path_factory.mktemp("cogs")
     chosen = [synthetic.plan.acquisitions[i].day for i in (0, 3)]
     arrays = ("reflectance", "quality", "crop_type", "parcel_id", "boundary_distance")
-    return {path.stem: path for path in export_cog(synthetic.folder, out, arrays=arrays, days=chosen)}
+    return {path.stem: path for path in export_cog(synthetic.folder, out, arrays=arrays, days=chosen, incomplete=True)}
 
 
 def test_there_is_a_file_a_date_and_nothing_else(synthetic: Synthetic, exported: Mapping[str, Path]) -> None:
@@ -87,7 +87,7 @@ def test_more_dates_than_files_may_be_open_are_written_in_passes(
     synthetic: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "_MAX_OPEN", 3)
-    paths = export_cog(synthetic.folder, tmp_path, arrays=["quality"])
+    paths = export_cog(synthetic.folder, tmp_path, arrays=["quality"], incomplete=True)
     assert len(paths) == 4
     for path, quality in zip(paths, synthetic.quality, strict=True):
         with rasterio.open(path) as file:
@@ -102,7 +102,7 @@ def test_an_export_that_fails_leaves_nothing(
 
     monkeypatch.setattr(export, "_to_cog", refuse)
     with pytest.raises(OSError, match="no space left"):
-        export_cog(synthetic.folder, tmp_path, arrays=["crop_type"])
+        export_cog(synthetic.folder, tmp_path, arrays=["crop_type"], incomplete=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,6 +110,6 @@ def test_unknown_arrays_and_dates_are_refused_with_what_there_is(synthetic: Synt
     from datetime import date
 
     with pytest.raises(ValueError, match="no array 'ndvi'; it has reflectance, scl, quality"):
-        export_cog(synthetic.folder, tmp_path, arrays=["ndvi"])
+        export_cog(synthetic.folder, tmp_path, arrays=["ndvi"], incomplete=True)
     with pytest.raises(ValueError, match="no date 2001-01-01; it has 2021-10-20"):
-        export_cog(synthetic.folder, tmp_path, days=[date(2001, 1, 1)])
+        export_cog(synthetic.folder, tmp_path, days=[date(2001, 1, 1)], incomplete=True)

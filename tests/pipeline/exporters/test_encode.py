@@ -18,6 +18,7 @@ def facts(*codes: str, **changes: Any) -> ViewFacts:
     rows = tuple({"index": 10 * number, "code": code, "name": code} for number, code in enumerate(codes, 1))
     known: dict[str, Any] = {
         "name": "made", "bands": (), "side": (1, 1), "labels": ("crop_type",), "classes": rows, "has_splits": False,
+        "has_folds": False,
         "imported": None, "whole": True, "attributes": {},
     }  # fmt: skip
     return ViewFacts(**{**known, **changes})

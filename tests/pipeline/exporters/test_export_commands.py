@@ -7,6 +7,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import zarr
 from rasterio.errors import NotGeoreferencedWarning
 from tests.end_to_end.archives import run_here
 from tests.pipeline.exporters.made_region import make_region
@@ -84,3 +85,20 @@ def test_metadata_of_a_region_open_in_geopandas_where_the_windows_lie(tmp_path: 
     box = region.layout.geobox
     assert first.bounds[0] == pytest.approx(box.affine.c, abs=0.01)
     assert first.bounds[3] == pytest.approx(box.affine.f, abs=0.01)
+
+
+def test_cogs_of_an_incomplete_dataset_and_over_files_are_asked_for(tmp_path: Path) -> None:
+    region = make_region(tmp_path / "made", complete=False)
+    group = zarr.open_group(region.folder.path / "cube.zarr", mode="r+", use_consolidated=False)
+    quality = group["quality"]
+    assert isinstance(quality, zarr.Array)
+    quality[1, :10, :10] = 128
+    command = ("sits-cube", "export", "cog", region.folder.location, "--out", tmp_path / "out", "--array", "quality")
+    refused = run_here(*command)
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "--incomplete" in refused.stderr
+    ended = run_here(*command, "--incomplete")
+    assert ended.code == 0, ended.stderr
+    assert "note: 100 pixels of 1 dates could not be read when the dataset was built" in ended.stderr
+    assert "--overwrite" in run_here(*command, "--incomplete").stderr
+    assert run_here(*command, "--incomplete", "--overwrite").code == 0

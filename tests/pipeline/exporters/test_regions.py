@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
-from tests.pipeline.exporters.made_region import HEIGHT, WIDTH, MadeRegion, make_region
+from tests.pipeline.exporters.made_region import CODES, HEIGHT, WIDTH, MadeRegion, make_region
 from tests.pipeline.small_cube import LEFT, TOP
 
 from sits_catalog.cube import IGNORE
@@ -52,6 +52,14 @@ def labels_of(region: MadeRegion) -> NDArray[np.uint16]:
     return np.where(region.array("split") == 4, np.uint16(IGNORE), region.array("crop_type"))
 
 
+def numbers(crops: NDArray[np.uint16], table: dict[int, int]) -> NDArray[np.uint16]:
+    """Classes by the numbers of a layout, background 0."""
+    found = np.zeros_like(crops)
+    for index, number in table.items():
+        found[crops == index] = number
+    return found
+
+
 def test_windows_of_pastis_are_the_cubes_pixels(region: MadeRegion, tmp_path: Path) -> None:
     told = pastis(region, tmp_path / "out")
     bands = [region.layout.bands.index(band) for band in PASTIS]
@@ -69,12 +77,14 @@ def test_windows_of_pastis_are_the_cubes_pixels(region: MadeRegion, tmp_path: Pa
         np.testing.assert_array_equal(image, cut(region.array("reflectance"), *at)[:, bands])
         target = np.load(tmp_path / f"out/ANNOTATIONS/TARGET_{number}.npy")
         crops = cut(labels_of(region), *at)
-        np.testing.assert_array_equal(target[0], np.where(crops == IGNORE, 2, crops))
+        np.testing.assert_array_equal(target[0], numbers(crops, {2: 1, 5: 2, 9: 3, IGNORE: 4}))
         ids = np.load(tmp_path / f"out/ANNOTATIONS/ParcelIDs_{number}.npy")
         np.testing.assert_array_equal(ids, cut(region.array("parcel_id"), *at))
     names = json.loads((tmp_path / "out/label_names.json").read_text())
-    assert (names["background"], names["void"]) == (0, 2)
-    assert names["classes"] == [{"value": 1, "name": "wheat", "code": "1", "hcat": "3301010100", "index": 1}]
+    assert (names["background"], names["void"]) == (0, 4)
+    assert [(row["value"], row["index"], row["code"]) for row in names["classes"]] == [
+        (1, 2, "25"), (2, 5, "3"), (3, 9, "13"),
+    ]  # fmt: skip
     assert any(
         re.fullmatch(r"Pixels that were not observed \(\d+\.\d+% .*are 0 in every band\.", n) for n in told.notes
     )
@@ -130,7 +140,7 @@ def test_chips_of_t31tfm_are_the_cubes_pixels(region: MadeRegion, tmp_path: Path
         assert not chip["B10"].any()
         assert (chip["doy"].tolist(), chip["year"]) == ([3, 8, 13], 2018)
         crops, conflict = cut(labels_of(region), *at), cut(region.array("conflict"), *at)
-        np.testing.assert_array_equal(chip["labels"], np.where(crops == IGNORE, 0, crops))
+        np.testing.assert_array_equal(chip["labels"], numbers(crops, {**CODES, IGNORE: 4}))
         np.testing.assert_array_equal(chip["full_ass"], conflict == 6)
         np.testing.assert_array_equal(chip["part_ass"], conflict == 2)
         np.testing.assert_array_equal(chip["ids"], cut(region.array("parcel_id"), *at))
@@ -157,7 +167,9 @@ def test_tiles_of_mtlcc_are_the_cubes_pixels(region: MadeRegion, tmp_path: Path)
         assert (chip["day"].tolist(), chip["year"].tolist()) == ([3, 8, 13], [2018] * 3)
         crops = cut(labels_of(region), *at)
         assert chip["labels"].dtype == np.int8
-        np.testing.assert_array_equal(chip["labels"], np.broadcast_to(np.where(crops == IGNORE, 0, crops), (3, 24, 24)))
+        np.testing.assert_array_equal(
+            chip["labels"], np.broadcast_to(numbers(crops, {**CODES, IGNORE: 0}), (3, 24, 24))
+        )
 
 
 def test_windows_of_pastis24_are_the_cubes_pixels(region: MadeRegion, tmp_path: Path) -> None:
@@ -174,7 +186,7 @@ def test_windows_of_pastis24_are_the_cubes_pixels(region: MadeRegion, tmp_path: 
         chip = load_plain_pickle(tmp_path / "out" / path)
         np.testing.assert_array_equal(chip["img"], cut(region.array("reflectance"), *at)[:, bands])
         crops = cut(labels_of(region), *at)
-        np.testing.assert_array_equal(chip["labels"], np.where(crops == IGNORE, 2, crops)[np.newaxis])
+        np.testing.assert_array_equal(chip["labels"], numbers(crops, {2: 1, 5: 2, 9: 3, IGNORE: 4})[np.newaxis])
         assert chip["doy"].tolist() == [3, 8, 13]
 
 

@@ -17,6 +17,7 @@ from tests.pipeline.importers import test_pastis24 as small_pastis24
 from tests.pipeline.importers.chips_in_files import FULL, MTLCC_TILES, mtlcc_tile, write_mtlcc, write_t31tfm
 from tests.pipeline.importers.made_up import Silent
 
+from sits_catalog.cube import IGNORE
 from sits_pipeline.exporters.deepsatmodels import DeepSatLayout, export_deepsatmodels
 from sits_pipeline.exporters.pastis import export_pastis
 from sits_pipeline.exporters.whole import Exported
@@ -29,6 +30,7 @@ from sits_pipeline.importers.pastis24 import open_pastis24
 from sits_pipeline.importers.pickles import load_plain_pickle
 from sits_pipeline.importers.t31tfm import open_t31tfm
 from sits_pipeline.importers.write import import_dataset
+from sits_pipeline.store.patches import read_patches
 
 
 def imported(original: Original, out: Path) -> Folder:
@@ -170,11 +172,26 @@ def test_t31tfm_comes_back(tmp_path: Path, naming: str) -> None:
         shared = chip["masks"] > 0 if naming == "masks" else (chip["part_ass"] + chip["full_ass"]) > 0
         for name in chip.keys() - left_out - {"labels"}:
             np.testing.assert_array_equal(again[name], chip[name], err_msg=name)
-        np.testing.assert_array_equal(again["labels"], np.where(shared, 0, chip["labels"]))
+        np.testing.assert_array_equal(again["labels"], np.where(shared, 4, chip["labels"]))
     for name in ("train", "eval"):
         rows = [(base / f"paths/{name}_paths.csv").read_text() for base in (tmp_path / "T31TFM", out)]
         assert rows[0] == rows[1]
     assert imported(open_t31tfm(out), tmp_path / "third").exists("item.json"), "what is exported can be imported"
+
+
+def test_unclassed_ground_of_t31tfm_is_no_background_after_a_round_trip(tmp_path: Path) -> None:
+    chips = write_t31tfm(tmp_path / "T31TFM")
+    for path, chip in chips.items():
+        chip["labels"][:6] = 99  # a crop that the published set does not train
+        chip["labels"][6:12] = 0
+        (tmp_path / "T31TFM" / path).write_bytes(pickle.dumps(chip))
+    first = imported(open_t31tfm(tmp_path / "T31TFM"), tmp_path / "a")
+    exported(first, tmp_path / "again", "t31tfm")
+    second = imported(open_t31tfm(tmp_path / "again"), tmp_path / "b")
+    before, after = (np.asarray(read_patches(folder, "crop_type", slice(0, 3))) for folder in (first, second))
+    assert (before[:, :6] == IGNORE).all()
+    assert (before[:, 6:12] == 0).any()
+    np.testing.assert_array_equal(after, before)
 
 
 @pytest.mark.slow

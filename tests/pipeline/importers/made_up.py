@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import shapely
@@ -64,9 +65,14 @@ class MadeUp:
     facts: OriginalFacts = FACTS
     reads: list[str] = field(default_factory=list)
     """Names of the patches that were read."""
+    folder: Path | None = None
+    """Has a file a patch, which the pixels depend on in tests that change them."""
 
     def index(self) -> Sequence[OriginalPatch]:
         return self.patches
+
+    def files(self, patch: OriginalPatch) -> Mapping[str, Path]:
+        return {} if self.folder is None else {f"{patch.name}.npy": self.folder / f"{patch.name}.npy"}
 
     def read(self, patch: OriginalPatch) -> PatchPixels:
         self.reads.append(patch.name)

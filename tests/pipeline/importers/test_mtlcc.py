@@ -68,10 +68,14 @@ def test_bands_are_repeated_to_10_m_and_numbers_become_classes(tmp_path: Path, k
     assert pixels.dn.shape == (4, 13, 24, 24)
     names = list(original.facts.bands)
     assert names == list(L1C_BANDS)
-    for band, (stack, channel, factor) in {
-        "B04": ("x10", 0, 1), "B08": ("x10", 3, 1), "B05": ("x20", 0, 2), "B12": ("x20", 5, 2),
-        "B01": ("x60", 0, 6), "B10": ("x60", 2, 6),
-    }.items():  # fmt: skip
+    order = {
+        "B04": ("x10", 0, 1), "B03": ("x10", 1, 1), "B02": ("x10", 2, 1), "B08": ("x10", 3, 1),
+        "B05": ("x20", 0, 2), "B06": ("x20", 1, 2), "B07": ("x20", 2, 2),
+        "B8A": ("x20", 3, 2), "B11": ("x20", 4, 2), "B12": ("x20", 5, 2),
+        "B01": ("x60", 0, 6), "B09": ("x60", 1, 6), "B10": ("x60", 2, 6),
+    }  # fmt: skip
+    assert sorted(order) == sorted(names)
+    for band, (stack, channel, factor) in order.items():
         found = pixels.dn[:, names.index(band)]
         for row, column in ((0, 0), (5, 17), (23, 23)):
             np.testing.assert_array_equal(
@@ -81,6 +85,24 @@ def test_bands_are_repeated_to_10_m_and_numbers_become_classes(tmp_path: Path, k
     expected = np.array([[ROWS.get(int(code), IGNORE) for code in line] for line in raw])
     np.testing.assert_array_equal(pixels.labels["crop_type"], expected)
     assert (pixels.labels["crop_type"] == IGNORE).sum() == (raw == 0).sum() > 0
+
+
+def test_tiles_of_the_lists_that_are_missing_and_tiles_of_no_list_are_counted(tmp_path: Path) -> None:
+    lists = write_mtlcc(tmp_path, kind="tfrecord") / FULL / "240/tileids"
+    (lists / "train_fold0.tileids").write_text("999\n998\n")
+    notes = open_mtlcc(tmp_path, years=[2016]).facts.notes
+    assert "2 of the 4 tiles of the lists are not there, the first is 998." in notes
+    assert "1 tiles are in no list and so in no split, the first is 101." in notes
+
+
+def test_tfrecords_and_pickles_of_the_same_tiles_are_two_imports(tmp_path: Path) -> None:
+    for kind in KINDS:
+        original = open_mtlcc(write_mtlcc(tmp_path / kind, kind=kind))
+        if kind == KINDS[0]:
+            import_dataset(original, str(tmp_path / "out"), Silent())
+        else:
+            with pytest.raises(FileExistsError, match="holds an import of another original"):
+                import_dataset(original, str(tmp_path / "out"), Silent())
 
 
 def test_frames_that_are_not_in_order_are_put_in_order(tmp_path: Path) -> None:

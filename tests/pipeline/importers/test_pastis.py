@@ -18,7 +18,8 @@ from tests.pipeline.importers.made_up import Silent
 from sits_catalog.cube import check
 from sits_pipeline.folder import Folder
 from sits_pipeline.importers.folds import FoldRule, parse_folds
-from sits_pipeline.importers.pastis import open_pastis
+from sits_pipeline.importers.pastis import marked_pixels, open_pastis
+from sits_pipeline.importers.shard import to_reflectance
 from sits_pipeline.importers.write import import_dataset
 from sits_pipeline.store.patches import read_patch_layout, read_patches
 from sits_pipeline.verify import verify
@@ -160,7 +161,7 @@ def test_patches_are_in_the_order_of_their_numbers_with_folds_splits_and_outline
 
 
 def test_folds_are_used_as_asked_for(root: Path, tmp_path: Path) -> None:
-    folder = run(root, tmp_path / "out", folds=parse_folds("2,3,4/5/1"))
+    folder = run(root, tmp_path / "out", folds=parse_folds("2,4/5/1"))
     assert read_patches(folder, "split", slice(0, 4))[:, 0, 0].tolist() == [3, 1, 2, 1]
     some = open_pastis(root, folds=parse_folds("1//5")).index()
     assert [patch.split for patch in some] == ["train", "none", "test", "none"]
@@ -314,6 +315,13 @@ FILES: Mapping[str, tuple[str, Any, str]] = {
         np.array([{}], object),
         "cannot be read as an array of numbers: .*allow_pickle",
     ),
+    # An integer of 64 bits whose low 32 bits are 500.
+    "wide": (
+        "DATA_S2/S2_30007.npy",
+        np.full((2, 10, SIDE, SIDE), 2**32 + 500, np.int64),
+        "a DN should be -32768 to 65535; they go from 4294967796 to 4294967796",
+    ),
+    "unsigned": ("DATA_S2/S2_30007.npy", np.full((2, 10, SIDE, SIDE), 2**64 - 1, np.uint64), "a DN should be"),
     "archive": ("DATA_S2/S2_30007.npy", None, "it is an archive of arrays"),
 }
 
@@ -331,6 +339,70 @@ def test_a_file_that_is_not_of_the_format_is_named_with_what_was_expected(
     with pytest.raises(ValueError, match=sentence) as caught:
         run(root, tmp_path / "out")
     assert Path(file).name in str(caught.value)
+
+
+def test_a_header_that_names_a_huge_shape_is_refused_before_memory_is_asked_for(root: Path, tmp_path: Path) -> None:
+    path = root / "DATA_S2/S2_30007.npy"
+    for shape in ((2, 10, 2**30, 2**20), (2**40, 2**40, 2**40, 1)):
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<i2", "fortran_order": False, "shape": shape})
+            file.write(bytes(64))
+        with pytest.raises(ValueError, match=r"S2_30007\.npy cannot be read as an array of numbers: its header"):
+            run(root, tmp_path / "out")
+
+
+def test_marks_of_theia_are_no_measurements() -> None:
+    """Columns: no band, no band but zeros, some bands, dark in every band, all zero, one of ten is dark."""
+    dn = np.full((1, 10, 1, 6), 800, np.int16)
+    dn[0, :, 0, 0] = -10000
+    dn[0, :5, 0, 1], dn[0, 5:, 0, 1] = -10000, 0
+    dn[0, :5, 0, 2], dn[0, 5:, 0, 2] = -10000, -3
+    dn[0, :, 0, 3] = -5
+    dn[0, :, 0, 4] = 0
+    dn[0, 0, 0, 5] = 0
+    stored = to_reflectance(marked_pixels(dn, {}, Path("S2_1.npy")))
+    assert stored.quality[0, 0].tolist() == [0, 0, 1 | 16, 1, 0, 1]
+    assert stored.reflectance[0, 0, 0].tolist() == [0, 0, 1, 1, 0, 1]
+
+
+def test_parcel_numbers_of_some_patches_alone_are_refused(root: Path, tmp_path: Path) -> None:
+    (root / "ANNOTATIONS/ParcelIDs_10000.npy").unlink()  # the first patch's
+    with pytest.raises(FileNotFoundError, match=r"the first is ANNOTATIONS/ParcelIDs_10000\.npy"):
+        run(root, tmp_path / "out")
+
+
+def test_a_fold_that_no_patch_is_in_is_named(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"folds 0,1/2/4 name fold 0, which no patch is in; .* there: 1, 2, 4, 5"):
+        open_pastis(root, folds=parse_folds("0,1/2/4"))
+    assert "No patch is in fold 3." in open_pastis(root, folds=FoldRule()).facts.notes
+    notes = open_pastis(root, folds=parse_folds("1/2/4")).facts.notes
+    assert "Patches of fold 5 are in no split: folds 1/2/4 do not name it." in notes
+
+
+def test_files_that_change_between_two_runs_are_read_again(root: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in run(root, tmp_path / "out").path.rglob("*") if path.is_file()}
+    for file, change in (("DATA_S2/S2_30007.npy", 7), ("ANNOTATIONS/ParcelIDs_30007.npy", 1)):
+        found = np.load(root / file)
+        found[..., 5, 5] += change
+        np.save(root / file, found)
+    folder = run(root, tmp_path / "out")
+    assert verify(folder) == []
+    index = sorted(DATES).index(30007)
+    again = read_patches(folder, "parcel_id", slice(index, index + 1))[0]
+    assert again[5, 5] == parcels_of(30007)[5, 5] + 1
+    series = read_patches(folder, "reflectance", slice(index, index + 1))[0, :2]
+    np.testing.assert_array_equal(series[:, :, 5, 5], series_of(30007)[:, :, 5, 5] + 7)
+    assert any(path.read_bytes() != data for path, data in before.items())
+
+
+def test_other_parcel_numbers_are_another_import(root: Path, tmp_path: Path) -> None:
+    for number in DATES:
+        np.save(root / f"INSTANCE_ANNOTATIONS/INSTANCES_{number}.npy", parcels_of(number) % 50)
+    run(root, tmp_path / "out")
+    for number in DATES:
+        (root / f"ANNOTATIONS/ParcelIDs_{number}.npy").unlink()
+    with pytest.raises(FileExistsError, match="holds an import of another original, or with other options"):
+        run(root, tmp_path / "out")
 
 
 def test_a_truncated_file_is_named(root: Path, tmp_path: Path) -> None:

@@ -167,16 +167,39 @@ def test_windows_have_the_fold_of_the_lists_and_an_order_that_gives_the_pickle_b
         assert [patch.name for patch in patches] == [f"{number}_{window}" for number, window in KEYS]
         assert [(patch.fold, patch.split) for patch in patches[::3]] == [(2, "train"), (5, "test")]
         first = patches[0]
-        assert first.original == {"ID_PATCH": 10000, "window": 0, "file": "pickle24x24/10000_0.pickle"}
+        # Both of day 277; without years nothing is known of it.
+        unsure = {} if original.metadata is None else {"ambiguous_frames": [1, 4]}
+        assert first.original == {**unsure, "ID_PATCH": 10000, "window": 0, "file": "pickle24x24/10000_0.pickle"}
+        assert "ambiguous_frames" not in patches[3].original
         dn = original.read(first).dn
         again = np.empty_like(dn)
         again[first.order] = dn
         np.testing.assert_array_equal(again, series_of(10000, 0)[by_year(10000)])
 
 
+def test_bands_that_theia_marks_as_missing_are_no_measurements(root: Path, tmp_path: Path) -> None:
+    path = root / "pickle24x24/10000_0.pickle"
+    sample = pickle.loads(path.read_bytes())
+    sample["img"][0, :, 0, 0] = -10000
+    sample["img"][0, 3, 0, 1] = -10000
+    path.write_bytes(pickle.dumps(sample))
+    folder = run(opened(root), tmp_path / "out")
+    assert read_patches(folder, "quality", slice(0, 1))[0, 0, 0, :3].tolist() == [0, 1 | 16, 1]
+    assert read_patches(folder, "reflectance", slice(0, 1))[0, 0, 3, 0, :2].tolist() == [0, 1]
+    sample["img"] = sample["img"].astype(np.int64) + 2**32
+    path.write_bytes(pickle.dumps(sample))
+    with pytest.raises(ValueError, match=r"10000_0\.pickle: a DN should be -32768 to 65535"):
+        run(opened(root), tmp_path / "again")
+
+
+def test_folds_that_are_asked_for_have_to_be_there(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"folds 1/2/5 name fold 1, which no patch is in; .* there: 2, 5"):
+        open_pastis24(root, metadata=None, folds=FoldRule(train=(1,), validation=(2,), test=(5,)))
+
+
 def test_frames_of_one_day_of_the_year_are_said_to_be_of_unknown_order(root: Path, metadata: Path) -> None:
     notes = " ".join(opened(root, metadata).facts.notes)
-    assert "In 1 patches of PASTIS two frames share a day of the year" in notes
+    assert "In 1 patches of PASTIS (10000) two frames of different years share a day of the year" in notes
 
 
 def test_without_lists_folds_are_those_of_the_metadata_or_none(tmp_path: Path, metadata: Path) -> None:

@@ -89,6 +89,29 @@ def test_the_codec_of_old_pickles_opens_no_other_door(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
+        (b"c__builtin__\nbytes\n(I4000000000\ntR", "it wants to call bytes"),
+        (b"cbuiltins\nbytes\n(I4000000000\ntR", "it wants to call bytes"),
+        (b"cnumpy\nndarray\n((I1000000\nI1000000\ntX\x02\x00\x00\x00i8tR", "it wants to call numpy.ndarray"),
+        (b"cnumpy\nndarray\n((I1000000\nI1000000\nttX\x02\x00\x00\x00i8\x86\x81", "ndarray|is no pickle"),
+        (
+            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I4000000000\ntX\x01\x00\x00\x00btR",
+            r"it wants to make an array of \(4000000000,\) out of nothing",
+        ),
+        (
+            b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(X\x0b\x00\x00\x00V2000000000tRtR",
+            "is no pickle, or is cut short",
+        ),
+    ],
+)
+def test_a_few_bytes_do_not_ask_for_much_memory(tmp_path: Path, data: bytes, sentence: str) -> None:
+    (tmp_path / "huge.pickle").write_bytes(b"}X\x01\x00\x00\x00a" + data + b"s.")
+    with pytest.raises(ValueError, match=r"huge\.pickle.*" + sentence):
+        load_plain_pickle(tmp_path / "huge.pickle")
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
         (b"", "is no pickle, or is cut short"),
         (b"PK\x03\x04 no pickle at all", "is no pickle, or is cut short|is not read"),
         (pickle.dumps({"img": np.zeros(9)})[:-30], "cut short|is not read"),

@@ -131,6 +131,23 @@ def test_what_is_not_of_the_format_is_named(tmp_path: Path, change: dict[str, An
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize("row", ["T31TFM_1618/2016/a.pickle", "/data/2016/a.pickle", "path", "2016"])
+def test_a_row_of_a_list_that_is_no_path_of_a_chip_is_named(tmp_path: Path, row: str) -> None:
+    write_t31tfm(tmp_path)
+    (tmp_path / "paths/train_paths.csv").write_text(f"{row}\n")
+    with pytest.raises(ValueError, match=rf"train_paths\.csv: {row} should be the path of a chip below"):
+        open_t31tfm(tmp_path).index()
+
+
+@pytest.mark.parametrize("name", ["ids", "ratios"])
+@pytest.mark.parametrize("which", [0, 2])
+def test_arrays_that_some_chips_have_and_others_do_not_are_named(tmp_path: Path, name: str, which: int) -> None:
+    path, chip = list(write_t31tfm(tmp_path).items())[which]
+    (tmp_path / path).write_bytes(pickle.dumps({key: array for key, array in chip.items() if key != name}, protocol=2))
+    with pytest.raises(ValueError, match=f"has (an|no) array '{name}', unlike the first chip"):
+        open_t31tfm(tmp_path).index()
+
+
 def test_lists_that_name_missing_chips_or_one_chip_twice_are_refused(tmp_path: Path) -> None:
     chips = write_t31tfm(tmp_path)
     first, second, _ = chips

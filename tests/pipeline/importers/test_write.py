@@ -296,6 +296,57 @@ def test_a_finished_import_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
     assert files_of(folder) == before
 
 
+@dataclass
+class OfFiles(MadeUp):
+    """Its numbers are those of files."""
+
+    broken: str = ""
+
+    def read(self, patch: OriginalPatch) -> PatchPixels:
+        if patch.name == self.broken:
+            raise ValueError(f"{patch.name}.npy is cut short")
+        pixels = super().read(patch)
+        (path,) = self.files(patch).values()
+        return replace(pixels, dn=pixels.dn + np.load(path))
+
+
+def write_numbers(folder: Path, number: int, names: Sequence[str]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        np.save(folder / f"{name}.npy", np.int32(number))
+
+
+@pytest.mark.usefixtures("two_a_shard")
+def test_a_resume_and_a_repeat_read_the_shards_whose_files_have_changed(tmp_path: Path) -> None:
+    patches = made_patches(7)
+    names, source = [patch.name for patch in patches], tmp_path / "source"
+    write_numbers(source, 0, names)
+    with pytest.raises(ValueError, match="p4"):
+        run(OfFiles(patches, folder=source, broken="p4"), tmp_path / "out", threads=1)
+    write_numbers(source, 11, ["p0"])
+    again = OfFiles(patches, folder=source)
+    outcome, folder = run(again, tmp_path / "out", threads=1)
+    assert (outcome.complete, sorted(again.reads)) == (True, ["p0", "p1", "p4", "p5", "p6"])
+    write_numbers(source, 3, ["p6"])
+    later = OfFiles(patches, folder=source)
+    outcome, _ = run(later, tmp_path / "out")
+    assert (outcome.built, later.reads) == (1, ["p6"])
+    _, whole = run(OfFiles(patches, folder=source), tmp_path / "whole")
+    assert files_of(folder) == files_of(whole)
+    assert verify(folder) == []
+    (source / "p3.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"p3\.npy is missing; it was there when the original was opened"):
+        run(OfFiles(patches, folder=source), tmp_path / "out")
+
+
+def test_what_is_not_known_before_an_import_has_ended_is_not_0(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="p1"):
+        run(Torn(made_patches(3), broken="p1"), tmp_path)
+    said = dataset_in_words(dataset_as_json(Folder(str(tmp_path / "made-up"))))
+    assert "changed  not known before the import has ended" in said
+    assert "INCOMPLETE: the same sits-cube import goes on" in said
+
+
 @pytest.mark.usefixtures("two_a_shard")
 def test_what_was_lost_or_damaged_is_made_again(tmp_path: Path) -> None:
     _, folder = run(MadeUp(), tmp_path)
@@ -315,6 +366,7 @@ def test_what_was_lost_or_damaged_is_made_again(tmp_path: Path) -> None:
         lambda: MadeUp(made_patches(2)),
         lambda: MadeUp([replace(patch, split="none") for patch in made_patches(3)]),
         lambda: MadeUp(facts=replace(FACTS, bands=("B02", "B03"))),
+        lambda: MadeUp(facts=replace(FACTS, variant="ParcelIDs")),
     ],
 )
 def test_an_import_of_something_else_is_not_written_over(tmp_path: Path, change: Callable[[], MadeUp]) -> None:

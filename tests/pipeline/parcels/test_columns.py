@@ -109,3 +109,23 @@ def test_a_pattern_needs_a_group_and_must_be_one() -> None:
         code_pattern("(")
     texts = np.array(["a- ", None], dtype=object)
     assert code_pattern("-(.*)").codes(texts).tolist() == [None, None]
+
+
+def test_texts_whose_group_is_empty_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", text=["1 - w", "2 - ", "odd", "2 - "], key=list("abcd"))
+    table = read(path, id="key", code="text", code_pattern=r"-(.*)$")
+    assert table.source_code.tolist() == ["w", None, "odd", None]
+    whole, nothing = table.notes
+    assert "1 of 4 crop codes of" in whole
+    assert "2 of 4 crop codes of" in nothing
+    assert r"have nothing in the group of code_pattern '-(.*)$' and count as none ('2 -', say)" in nothing
+    with pytest.raises(ValueError, match=r"no crop code of .* has anything in the group of parcels: code_pattern"):
+        read(write(path, text=["1 - ", "2 - "]), code="text", code_pattern=r"-(.*)$")
+
+
+@pytest.mark.parametrize("name", ["ICO", "id_uz", "CVR", "Journalnr", "identifikator_be"])
+@pytest.mark.parametrize("key", ["id", "code", "name"])
+def test_the_number_of_a_business_is_not_read(tmp_path: Path, name: str, key: str) -> None:
+    path = write(tmp_path / "a.parquet", **{name: ["1", "2"], "crop": ["w", "v"]})
+    with pytest.raises(ValueError, match=rf"column '{name}' \(parcels: {key}\) holds the number of a business"):
+        read(path, **{key: name})

@@ -209,6 +209,8 @@ class SplitRule:
         ways = [name for name, is_given in given.items() if is_given]
         if len(ways) > 1:
             raise ValueError(f"splits come from one of folds, whole and file; got {' and '.join(ways)}")
+        if self.seed < 0:
+            raise ValueError(f"seed of splits is a whole number from 0 on, got {self.seed}")
         if self.min_pixels < 1:
             raise ValueError(f"min_pixels of a split is 1 or more, got {self.min_pixels}")
         if self.block_m <= 0 or self.block_m % 640:

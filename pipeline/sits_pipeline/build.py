@@ -5,6 +5,7 @@ Wiring: decisions are made in the plan, effects in `cell` and `finish`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -37,6 +38,9 @@ from sits_pipeline.tasks import cell_costs, cell_tasks
 from sits_pipeline.values import JsonObject, Scene, shape_of
 
 __all__ = ["build"]
+
+_SPLIT_KEYS = ("splits", "split_rule")
+"""Entries of what decides a cube that tell of its splits alone (`plan.split_decisions`)."""
 
 
 def build(prepared: Prepared, config: BuildConfig, listener: Listener) -> tuple[Outcome, ...]:
@@ -160,14 +164,29 @@ def _check_same(folder: Folder, attributes: JsonObject, plan: ZonePlan, begun: J
     check_version(folder, attributes)
     if attributes.get("config_sha256") != plan.config_sha256:
         there = str(attributes.get("config_sha256"))
+        if _only_splits_differ(plan, begun):
+            raise ValueError(
+                f"{folder.location} was built or split by other splits than this build asks for, and nothing else "
+                "differs; go on with the section splits of its config.yaml, or choose another --out"
+            )
         raise ValueError(
             f"{folder.location} holds another cube (config_sha256 {there[:12]}, this build has "
             f"{plan.config_sha256[:12]}): {_difference(plan, begun)}; choose another --out, or remove that folder"
         )
 
 
+def _only_splits_differ(plan: ZonePlan, begun: JsonObject) -> bool:
+    """Whether a dataset was begun with the same pixels and labels, and with other splits."""
+    # Through JSON, as what was begun has gone.
+    then, today = (
+        {key: value for key, value in json.loads(json.dumps(deciding)).items() if key not in _SPLIT_KEYS}
+        for deciding in (begun.get("deciding") or {}, plan.deciding)
+    )
+    return bool(then) and then == today
+
+
 def _difference(plan: ZonePlan, begun: JsonObject) -> str:
-    """What is not as it was when a dataset was begun: the items that came or went, where they are known."""
+    """What is not as it was when a dataset was begun: its splits alone, or the items that came or went."""
     today = {(scene.id, scene.baseline) for scene in _scenes(plan)}
     then = {(str(name), str(baseline)) for name, baseline in begun.get("deciding", {}).get("items", ())}
     if not then or today == then:

@@ -19,7 +19,7 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.imagery import Day, DayNotes, Images, Reading, Visit, failures_of, of_services, read_images
 from sits_pipeline.plan.lattice import inside_strip
 from sits_pipeline.sources.base import SceneSource
-from sits_pipeline.splits import SplitPlan, keep_labels_apart, split_raster
+from sits_pipeline.splits import SplitPlan, area_raster, keep_labels_apart, split_raster
 from sits_pipeline.steps.chips import ChipFrame, count_chips
 from sits_pipeline.steps.mask import clear_of
 from sits_pipeline.steps.overview import overview_of
@@ -173,6 +173,7 @@ def _counts_of(
 ) -> JsonObject:
     """The journal entry: everything that finish needs to know of this cell."""
     labels = drawn.result()
+    ground = None if task.splits is None else area_raster(task.splits, task.geobox)
     return {
         "kind": "cell",
         "cell": [task.window.row, task.window.column, task.window.height, task.window.width],
@@ -183,7 +184,7 @@ def _counts_of(
         "failures": failures_of(task.days, notes),
         "classes": _histogram(labels.get("crop_type")),
         "parcels": _histogram(labels.get("parcel_id"), skip_zero=True),
-        **split_counts(task.window, task.chips, images.reflectance, images.quality, labels),
+        **split_counts(task.window, task.chips, images.reflectance, images.quality, labels, ground=ground),
         **of_services(task.days, notes),
     }
 
@@ -194,16 +195,19 @@ def split_counts(
     reflectance: NDArray[np.uint16],
     quality: NDArray[np.uint8],
     labels: Mapping[str, NDArray[Any]],
+    *,
+    ground: NDArray[np.uint8] | None = None,
 ) -> JsonObject:
     """The part of a cell's entry that splits have a say in: pixels a split, sums over train pixels, and the chips.
 
-    `reflectance` is (time, band, y, x), `quality` (time, y, x); `chips` are the parcel chips that meet the cell.
+    `reflectance` is (time, band, y, x), `quality` (time, y, x); `chips` are the parcel chips that meet the cell,
+    `ground` is what `area_raster` gives for it.
     """
     clear, split = clear_of(quality), labels.get("split")
     return {
         "splits": _histogram(split),
         "bands": accumulate(reflectance, clear, None if split is None else split == Split.TRAIN),
-        **count_chips(window, chips, clear, labels.get("crop_type"), labels.get("parcel_id"), split),
+        **count_chips(window, chips, clear, labels.get("crop_type"), labels.get("parcel_id"), split, ground=ground),
     }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sits_catalog.cube import VERSION
 from sits_pipeline.folder import Folder
-from sits_pipeline.journal import MERGED, encode_line, segments, split_under_way
+from sits_pipeline.journal import MERGED, encode_line, is_being_built, segments, split_under_way
 from sits_pipeline.store import CUBE
 from sits_pipeline.values import JsonObject
 
@@ -48,7 +48,8 @@ def verify(folder: Folder, *, progress: Callable[[int, int], None] | None = None
     folder.check()
     if not folder.exists(_ROOT):
         raise FileNotFoundError(f"no dataset in {folder.location}: it has no {CUBE}; give the folder that holds it")
-    if segments(folder) or not folder.exists(MERGED):
+    # A process that died before its first line was whole has begun nothing, and leaves a segment that tells of nothing.
+    if not folder.exists(MERGED) or is_being_built(folder) or split_under_way(folder) is not None:
         return [Finding("journal", _not_finished(folder), True)]
     attributes, findings = _attributes(folder), []
     if attributes is None:
@@ -62,7 +63,8 @@ def verify(folder: Folder, *, progress: Callable[[int, int], None] | None = None
     if attributes is not None:
         findings += _completeness(attributes, entries)
     expected = {**{name: (int(size), str(sha)) for name, (size, sha) in files.items()}, **_shards(entries)}
-    sizes = folder.sizes()
+    begun = set(segments(folder))
+    sizes = {name: size for name, size in folder.sizes().items() if name not in begun}
     findings += _extra(sizes, expected)
     findings += _hashes(folder, expected, sizes, progress, threads or (2 if folder.is_local else 8))
     return findings
@@ -73,6 +75,8 @@ def _not_finished(folder: Folder) -> str:
         return (
             "a split is under way, so that old and new splits are mixed; run the same sits-cube split command to go on"
         )
+    if "imported" in (_attributes(folder) or {}):
+        return "the import has not finished; run the same sits-cube import command to go on"
     return "the build has not finished; run the same sits-build command to go on"
 
 

@@ -160,7 +160,7 @@ def test_too_few_blocks_for_three_splits_is_said() -> None:
     plan = plan_splits([parcels_of([square(10, 10, 50)])], [geobox(64, 64)], SplitRule(block_m=640))
     assert plan.grids[0].split.tolist() == [[1]]
     assert plan.notes[0] == (
-        "parcels lie in 1 blocks of 640 m only: there is no validation and no test split; "
+        "parcels lie in 1 block of 640 m only: there is no validation and no test split; "
         "a smaller splits: block_m gives more blocks"
     )
 

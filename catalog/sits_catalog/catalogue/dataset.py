@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from sits_catalog.addresses import published, published_text, without_secrets
 
@@ -20,6 +21,8 @@ JsonObject = dict[str, Any]
 _MAX_BYTES = {"item.json": 50_000_000, "cube.zarr/zarr.json": 200_000_000, "config.yaml": 5_000_000}
 """Of what is parsed whole; a dataset of a stranger may be anything."""
 _PART_BYTES = 2**20
+_GONE = (404, 410)
+"""Statuses of HTTP that say a file is not there."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class DatasetFiles:
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """A file of the dataset.
 
-        Raises FileNotFoundError where there is none, OSError with what the store answered otherwise.
+        Raises FileNotFoundError where its store says that there is none, OSError with what happened otherwise: a host
+        that does not answer is not one that has no such file.
         """
         place = self.place(name)
         try:
@@ -64,11 +68,13 @@ class DatasetFiles:
             else:
                 import fsspec
 
-                opened = fsspec.open(place, "rb").open()
+                opened = cast("IO[bytes]", _Remote(fsspec.open(place, "rb").open(), place))
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{place} is not there") from error
-        except (OSError, ValueError, ImportError) as error:
-            raise OSError(f"{place} cannot be read: {published_text(str(error))}") from error
+            if self.is_local or _is_gone(error):
+                raise FileNotFoundError(f"{place} is not there") from error
+            raise _unread(place, error.__cause__ or error) from error
+        except Exception as error:  # the libraries of stores have errors of their own
+            raise _unread(place, error) from error
         with opened:
             yield opened
 
@@ -95,6 +101,65 @@ class DatasetFiles:
             while part := file.read(_PART_BYTES):
                 digest.update(part)
         return digest.hexdigest()
+
+
+def _is_gone(error: FileNotFoundError) -> bool:
+    """Whether a store has said so. fsspec's http raises FileNotFoundError for whatever befalls its request."""
+    cause = error.__cause__
+    if cause is None:
+        return True
+    answer = getattr(cause, "response", None)
+    of_s3 = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
+    return (getattr(cause, "status", None) or of_s3) in _GONE
+
+
+def _unread(place: str, error: BaseException) -> OSError:
+    """One sentence of what happened."""
+    said = " ".join(published_text(str(error)).split()) or type(error).__name__
+    return OSError(f"{place} cannot be read: {said}")
+
+
+class _Remote(io.RawIOBase):
+    """A file of a store; what happens while it is read is an OSError of one sentence with its place."""
+
+    def __init__(self, file: Any, place: str) -> None:
+        self._file, self._place = file, place
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self._tried(self._file.read, size))
+
+    def readline(self, _size: int | None = -1, /) -> bytes:
+        return bytes(self._tried(self._file.readline))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._tried(self._file.seek, offset, whence)
+        return self.tell()
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+    def _tried(self, what: Callable[..., Any], *args: int) -> Any:
+        try:
+            return what(*args)
+        except Exception as error:  # as in `open`
+            # fsspec's two words for it: a stream that cannot seek, and an answer that is the whole file.
+            if isinstance(error, ValueError) and ("seek" in str(error).lower() or "range requests" in str(error)):
+                raise OSError(
+                    f"{self._place} lies behind a server that hands out whole files alone, and a part is needed; use "
+                    "one that answers HTTP range requests, or copy the dataset to this machine"
+                ) from error
+            raise _unread(self._place, error) from error
 
 
 @dataclass(frozen=True, kw_only=True)

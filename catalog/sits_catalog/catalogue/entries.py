@@ -16,12 +16,23 @@ from sits_catalog.catalogue.pictures import Picture
 from sits_catalog.catalogue.tables import SplitShare, Tables
 from sits_catalog.stac import EXTENSIONS, ML_AOI, ClassCount, label_properties
 
-__all__ = ["ML_AOI_SPLITS", "Place", "best_picture", "entry_item", "family_of", "split_collection_id", "split_items"]
+__all__ = [
+    "ML_AOI_SPLITS",
+    "SPLITS_SUFFIX",
+    "Place",
+    "best_picture",
+    "entry_item",
+    "family_of",
+    "split_collection_id",
+    "split_items",
+]
 
 JsonObject = dict[str, Any]
 
 ML_AOI_SPLITS = {"train": "train", "validation": "validate", "test": "test"}
 """Our word for a split to the extension's; what lies in a buffer or in no split is in none of its items."""
+SPLITS_SUFFIX = "-splits"
+"""Of the collection of the splits of a dataset; no dataset and no family ends so."""
 _JSON, _GEOJSON, _PNG = "application/json", "application/geo+json", "image/png"
 _ZARR = "application/vnd.zarr; version=3"
 _LICENCE_ID = re.compile(r"[\w.+-]+")
@@ -55,7 +66,7 @@ def family_of(dataset_id: str) -> str:
 
 def split_collection_id(dataset_id: str) -> str:
     """The id of the collection that holds the splits of a dataset."""
-    return f"{dataset_id}-splits"
+    return dataset_id + SPLITS_SUFFIX
 
 
 # The dataset
@@ -188,7 +199,8 @@ def _classes(finding: Finding, tables: Tables, counts: Sequence[ClassCount]) -> 
 
 def _share(split: SplitShare) -> JsonObject:
     numbers = {"parcels": split.parcels, "pixels": split.pixels, "patches": split.patches}
-    return {"name": split.name, **{key: value for key, value in numbers.items() if value is not None}}
+    ground = {} if split.n_parts is None else {"ground": f"not given, as it has {split.n_parts} parts"}
+    return {"name": split.name, **{key: value for key, value in numbers.items() if value is not None}, **ground}
 
 
 # Links and assets

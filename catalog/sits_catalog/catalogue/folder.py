@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CATALOGUE_VARIABLE", "MARK", "Catalogue", "Entry", "check_name", "encode_json", "read_json"]
+__all__ = ["CATALOGUE_VARIABLE", "DATASETS", "MARK", "Catalogue", "Entry", "check_name", "encode_json", "read_json"]
 
 JsonObject = dict[str, Any]
 
@@ -23,6 +23,8 @@ CATALOGUE_VARIABLE = "SITS_CATALOGUE"
 _DEFAULT = "catalogue"
 MARK = "sits_cube:catalogue"
 """The field of `catalog.json` that says a folder is ours to write into."""
+DATASETS = "datasets"
+"""Path of the served page under which the files of datasets are; no family has this name."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
@@ -163,6 +165,11 @@ class Catalogue:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
+        newest: dict[str, Entry] = {}
+        for entry in sorted(self.entries(), key=_written_ns):
+            if entry.id in newest:
+                self.drop_entry(newest[entry.id])
+            newest[entry.id] = entry
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all; `name` starts from the catalogue's folder."""
@@ -196,6 +203,10 @@ class Catalogue:
         for path in self.folder.iterdir():
             if path.is_dir() and [inner.name for inner in path.iterdir()] == ["collection.json"]:
                 shutil.rmtree(path)
+
+
+def _written_ns(entry: Entry) -> int:
+    return (entry.folder / f"{entry.id}.json").stat().st_mtime_ns
 
 
 def read_json(path: Path) -> JsonObject:

@@ -1,7 +1,11 @@
-"""A catalogue on this machine's loopback: the page by a small server of files, the items by `rustac` as a STAC API."""
+"""A catalogue on this machine's loopback: the page by a small server of files, the items by `rustac` as a STAC API.
+
+Both answer through servers of ours, which refuse the names of other hosts and let no page of another origin read.
+"""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -23,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from sits_catalog.catalogue.folder import Catalogue, read_json
+from sits_catalog.catalogue.folder import DATASETS, Catalogue, read_json
 from sits_catalog.catalogue.write import dataset_of
 
 __all__ = ["Served", "api_items", "serve"]
@@ -32,6 +36,9 @@ JsonObject = dict[str, Any]
 
 _HOST = "127.0.0.1"
 _START_S = 60.0
+_ANSWER_S = 120.0
+_MAX_QUERY = 10_000_000
+"""Bytes of a request to the API; a polygon of a country is some hundred thousand."""
 _OF_THE_API = ("root", "parent", "collection", "item", "child", "self", "related")
 _OF_DATASETS = ("report.html", "item.json")
 """Files of a dataset that the page links to; nothing else of it is handed out."""
@@ -84,11 +91,9 @@ def _served(document: JsonObject, folder: Path) -> JsonObject:
 
 
 @contextmanager
-def _api(catalogue: Catalogue, port: int) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    """Address of a running API, and a question whether it has ended (with what it said)."""
+def _rustac_serving(catalogue: Catalogue, address: str, port: int) -> Iterator[Callable[[], str | None]]:
+    """rustac on `port`, which says in its links that it is `address`; a question whether it has ended, and how."""
     program = _rustac()
-    port = port or _free_port()
-    address = f"http://{_HOST}:{port}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         collections, items = api_items(catalogue)
@@ -99,7 +104,7 @@ def _api(catalogue: Catalogue, port: int) -> Iterator[tuple[str, Callable[[], st
         paths.append(folder / "items.json")
         paths[-1].write_text(json.dumps({"type": "FeatureCollection", "features": items}))
         log = folder / "rustac.log"
-        command = [program, "serve", *map(str, paths), "--addr", f"{_HOST}:{port}"]
+        command = [program, "serve", *map(str, paths), "--addr", address, "--bind", f"{_HOST}:{port}"]
         with log.open("wb") as said:
             process = subprocess.Popen(command, stdout=said, stderr=said, cwd=folder)
 
@@ -109,8 +114,8 @@ def _api(catalogue: Catalogue, port: int) -> Iterator[tuple[str, Callable[[], st
             return f"rustac ended with code {process.returncode}: {log.read_text(errors='replace').strip()[-500:]}"
 
         try:
-            _wait(address, ended)
-            yield address, ended
+            _wait(f"http://{_HOST}:{port}", ended)
+            yield ended
         finally:
             _stop(process)
 
@@ -153,20 +158,114 @@ def _free_port() -> int:
         return int(one.getsockname()[1])
 
 
-# The page
+# Servers for this machine alone
 
 
-class _Pages(ThreadingHTTPServer):
-    """Hands out the catalogue's files, and reports and items of its local datasets, to this machine alone."""
+class _Server(ThreadingHTTPServer):
+    """On the loopback. Raises OSError where the port is taken."""
 
     daemon_threads = True
 
-    def __init__(self, catalogue: Catalogue, port: int) -> None:
-        self.catalogue = catalogue
+    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         try:
-            super().__init__((_HOST, port), _Handler)
+            super().__init__((_HOST, port), handler)
         except OSError as error:
             raise OSError(f"port {port} of {_HOST} is taken ({error.strerror}); name another with --port") from error
+
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+        return f"http://{_HOST}:{self.server_address[1]}"
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Answers until the block ends."""
+        thread = threading.Thread(target=self.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.shutdown()
+            thread.join()
+
+
+class _OwnHandler(BaseHTTPRequestHandler):
+    """Answers who asks for this machine by its own name."""
+
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            return False
+        # A page elsewhere whose name was pointed at 127.0.0.1 sends its own name here.
+        host = self.headers.get("Host", "").rpartition(":")[0]
+        if host in (_HOST, "localhost"):
+            return True
+        self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+        return False
+
+    def log_message(self, *args: object) -> None:
+        """Nothing is logged."""
+
+
+# The way to the API
+
+
+class _Gate(_Server):
+    """Hands requests on to rustac, which answers any host and lets any page read."""
+
+    behind: int
+    """Port of rustac."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port, _GateHandler)
+
+
+class _GateHandler(_OwnHandler):
+    server: _Gate
+
+    def do_GET(self) -> None:
+        self._hand_on(None)
+
+    def do_HEAD(self) -> None:
+        self._hand_on(None)
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal():
+            self.send_error(HTTPStatus.LENGTH_REQUIRED)
+        elif int(length) > _MAX_QUERY:
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        else:
+            self._hand_on(self.rfile.read(int(length)))
+
+    def _hand_on(self, body: bytes | None) -> None:
+        headers = {name: self.headers[name] for name in ("Accept", "Content-Type") if name in self.headers}
+        connection = http.client.HTTPConnection(_HOST, self.server.behind, timeout=_ANSWER_S)
+        try:
+            connection.request(self.command, self.path, body=body, headers=headers)
+            answer = connection.getresponse()
+            data = answer.read()
+        except (OSError, ValueError, http.client.HTTPException):
+            self.send_error(HTTPStatus.BAD_GATEWAY)
+            return
+        finally:
+            connection.close()
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(data)
+
+
+# The page
+
+
+class _Pages(_Server):
+    """Hands out the catalogue's files, and reports and items of its local datasets."""
+
+    def __init__(self, catalogue: Catalogue, port: int) -> None:
+        self.catalogue = catalogue
+        super().__init__(port, _Handler)
 
     def find(self, path: str) -> Path | None:
         """The file for the path of a request; None: nothing that is handed out."""
@@ -175,7 +274,7 @@ class _Pages(ThreadingHTTPServer):
             return self.catalogue.folder / "index.html"
         if any(part.startswith(".") or "\0" in part for part in parts):
             return None
-        if parts[0] == "datasets":
+        if parts[0] == DATASETS:
             return self._of_dataset(parts)
         found = (self.catalogue.folder / Path(*parts)).resolve()
         inside = found.is_relative_to(self.catalogue.folder) and found.suffix in _TYPES
@@ -192,7 +291,7 @@ class _Pages(ThreadingHTTPServer):
         return None
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(_OwnHandler):
     server: _Pages
 
     def do_GET(self) -> None:
@@ -202,11 +301,6 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
-        # A page elsewhere whose name was pointed at 127.0.0.1 sends its own name here.
-        host = self.headers.get("Host", "").rpartition(":")[0]
-        if host not in (_HOST, "localhost"):
-            self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
-            return
         path = self.server.find(self.path)
         if path is None:
             self.send_error(HTTPStatus.NOT_FOUND)
@@ -225,9 +319,6 @@ class _Handler(BaseHTTPRequestHandler):
         if with_body:
             self.wfile.write(data)
 
-    def log_message(self, *args: object) -> None:
-        """Nothing is logged."""
-
 
 @contextmanager
 def serve(catalogue: Catalogue, *, port: int, api_port: int) -> Iterator[tuple[Served, Callable[[], str | None]]]:
@@ -237,11 +328,8 @@ def serve(catalogue: Catalogue, *, port: int, api_port: int) -> Iterator[tuple[S
     no catalogue, OSError where a port is taken or rustac is missing or ends.
     """
     catalogue.check_exists()
-    with _api(catalogue, api_port) as (api, ended), _Pages(catalogue, port) as pages:
-        thread = threading.Thread(target=pages.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield Served(page=f"http://{_HOST}:{pages.server_address[1]}/", api=api), ended
-        finally:
-            pages.shutdown()
-            thread.join()
+    with _Gate(api_port) as gate, _Pages(catalogue, port) as pages:
+        gate.behind = _free_port()  # once the two others are taken
+        serving = _rustac_serving(catalogue, gate.address, gate.behind)
+        with serving as ended, gate.running(), pages.running():
+            yield Served(page=f"{pages.address}/", api=gate.address), ended

@@ -23,7 +23,10 @@ _STEP_DEG = 1e-5
 _DETAIL = 1500
 """An outline is simplified to the extent of all of them divided by this."""
 _MAX_PARTS = 20_000
+"""Of the ground of a split; a coarser one would be ground of other splits too."""
 _DECIMALS = 6
+_Grounds = dict[str, "JsonObject | int"]
+"""By split: GeoJSON, or the number of parts where these are too many."""
 _SPLITS = ("train", "validation", "test", "buffer", "none")
 
 
@@ -40,7 +43,9 @@ class SplitShare:
     patches: int | None
     """None in the profile `region`."""
     geometry: JsonObject | None
-    """GeoJSON in lon/lat of its chips or patches; None where their place is unknown."""
+    """GeoJSON in lon/lat of its chips or patches; None where their place is unknown, or in too many parts."""
+    n_parts: int | None = None
+    """Number of parts of the ground where these are too many for a geometry."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,7 @@ def _of_region(files: DatasetFiles) -> JsonObject:
         pixels[split] += n_pixels
     if grounds or set(parcels) - {"none"}:
         found["splits"] = tuple(
-            SplitShare(name=name, parcels=parcels[name], pixels=pixels[name], patches=None, geometry=grounds.get(name))
+            SplitShare(name=name, parcels=parcels[name], pixels=pixels[name], patches=None, **_ground(grounds, name))
             for name in _SPLITS
             if name in parcels or (name in grounds and name != "none")
         )
@@ -108,7 +113,7 @@ def _folds(rows: JsonObject) -> dict[int, int]:
     return dict(sorted(Counter(fold for fold in rows.get("fold", ()) if fold is not None).items()))
 
 
-def _split_grounds(files: DatasetFiles) -> dict[str, JsonObject]:
+def _split_grounds(files: DatasetFiles) -> _Grounds:
     """GeoJSON in lon/lat of the grid chips of each split; a grid chip lies in one split."""
     with files.open("chips.parquet") as file:
         rows = _table(file, ["kind", "split"]).to_pydict()
@@ -118,21 +123,29 @@ def _split_grounds(files: DatasetFiles) -> dict[str, JsonObject]:
     return _grounds([rows["split"][row] for row in wanted], _to_lonlat(shapes, crs))
 
 
-def _grounds(splits: Sequence[str], shapes: _Shapes) -> dict[str, JsonObject]:
+def _grounds(splits: Sequence[str], shapes: _Shapes) -> _Grounds:
     import shapely
 
     members: dict[str, list[Any]] = defaultdict(list)
     for split, shape in zip(splits, shapes, strict=True):
         if shape is not None:
             members[split].append(shape)
-    grounds = {}
+    grounds: _Grounds = {}
     for split, parts in members.items():
         ground = shapely.union_all(parts)
-        if len(shapely.get_parts(ground)) > _MAX_PARTS:
-            ground = shapely.box(*shapely.bounds(ground))
+        n_parts = len(shapely.get_parts(ground))
+        if n_parts > _MAX_PARTS:
+            grounds[split] = n_parts
+            continue
         ground = shapely.set_precision(ground, 10.0**-_DECIMALS)
         grounds[split] = json.loads(shapely.to_geojson(ground))
     return grounds
+
+
+def _ground(grounds: _Grounds, name: str) -> JsonObject:
+    """Fields of the share of a split."""
+    ground = grounds.get(name)
+    return {"geometry": None, "n_parts": ground} if isinstance(ground, int) else {"geometry": ground}
 
 
 # Patches
@@ -165,7 +178,7 @@ def _patch_splits(splits: Sequence[str], counts: Sequence[dict[int, int]], shape
     return tuple(
         SplitShare(
             name=name, parcels=None, pixels=pixels[name], patches=number[name],
-            geometry=None if name == "none" else grounds.get(name),
+            **_ground({} if name == "none" else grounds, name),
         )
         for name in _SPLITS
         if name in number

@@ -25,16 +25,16 @@ _KINDS = {
 
 
 def can_check_schemas() -> bool:
-    """Whether this machine has what the official schemas need (`jsonschema`)."""
+    """Whether this machine has what the official core schemas need (`jsonschema`)."""
     return importlib.util.find_spec("jsonschema") is not None
 
 
 def findings(catalogue: Catalogue) -> Iterator[str]:
     """What is wrong, a sentence each; nothing: all is well.
 
-    Every document against the core schemas of STAC 1.1.0 where `can_check_schemas`; every link inside of the catalogue;
-    and of every dataset, whether it lies where the catalogue says and is what was added. Raises FileNotFoundError where
-    there is no catalogue.
+    Every document against the core schemas of STAC 1.1.0, and not those of extensions, where `can_check_schemas`; every
+    link inside of the catalogue; and of every dataset, whether it lies where the catalogue says and is what was added.
+    Raises FileNotFoundError where there is no catalogue.
     """
     catalogue.check_exists()
     with catalogue.locked():
@@ -89,7 +89,7 @@ def _schema_check() -> Any:
             return
         for error in validator.iter_errors(document):
             where = "/".join(str(part) for part in error.absolute_path)
-            yield f"breaks the schema of STAC 1.1.0 at {where or 'its root'}: {error.message[:200]}"
+            yield f"breaks the core schema of STAC 1.1.0 at {where or 'its root'}: {error.message[:200]}"
 
     return check
 

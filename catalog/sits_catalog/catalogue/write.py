@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sits_catalog.catalogue.dataset import DatasetFiles, Finding, read_finding
-from sits_catalog.catalogue.entries import Place, entry_item, family_of, split_items
+from sits_catalog.catalogue.entries import SPLITS_SUFFIX, Place, entry_item, family_of, split_items
 from sits_catalog.catalogue.families import family_collection, root_catalog, split_collection
-from sits_catalog.catalogue.folder import Catalogue, Entry, check_name, encode_json
+from sits_catalog.catalogue.folder import DATASETS, Catalogue, Entry, check_name, encode_json
 from sits_catalog.catalogue.page import render_page
 from sits_catalog.catalogue.pictures import Picture, pictures_of
 from sits_catalog.catalogue.tables import read_tables
@@ -36,17 +36,20 @@ def add_dataset(catalogue: Catalogue, location: str, *, family: str | None = Non
         raise ValueError(f"{files.path} lies inside of the catalogue {catalogue.folder}; keep datasets beside it")
     id_ = check_name("the id", name or finding.item["id"], "name the dataset with --id")
     chosen = check_name("the family", family or family_of(id_), "name the family with --family")
+    _check_reserved(id_, chosen)
     place = Place(catalogue=catalogue.folder, family=chosen, id=id_)
     written = _entry_files(finding, place)
     with catalogue.locked():
         if not catalogue.exists:
             catalogue.write("catalog.json", encode_json(root_catalog([])))
-        for earlier in catalogue.entries():
-            if earlier.id == id_:
-                _check_same(catalogue, earlier, finding)
-                if earlier.family != chosen:
-                    catalogue.drop_entry(earlier)
+        before = [entry for entry in catalogue.entries() if entry.id == id_]
+        for earlier in before:
+            _check_same(catalogue, earlier, finding)
         catalogue.put_entry(chosen, id_, written)
+        # In this order a process that is killed leaves one entry too many, which the next to lock the catalogue drops.
+        for earlier in before:
+            if earlier.family != chosen:
+                catalogue.drop_entry(earlier)
         rebuild(catalogue)
     return Entry(place.folder)
 
@@ -68,11 +71,34 @@ def dataset_of(catalogue: Catalogue, entry: Entry) -> DatasetFiles:
     return DatasetFiles(address if "://" in address else os.path.normpath(catalogue.folder / address))
 
 
+def _check_reserved(name: str, family: str) -> None:
+    """Raises ValueError for an id or a family that a collection of splits or a path of the page has."""
+    if name.endswith(SPLITS_SUFFIX):
+        raise ValueError(
+            f"the id {name!r} ends with {SPLITS_SUFFIX}, as the collections of splits do; name the dataset with --id"
+        )
+    if family.endswith(SPLITS_SUFFIX) or family == DATASETS:
+        raise ValueError(
+            f"the family {family!r} cannot be: the catalogue has {DATASETS!r} and what ends with {SPLITS_SUFFIX} for "
+            "its own use; name another with --family"
+        )
+
+
 def _check_same(catalogue: Catalogue, earlier: Entry, finding: Finding) -> None:
-    """Raises ValueError where the id belongs to another dataset that still lies where it was."""
+    """Raises ValueError where the id belongs to another dataset that still lies where it was, OSError: maybe does."""
     before = dataset_of(catalogue, earlier)
     same = before.path == finding.files.path if before.is_local and finding.files.is_local else before == finding.files
-    if not same and before.has("item.json"):
+    if same:
+        return
+    try:
+        there = before.has("item.json")
+    except OSError as error:
+        raise OSError(
+            f"{earlier.id!r} is the dataset in {before.location}, and nobody knows whether it is still there: {error}; "
+            f"give the one in {finding.files.location} another id with --id, or remove the other: sits-catalog cubes "
+            f"remove {earlier.id}"
+        ) from error
+    if there:
         raise ValueError(
             f"{earlier.id!r} is the dataset in {before.location} already; give the one in {finding.files.location} "
             f"another id with --id, or remove the other: sits-catalog cubes remove {earlier.id}"

@@ -124,7 +124,7 @@ def search(
 
 @cubes_app.command("validate")
 def validate(catalogue: At = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Check the catalogue against STAC, and that each dataset is where and what it was; exit code 1 with findings."""
+    """Check it by the core schemas of STAC, and that each dataset is where and what it was; exit code 1: findings."""
     from sits_catalog.catalogue.validate import can_check_schemas, findings
 
     with one_sentence(debug):
@@ -135,7 +135,8 @@ def validate(catalogue: At = None, as_json: AsJson = False, debug: Debug = False
     else:
         if not can_check_schemas():
             typer.echo(
-                "note: jsonschema is not installed, so that nothing was checked against the schemas of STAC", err=True
+                "note: jsonschema is not installed, so that nothing was checked against the core schemas of STAC",
+                err=True,
             )
         n = len(found.entries())
         for sentence in sentences or [

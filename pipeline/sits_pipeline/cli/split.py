@@ -32,13 +32,14 @@ class SplitName(StrEnum):
 
 @cube_app.command(no_args_is_help=True)
 def split(
+    context: typer.Context,
     datasets: Datasets,
     block: Annotated[int, typer.Option(min=640, help="Side of the blocks in m, a multiple of 640.")] = 2560,
     buffer: Annotated[float, typer.Option(min=0, max=100, help="Metres kept free around other splits' parcels.")] = 100,
     train: Annotated[float, typer.Option(min=0, max=1, help="Share of the parcels' area.")] = 0.6,
     validation: Annotated[float, typer.Option(min=0, max=1, help="Share of the parcels' area.")] = 0.2,
     test: Annotated[float, typer.Option(min=0, max=1, help="Share of the parcels' area.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Another seed gives other blocks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other blocks.")] = 0,
     folds: Annotated[int, typer.Option(min=0, help="Folds of equal size in place of shares; 0: none.")] = 0,
     fold: Annotated[int, typer.Option(min=1, help="The fold that is test; the next one is validation.")] = 1,
     min_pixels: Annotated[int, typer.Option(min=1, help="Pixels that a class should have in each split.")] = 1,
@@ -77,6 +78,7 @@ def split(
         from sits_pipeline.folder import Folder
         from sits_pipeline.resplit import split_by_year, split_region
 
+        _check_meaning(context)
         places, years = _sorted_out(datasets, by_year or [])
         folders = [Folder(place) for place in places]
         with Narrator() as narrator:
@@ -102,6 +104,34 @@ def split(
         return DONE if all(one.complete for one in done) else INCOMPLETE
 
     guarded(work, debug=debug)
+
+
+_SHARES = ("train", "validation", "test")
+_IDLE = {
+    "by_year": ("block", *_SHARES, "seed", "folds", "fold", "min_pixels", "whole", "from_"),
+    "whole": ("block", *_SHARES, "seed", "min_pixels"),
+    "from_": ("block", *_SHARES, "seed"),
+    "folds": _SHARES,
+}
+"""Options that say nothing beside another one."""
+
+
+def _check_meaning(context: typer.Context) -> None:
+    """Raises ValueError where an option is given that another one makes say nothing."""
+    given = {name for name in context.params if _is_given(context, name)}
+    for way, idle in _IDLE.items():
+        words = [_option(name) for name in idle if way in given and name in given]
+        if words:
+            raise ValueError(f"{_option(way)} decides without {' and '.join(words)}; leave one or the other out")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _option(name: str) -> str:
+    return f"--{name.strip('_').replace('_', '-')}"
 
 
 def _sorted_out(places: list[str], years: list[str]) -> tuple[list[str], list[str]]:

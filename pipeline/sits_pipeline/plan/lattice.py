@@ -21,6 +21,7 @@ __all__ = [
     "snap",
     "strip_of",
     "to_lonlat",
+    "unwrapped",
     "zones_of",
 ]
 
@@ -73,6 +74,16 @@ def project(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
 def to_lonlat(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
     """`area` in a zone's CRS in lon/lat, its edges densified to 500 m first."""
     return _transformed(shapely.segmentize(area, 500.0), epsg, 4326)
+
+
+def unwrapped(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
+    """`area` in lon/lat with longitudes that run on beyond 180 degrees, within half a turn of a zone's meridian."""
+    meridian = central_meridian(epsg)
+
+    def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.column_stack([(points[:, 0] - meridian + 180) % 360 - 180 + meridian, points[:, 1]])
+
+    return shapely.transform(area, move)
 
 
 def _transformed(area: shapely.Geometry, source: int, target: int) -> shapely.Geometry:

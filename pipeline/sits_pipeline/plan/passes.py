@@ -12,11 +12,11 @@ import numpy as np
 import shapely
 
 from sits_catalog.cube import PIXEL_M, shard_side
-from sits_catalog.orbits import CYCLE, ORBITS, overflights, swath
+from sits_catalog.orbits import CYCLE, ORBITS, SATELLITES, overflights, swath
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS
 from sits_pipeline.plan.cells import cell_side
-from sits_pipeline.plan.lattice import project, to_lonlat
+from sits_pipeline.plan.lattice import project, to_lonlat, unwrapped
 from sits_pipeline.plan.mgrs_tiles import tiles_that_meet
 from sits_pipeline.plan.zones import BYTES_A_SECOND, COMPRESSED, SOURCE_BLOCK, Estimate, Zone
 
@@ -39,6 +39,8 @@ class SeenFrom:
     """Pixels of 10 m of the cube in those scenes; what two tiles share counts twice."""
     days: tuple[date, ...]
     """Solar days of its passes in the season."""
+    interval_days: float
+    """Mean time between two of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +62,15 @@ class Prospect:
     @property
     def revisit_days(self) -> float:
         """Mean time between two passes over one place of the ground."""
-        return 1 / sum(orbit.share / _interval(orbit.days) for orbit in self.orbits)
+        return 1 / sum(orbit.share / orbit.interval_days for orbit in self.orbits)
 
 
-def _interval(days: tuple[date, ...]) -> float:
-    """Mean days between passes of one orbit; those of a cycle where there is but one."""
-    return (days[-1] - days[0]).days / (len(days) - 1) if len(days) > 1 else CYCLE.days
+def _interval(days: list[date], season: Season) -> float:
+    """Mean days between passes of one orbit; of a single one, by the satellites that are on duty in the season."""
+    if len(days) > 1:
+        return (days[-1] - days[0]).days / (len(days) - 1)
+    on_duty = [(min(season.end, one.last or season.end) - max(season.start, one.first)).days + 1 for one in SATELLITES]
+    return CYCLE.days * ((season.end - season.start).days + 1) / sum(max(number, 0) for number in on_duty)
 
 
 def prospect_of(zone: Zone, season: Season, bands: tuple[str, ...], *, cell_px: int, merged: bool) -> Prospect:
@@ -93,7 +98,7 @@ def prospect_of(zone: Zone, season: Season, bands: tuple[str, ...], *, cell_px: 
 
 def _orbits(zone: Zone, season: Season) -> list[SeenFrom]:
     ground = zone.ground
-    outline = to_lonlat(ground, zone.epsg)
+    outline = unwrapped(to_lonlat(ground, zone.epsg), zone.epsg)
     west, south, east, north = shapely.bounds(outline)
     longitude, latitude = (west + east) / 2, (south + north) / 2
     near = shapely.box(west - 2, max(south - 2, -84), east + 2, min(north + 2, 84))
@@ -115,6 +120,7 @@ def _orbits(zone: Zone, season: Season) -> list[SeenFrom]:
                     tiles=tuple(code for code, area in parts.items() if area > 0),
                     pixels=round(sum(parts.values()) / PIXEL_M**2),
                     days=tuple(days),
+                    interval_days=_interval(days, season),
                 )
             )
     return found

@@ -14,7 +14,7 @@ from sits_catalog.cube import VERSION, shard_side
 from sits_catalog.region import Region, SplitRule
 from sits_catalog.sentinel2 import BANDS
 from sits_pipeline.plan.cells import cells_of
-from sits_pipeline.plan.lattice import is_in_strip, part_in_zone, project, snap, to_lonlat, zones_of
+from sits_pipeline.plan.lattice import is_in_strip, part_in_zone, project, snap, to_lonlat, unwrapped, zones_of
 from sits_pipeline.splits import SplitPlan
 from sits_pipeline.values import Acquisition, JsonObject, Refusal, Window, epsg_of, shape_of
 
@@ -62,7 +62,8 @@ class Zone:
         rectangle = shapely.box(*self.geobox.boundingbox.bbox)
         if not self.clip_to_strip or is_in_strip(self.geobox, self.epsg):
             return rectangle
-        return project(part_in_zone(to_lonlat(rectangle, self.epsg), self.epsg), self.epsg)
+        outline = unwrapped(to_lonlat(rectangle, self.epsg), self.epsg)
+        return project(part_in_zone(outline, self.epsg), self.epsg)
 
     @property
     def extent(self) -> shapely.Geometry:

@@ -27,6 +27,7 @@ from sits_pipeline.prepare import Listener
 from sits_pipeline.report import ReportFacts, replace_sections
 from sits_pipeline.resplit.opened import PARCELS
 from sits_pipeline.resplit.plan import Decided
+from sits_pipeline.splits import area_raster
 from sits_pipeline.steps.chips import ChipFrame, select_chips
 from sits_pipeline.steps.statistics import summarise
 from sits_pipeline.store import CUBE, ROOT, read_window, update_attributes, write_cell
@@ -129,7 +130,8 @@ def _new_cell(
     winners = [labels["parcel_id"], *(_finer(folder, factor, window) for factor in opened.layout.finer)]
     labels[_ARRAY] = split_of_cell(decided.splits.only(near), near, geobox, inside, winners)
     reflectance, quality = (read_window(folder, name, window, dates=None) for name in ("reflectance", "quality"))
-    counts = split_counts(window, chips, reflectance, quality, labels)
+    ground = area_raster(decided.splits, geobox)
+    counts = split_counts(window, chips, reflectance, quality, labels, ground=ground)
     written = write_cell(folder, window, [(_ARRAY, labels[_ARRAY])])
     kept = {key: stamp for key, stamp in entry["shards"].items() if not key.startswith(f"{_ARRAY}/")}
     shards = {**kept, **{key: [shard.size, shard.sha256] for key, shard in written.items()}}

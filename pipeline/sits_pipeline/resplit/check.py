@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import IGNORE, PIXEL_M, Split
 from sits_pipeline.folder import Folder
-from sits_pipeline.journal import MERGED, segments
+from sits_pipeline.journal import MERGED, is_being_built, split_under_way
 from sits_pipeline.resplit.opened import read_parcels_file
 from sits_pipeline.store import CubeLayout, read_layout, read_shards, read_window
 from sits_pipeline.values import Window
@@ -103,7 +104,7 @@ def check_splits(folder: Folder, *, progress: Callable[[int, int], None] | None 
     layout = read_layout(folder)
     if not layout.has_labels:
         raise ValueError(f"{folder.location} has no parcels, and so no splits to check")
-    if segments(folder) or not folder.exists(MERGED):
+    if not folder.exists(MERGED) or is_being_built(folder) or split_under_way(folder) is not None:
         raise ValueError(
             f"{folder.location} is being written or split; run the command that was interrupted again first"
         )
@@ -319,19 +320,46 @@ class _Chips:
             self.counts[met, code] += sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
 
     def check(self, found: _Found) -> None:
-        """A chip of a split holds pixels of no other; one of the grid says what its pixels are."""
+        """A chip of a split holds pixels of no other, and shares none with a chip of another.
+
+        One of the grid says what its pixels are, or is buffer where it is not of one split alone.
+        """
         for index, word in enumerate(self.split):
             held = [code for code in _USED if self.counts[index, code]]
             expected = held[0].name.lower() if len(held) == 1 else "buffer"
             if not held and not self.counts[index, Split.BUFFER]:
                 expected = "none"
             # A parcel chip that meets two splits' ground is buffer, even where the buffer covers all of one.
-            wrong = word != expected and (self.is_grid[index] or (word != "buffer" and bool(held)))
+            mixed = self.counts[index, [Split.NONE, Split.BUFFER]].any()
+            may_be_buffer = word == "buffer" and (mixed or not self.is_grid[index])
+            wrong = word != expected and not may_be_buffer and (self.is_grid[index] or bool(held))
             if wrong:
                 row, column = self.place[index, :2]
                 words = " and ".join(code.name.lower() for code in held) or "no split"
                 text = f"chip {self.chip_id[index]} (row {row}, column {column}) is {word}, its pixels are in {words}"
                 found.add("chip", "chip", 1, lambda text=text: text)  # type: ignore[misc]
+        for one, other in combinations(_USED, 2):
+            self._check_apart(found, one, other)
+
+    def _check_apart(self, found: _Found, one: Split, other: Split) -> None:
+        """No pixel, whatever its own split, lies in chips of two splits: a model would have seen test inputs."""
+        words = one.name.lower(), other.name.lower()
+        first, second = (np.array([at for at, own in enumerate(self.split) if own == word], np.intp) for word in words)
+        top, left, height, width = self.place.T
+        # Half a pixel narrower, so that chips side by side do not meet.
+        boxes = shapely.box(left + 0.25, top + 0.25, left + width - 0.25, top + height - 0.25)
+        pairs = shapely.STRtree(boxes[second]).query(boxes[first], predicate="intersects")
+
+        def sentence() -> str:
+            a, b = first[pairs[0, 0]], second[pairs[1, 0]]
+            row, column = np.maximum(self.place[a, :2], self.place[b, :2]).tolist()
+            bottom, right = np.minimum(*((self.place[:, :2] + self.place[:, 2:])[[a, b]])).tolist()
+            return (
+                f"chip {self.chip_id[a]} is {words[0]} and chip {self.chip_id[b]} is {words[1]}, and they share "
+                f"{(bottom - row) * (right - column)} pixels, the first at row {row}, column {column}"
+            )
+
+        found.add(f"chips {words}", "chip", pairs.shape[1], sentence)
 
 
 # Classes

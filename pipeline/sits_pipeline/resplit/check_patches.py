@@ -13,7 +13,7 @@ from pyproj import Transformer
 
 from sits_catalog.cube import Split
 from sits_pipeline.folder import Folder
-from sits_pipeline.journal import MERGED, segments
+from sits_pipeline.journal import MERGED, is_being_built, split_under_way
 from sits_pipeline.resplit.check import Leak, Proof
 from sits_pipeline.store.patches import read_patch_layout, read_patches
 
@@ -30,7 +30,7 @@ def check_patches(folder: Folder) -> Proof:
     import pyarrow.parquet as pq
 
     layout = read_patch_layout(folder)
-    if segments(folder) or not folder.exists(MERGED):
+    if not folder.exists(MERGED) or is_being_built(folder) or split_under_way(folder) is not None:
         raise ValueError(
             f"{folder.location} is being written or split; run the command that was interrupted again first"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sits_catalog.cube import PIXEL_M
 from sits_catalog.region import SplitRule
-from sits_pipeline.splits import CODES, fold_codes
+from sits_pipeline.splits import CODES, fold_codes, lacking, least_m2
 from sits_pipeline.splits.solve import assign
 
 __all__ = ["PatchSplits", "groups_of", "near_pairs", "share_out"]
@@ -86,11 +86,23 @@ def groups_of(n_patches: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.in
     return np.unique(roots, return_inverse=True)[1].astype(np.intp)
 
 
-def share_out(group: NDArray[np.intp], pixels: NDArray[np.float64], rule: SplitRule) -> PatchSplits:
-    """Groups shared out over splits or folds by the pixels (patch, class) of their patches."""
-    area = np.zeros((int(group.max()) + 1, pixels.shape[1]))
-    np.add.at(area, group, np.maximum(pixels, 0.0) * PIXEL_M**2)
-    area = np.concatenate([area, np.bincount(group)[:, None].astype(float)], axis=1)  # every group counts
+def share_out(
+    group: NDArray[np.intp],
+    pixels: NDArray[np.float64],
+    rule: SplitRule,
+    *,
+    classes: Sequence[int] = (),
+    names: Mapping[int, str] | None = None,
+) -> PatchSplits:
+    """Groups shared out over splits or folds by the pixels (patch, class) of their patches.
+
+    What cannot be had of the `classes`, one a column, is said in the notes, which call them by their `names`.
+    """
+    held = np.zeros((int(group.max()) + 1, pixels.shape[1]))
+    np.add.at(held, group, np.maximum(pixels, 0.0) * PIXEL_M**2)
+    # Every group counts; by so little that, where pixels are asked for, nobody takes patches for a class.
+    patches = np.bincount(group)[:, None] * (1e-3 if rule.min_pixels > 1 and held.any() else 1.0)
+    area = np.concatenate([held, patches], axis=1)
     area = area[:, area.any(axis=0)]
     if rule.folds:
         codes, shares = fold_codes(rule), np.full(rule.folds, 1 / rule.folds)
@@ -98,8 +110,15 @@ def share_out(group: NDArray[np.intp], pixels: NDArray[np.float64], rule: SplitR
         asked = [(code, rule.shares[name]) for name, code in CODES.items() if rule.shares.get(name, 0) > 0]
         codes = np.array([code for code, _ in asked], np.uint8)
         shares = np.array([share for _, share in asked])
-    part = assign(area, shares / shares.sum(), seed=rule.seed)[group]
+    of_group = assign(area, shares / shares.sum(), seed=rule.seed, least_m2=least_m2(rule))
+    part = of_group[group]
     empty = len(shares) - len(np.unique(part))
-    notes = (f"the patches make {len(area)} groups only: {empty} of {len(shares)} parts have none",) if empty else ()
+    groups = "1 group" if len(area) == 1 else f"{len(area)} groups"
+    notes: tuple[str, ...] = ()
+    if empty:
+        notes = (f"the patches make {groups} only: {empty} of {len(shares)} parts have none",)
+    if len(classes):
+        indices = np.array(classes, np.uint16)
+        notes += lacking(held, indices, codes[of_group], codes, names or {}, rule.min_pixels, unit="group")
     fold = (part + 1).astype(np.int32) if rule.folds else None
     return PatchSplits(split=codes[part], fold=fold, notes=notes)

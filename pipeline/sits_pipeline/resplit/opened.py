@@ -156,8 +156,8 @@ def open_finished(folder: Folder) -> Opened:
     )
     if not plan_line.get("deciding"):
         raise ValueError(
-            f"the journal of {where} was written before splits could be replaced; run its sits-build command once "
-            "more, which writes it anew without a cell"
+            f"{where} was built by an earlier version, whose journal does not tell what decides its pixels; build it "
+            "again to another --out"
         )
     if opened.region.labels.min_pixels:
         raise ValueError(

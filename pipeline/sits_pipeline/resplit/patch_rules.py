@@ -31,30 +31,38 @@ def outlines_of(table: Table) -> NDArray[np.object_]:
     return np.asarray(shapely.from_wkb(np.array(table["geometry"].to_pylist(), dtype=object)), dtype=object).reshape(-1)
 
 
-def by_rule(table: Table, rule: SplitRule) -> PatchSplits:
+def by_rule(table: Table, rule: SplitRule, names: Mapping[int, str] | None = None) -> PatchSplits:
     """The split of each patch of `patches.parquet` by a rule; a rule's file is a table of name and split.
 
     Patches whose outlines come nearer than the rule's buffer to each other share a split, but for a table's, which is
-    taken as it is. Raises ValueError or FileNotFoundError for a table that does not name every patch.
+    taken as it is. Notes call classes by their `names`. Raises ValueError or FileNotFoundError for a table that does
+    not name every patch, and ValueError for a size of blocks, which patches have none of.
     """
+    if rule.block_m != SplitRule().block_m:
+        raise ValueError(
+            f"a set of patches is split by patch, and not by blocks of {rule.block_m} m; leave --block out"
+        )
     if rule.whole is not None:
         return PatchSplits(split=np.full(table.num_rows, _WORDS[rule.whole], np.uint8), fold=None, notes=())
     if rule.file is not None:
         return _by_table(table, rule.file)
     outlines = outlines_of(table)
-    found = share_out(groups_of(table.num_rows, near_pairs(outlines, rule.buffer_m)), _pixels(table), rule)
+    group = groups_of(table.num_rows, near_pairs(outlines, rule.buffer_m))
+    classes, pixels = _pixels(table)
+    found = share_out(group, pixels, rule, classes=classes, names=names)
     unknown = int(shapely.is_missing(outlines).sum())
     notes = (f"the place of {unknown} patches is unknown, so that nobody can say which lie side by side",)
     return PatchSplits(split=found.split, fold=found.fold, notes=found.notes + (notes if unknown else ()))
 
 
-def _pixels(table: Table) -> NDArray[np.float64]:
-    """Pixels of each class in each patch, (patch, class); background and ignore are none."""
+def _pixels(table: Table) -> tuple[list[int], NDArray[np.float64]]:
+    """Classes, and pixels of each in each patch, (patch, class); background and ignore are none."""
     if "crop_counts" not in table.schema.names:
-        return np.zeros((table.num_rows, 0))
+        return [], np.zeros((table.num_rows, 0))
     rows = [dict(counts or ()) for counts in table["crop_counts"].to_pylist()]
     classes = sorted({crop for row in rows for crop in row if 0 < crop < 65535})
-    return np.array([[row.get(crop, 0) for crop in classes] for row in rows], dtype=float).reshape(len(rows), -1)
+    pixels = np.array([[row.get(crop, 0) for crop in classes] for row in rows], dtype=float)
+    return classes, pixels.reshape(len(rows), len(classes))
 
 
 def by_year(days: NDArray[np.int32], names: list[str], years: Mapping[int, SplitName]) -> PatchSplits:

@@ -29,7 +29,7 @@ def split_region(folders: Sequence[Folder], rule: SplitRule, listener: Listener)
     """
     if _are_patches(folders):
         told: JsonObject = {name: getattr(rule, name) for name in rule.__dataclass_fields__}
-        return _split_patches(folders, lambda opened: by_rule(opened.table, rule), told, listener)
+        return _split_patches(folders, lambda opened: by_rule(opened.table, rule, _classes(opened)), told, listener)
     return _split(folders, lambda datasets: decide(datasets, rule), listener)
 
 
@@ -81,6 +81,10 @@ def _are_patches(folders: Sequence[Folder]) -> bool:
 
 def _names(opened: PatchSet) -> list[str]:
     return [str(name) for name in opened.table["name"].to_pylist()]
+
+
+def _classes(opened: PatchSet) -> dict[int, str]:
+    return {int(row["index"]): str(row["name"]) for row in opened.layout.classes}
 
 
 def _split_patches(

@@ -18,7 +18,7 @@ from sits_pipeline.splits.blocks import BlockGrid, SplitPlan, empty_grid
 from sits_pipeline.splits.solve import assign
 from sits_pipeline.values import Parcels
 
-__all__ = ["CODES", "fold_codes", "plan_splits"]
+__all__ = ["CODES", "fold_codes", "lacking", "least_m2", "plan_splits"]
 
 CODES: dict[Literal["train", "validation", "test"], Split] = {
     "train": Split.TRAIN,
@@ -62,7 +62,7 @@ def plan_splits(
     labelled = np.flatnonzero(area.any(axis=1))
     splits, shares, missing = _targets(rule, len(labelled))
     chosen = np.full(len(ground), -1, dtype=np.intp)
-    chosen[labelled] = assign(area[labelled], shares, seed=rule.seed, least_m2=_least_m2(rule))
+    chosen[labelled] = assign(area[labelled], shares, seed=rule.seed, least_m2=least_m2(rule))
     _share_ground(chosen, ground, shares, seed=rule.seed)
     codes = splits[chosen]
     return SplitPlan(
@@ -70,11 +70,11 @@ def plan_splits(
         parcel_id=homes.parcel_id,
         parcel_split=np.where(homes.block >= 0, codes[homes.block], Split.NONE).astype(np.uint8),
         buffer_m=rule.buffer_m,
-        notes=missing + _lacking(area, classes, codes, splits, names or {}, rule.min_pixels),
+        notes=missing + lacking(area, classes, codes, splits, names or {}, rule.min_pixels),
     )
 
 
-def _least_m2(rule: SplitRule) -> float:
+def least_m2(rule: SplitRule) -> float:
     """What each split must hold of a class; 0: any parcel of it will do."""
     return float(rule.min_pixels * PIXEL_M**2) if rule.min_pixels > 1 else 0.0
 
@@ -174,7 +174,7 @@ def _targets(rule: SplitRule, n_blocks: int) -> tuple[NDArray[np.uint8], NDArray
     notes: tuple[str, ...] = ()
     if lost:
         notes = (
-            f"parcels lie in {n_blocks} blocks of {rule.block_m} m only: there is no {' and no '.join(lost)} split; "
+            f"parcels lie in {_blocks(n_blocks)} of {rule.block_m} m only: there is no {' and no '.join(lost)} split; "
             "a smaller splits: block_m gives more blocks",
         )
     return np.array([code for code, _ in kept], dtype=np.uint8), shares / shares.sum(), notes
@@ -193,9 +193,13 @@ def _few_blocks(rule: SplitRule, n_blocks: int) -> tuple[str, ...]:
     if n_blocks >= rule.folds:
         return ()
     return (
-        f"parcels lie in {n_blocks} blocks of {rule.block_m} m only: {rule.folds - n_blocks} of the {rule.folds} folds "
-        "have none of them; a smaller splits: block_m gives more blocks",
+        f"parcels lie in {_blocks(n_blocks)} of {rule.block_m} m only: {rule.folds - n_blocks} of the {rule.folds} "
+        "folds have none of them; a smaller splits: block_m gives more blocks",
     )
+
+
+def _blocks(count: int) -> str:
+    return "1 block" if count == 1 else f"{count} blocks"
 
 
 def _share_ground(
@@ -219,27 +223,32 @@ def _filled(grids: Sequence[BlockGrid], codes: NDArray[np.uint8]) -> tuple[Block
     return tuple(filled)
 
 
-def _lacking(
+def lacking(
     area: NDArray[np.float64],
     classes: NDArray[np.uint16],
     codes: NDArray[np.uint8],
     splits: NDArray[np.uint8],
     names: Mapping[int, str],
     least: int,
+    *,
+    unit: str = "block",
 ) -> tuple[str, ...]:
-    """A sentence for each class of which a split has less than the pixels that were asked for, or nothing."""
+    """A sentence for each class of which a split has less than the pixels that were asked for, or nothing.
+
+    `area` is m2 by (block, class); `unit` is what a block is called.
+    """
     notes = []
     used = np.unique(splits)
     for column, crop in enumerate(classes.tolist()):
         held = {Split(int(code)).name.lower(): float(area[codes == code, column].sum()) for code in used}
-        lacking = [name for name, m2 in held.items() if m2 <= 0]
+        absent = [name for name, m2 in held.items() if m2 <= 0]
         short = [name for name, m2 in held.items() if m2 < least * PIXEL_M**2]
-        if crop == IGNORE or not (lacking if least == 1 else short):
+        if crop == IGNORE or not (absent if least == 1 else short):
             continue
         blocks = np.count_nonzero(area[:, column] > 0)
-        where = "1 block" if blocks == 1 else f"{blocks} blocks"
+        where = f"1 {unit}" if blocks == 1 else f"{blocks} {unit}s"
         if least == 1:
-            notes.append(f"class {names.get(crop, crop)} lies in {where} and is not in {' and '.join(lacking)}")
+            notes.append(f"class {names.get(crop, crop)} lies in {where} and is not in {' and '.join(absent)}")
         else:
             notes.append(_too_few(names.get(crop, crop), held, short, where, least))
     return tuple(notes)

@@ -15,7 +15,7 @@ from sits_pipeline.splits.areas import SplitAreas
 from sits_pipeline.splits.blocks import BlockGrid, SplitPlan
 from sits_pipeline.values import Parcels, Window, epsg_of
 
-__all__ = ["block_raster", "keep_labels_apart", "split_of_window", "split_raster"]
+__all__ = ["area_raster", "block_raster", "keep_labels_apart", "split_of_window", "split_raster"]
 
 _SPLITS = (Split.TRAIN, Split.VALIDATION, Split.TEST)
 _FIELD = 21
@@ -84,17 +84,22 @@ def keep_labels_apart(split: NDArray[np.uint8], plan: SplitPlan, parcel_id: NDAr
 def split_of_window(plan: SplitPlan, geobox: GeoBox) -> Callable[[Window], Split]:
     """A function that gives the split of all ground that a window of the cube with this grid touches.
 
-    BUFFER where that is of more than one split; NONE where polygons decide and none is touched.
+    BUFFER where that is of more than one split, and where polygons decide also where it is partly in none: a chip of
+    another split may look at the same ground. NONE where none is touched.
     """
     if plan.areas_of(epsg_of(geobox)) is None:
         return plan.grid(epsg_of(geobox)).split_of
 
     def of_areas(window: Window) -> Split:
         found = np.unique(block_raster(plan, geobox[window.rows, window.columns]))
-        used = found[found > 0]
-        return Split.BUFFER if len(used) > 1 else Split(int(used[0])) if len(used) else Split.NONE
+        return Split(int(found[0])) if len(found) == 1 else Split.BUFFER
 
     return of_areas
+
+
+def area_raster(plan: SplitPlan, geobox: GeoBox) -> NDArray[np.uint8] | None:
+    """`block_raster` of a cell where polygons decide; None where blocks do, of which a grid chip never lies in two."""
+    return None if plan.areas_of(epsg_of(geobox)) is None else block_raster(plan, geobox)
 
 
 def _area_raster(areas: SplitAreas, cell: _Cell) -> NDArray[np.uint8]:

@@ -165,14 +165,17 @@ def count_chips(
     crop_type: NDArray[np.uint16] | None,
     parcel_id: NDArray[np.uint32] | None,
     split: NDArray[np.uint8] | None,
+    *,
+    ground: NDArray[np.uint8] | None = None,
 ) -> JsonObject:
     """`chips` (rows of whole chips) and `chip_pieces` (of chips that other cells share), for the journal.
 
     `window` is the cell in the cube and starts at a multiple of 64; `chips` are the parcel chips that meet it, the
     grid's are found here. `clear` is (time, y, x), the others (y, x); `split` may hold the buffer: a chip's split
-    is that of its block.
+    is that of its block. `ground`, (y, x), is the split of the polygons that decide in place of blocks: a chip of the
+    grid that touches more than one of them, or none beside one, is BUFFER.
     """
-    rows = [count.row() for count in _grid_chips(window, clear, crop_type, parcel_id, split)]
+    rows = [count.row() for count in _grid_chips(window, clear, crop_type, parcel_id, split, ground)]
     pieces = []
     for chip in chips:
         shared = _shared(chip.window, window)
@@ -220,6 +223,7 @@ def _grid_chips(
     crop_type: NDArray[np.uint16] | None,
     parcel_id: NDArray[np.uint32] | None,
     split: NDArray[np.uint8] | None,
+    ground: NDArray[np.uint8] | None,
 ) -> list[ChipCount]:
     """The chips of the grid in a cell, row by row; the last ones are cut at the cube's edge."""
     assert window.row % CHIP == 0
@@ -232,7 +236,7 @@ def _grid_chips(
     clears = _clear_sums(clear, tops, lefts).reshape(len(clear), n_chips)
     crops = _crops_of(crop_type, number, n_chips) if crop_type is not None else [Counter()] * n_chips
     parcels = _parcels_of(parcel_id, number, n_chips) if parcel_id is not None else [frozenset()] * n_chips
-    splits = _splits_of(split, number, n_chips) if split is not None else [None] * n_chips
+    splits = _splits_of(split, ground, number, n_chips) if split is not None else [None] * n_chips
     counts = []
     for chip, (top, left) in enumerate((top, left) for top in tops for left in lefts):
         place = Window(
@@ -287,14 +291,20 @@ def _parcels_of(parcel_id: NDArray[np.uint32], number: NDArray[np.intp], n_chips
     return [frozenset(part.tolist()) for part in np.split(ids, cuts)]
 
 
-def _splits_of(split: NDArray[np.uint8], number: NDArray[np.intp], n_chips: int) -> list[int | None]:
-    """The split of each chip's block; BUFFER where the buffer covers all of it, or where it has two."""
+def _splits_of(
+    split: NDArray[np.uint8], ground: NDArray[np.uint8] | None, number: NDArray[np.intp], n_chips: int
+) -> list[int | None]:
+    """The split of each chip's block; BUFFER where the buffer covers all of it, or where it or its ground has two."""
     table = np.bincount((number * 8 + split).reshape(-1), minlength=n_chips * 8).reshape(n_chips, 8)
     found: list[int | None] = []
     for row in table:
         used = [code for code in _USED if row[code]]
         found.append(int(used[0]) if len(used) == 1 else int(Split.BUFFER if used or row[Split.BUFFER] else Split.NONE))
-    return found
+    if ground is None:
+        return found
+    touched = np.bincount((number * 8 + ground).reshape(-1), minlength=n_chips * 8).reshape(n_chips, 8) > 0
+    mixed = (touched.sum(axis=1) > 1).tolist()
+    return [int(Split.BUFFER) if code and several else code for code, several in zip(found, mixed, strict=True)]
 
 
 # After the cells

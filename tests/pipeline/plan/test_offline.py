@@ -24,7 +24,7 @@ from sits_catalog.orbits import overflights, swath
 from sits_catalog.region import Region, Season
 from sits_pipeline.area import region_area
 from sits_pipeline.cli import build_app
-from sits_pipeline.outlook import look_out, outlook_as_json
+from sits_pipeline.outlook import look_out, outlook_as_json, outlook_in_words
 from sits_pipeline.plan import ZonePlan, zones_of_region
 from sits_pipeline.plan.lattice import to_lonlat
 from sits_pipeline.plan.mgrs_tiles import MgrsTile, tile_at, tiles_that_meet
@@ -249,6 +249,27 @@ def test_revisit_days_are_those_of_the_orbits_that_see_a_place() -> None:
     both = prospect(region_at(11.3, 48.4, 11.4, 48.5, season="2018-01-01/2018-12-31"))
     assert [orbit.relative_orbit for orbit in both.orbits] == [22, 65]
     assert both.revisit_days == pytest.approx(2.5, abs=0.01)
+
+
+def test_a_short_season_has_the_revisit_of_the_satellites_on_duty_and_no_wait() -> None:
+    """9.4 N, 0.8 W is seen by one orbit, every 5 days by two satellites; by one every 10."""
+    for year, expected in ((2016, 10.0), (2019, 5.0)):
+        bbox = (-0.80, 9.40, -0.78, 9.42)
+        day = prospect(region_at(*bbox, season=f"{year}-03-01/{year}-03-31")).days[0]
+        region = region_at(*bbox, season=f"{day}/{day}")
+        assert prospect(region).revisit_days == expected
+        said = outlook_in_words(look_out(region, cell_px=0))
+        assert f"every {expected} days\n" in said
+
+
+@pytest.mark.parametrize("north", [-17.0, 60.0, 0.1])
+def test_regions_on_both_sides_of_the_antimeridian_are_seen_whole(north: float) -> None:
+    """The grid of a region that ends at 180 E, snapped outwards, goes beyond it."""
+    for west in (179.7, -180.0):
+        found = prospect(region_at(west, north, west + 0.3, north + 0.3, season="2023-01-01/2023-12-31"))
+        assert sum(orbit.share for orbit in found.orbits) >= 0.99
+        assert all(len(orbit.days) == 73 for orbit in found.orbits)
+        assert {code[:2] for code in found.mgrs_tiles} == {"60" if west > 0 else "01"}
 
 
 def run(*words: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from sits_catalog.region import SplitRule
 from sits_pipeline.folder import Folder
 from sits_pipeline.geoparquet import geo_table, write_geo_table
 from sits_pipeline.journal import MERGED
-from sits_pipeline.splits import SplitAreas, plan_splits, split_raster
-from sits_pipeline.steps.chips import chips_table, count_chips, merge_chips
+from sits_pipeline.splits import SplitAreas, area_raster, plan_splits, split_of_window, split_raster
+from sits_pipeline.steps.chips import ChipFrame, chips_table, count_chips, merge_chips, place_chips
 from sits_pipeline.store import create_cube, write_cell
 from sits_pipeline.values import Parcels, Window
 
@@ -65,13 +65,14 @@ def write_labelled(
     box, folder = geobox_of(*shape), Folder(str(path))
     plan = plan_splits([parcels], [box], rule, areas=areas)
     split = split_raster(plan, parcels, box)
+    chips = place_chips(parcels, box, split_of=split_of_window(plan, box))
     numbered = zip(parcels.geometry, parcels.parcel_id.tolist(), strict=True)
     drawn = rasterize(numbered, out_shape=shape, transform=box.affine, dtype="int32").astype(np.uint32)
     crops = np.append(0, parcels.crop_type)[drawn].astype(np.uint16)
     create_cube(folder, small_layout(shape, region="small", season={"start": "2018-01-01", "end": "2018-12-31"}))
     write_labels(folder, shape, {"split": split, "parcel_id": drawn, "crop_type": crops})
     write_parcels(folder, parcels, plan.parcel_split)
-    write_chips(folder, shape, crops, drawn, split)
+    write_chips(folder, shape, crops, drawn, split, chips=chips, ground=area_raster(plan, box))
     folder.write("config.yaml", yaml.safe_dump({"splits": asdict(rule)}).encode())
     folder.write(MERGED, b"{}\n")
     return folder
@@ -98,9 +99,12 @@ def write_chips(
     crops: NDArray[np.uint16],
     drawn: NDArray[np.uint32],
     split: NDArray[np.uint8],
+    *,
+    chips: Sequence[ChipFrame] = (),
+    ground: NDArray[np.uint8] | None = None,
 ) -> None:
     window = Window(row=0, column=0, height=shape[0], width=shape[1])
-    counts = count_chips(window, (), np.ones((1, *shape), bool), crops, drawn, split)
+    counts = count_chips(window, chips, np.ones((1, *shape), bool), crops, drawn, split, ground=ground)
     write_table(folder, "chips.parquet", chips_table(merge_chips([counts]), geobox_of(*shape)))
 
 

@@ -24,6 +24,7 @@ from tests.pipeline.resplit.labelled_cube import (
 from sits_catalog.region import SplitRule
 from sits_pipeline.folder import Folder
 from sits_pipeline.resplit import check_splits
+from sits_pipeline.splits import SplitAreas
 from sits_pipeline.store import read_window
 from sits_pipeline.values import Parcels, Window
 
@@ -124,6 +125,37 @@ def test_sentences_name_pixel_parcel_and_distance(three: Folder) -> None:
     assert (leak.kind, leak.count) == ("pixel", 1)
     held = " and ".join(words[code] for code in sorted((own, other)))
     assert chip.what == f"chip grid-0-64 (row 0, column 64) is {words[own]}, its pixels are in {held}"
+
+
+def _gap(tmp_path: Path) -> Folder:
+    """Train to x = 600 and test from x = 900, with a parcel in each and chips of 640 m around them that meet."""
+    drawn = [shapely.box(LEFT - 100, TOP - 640, LEFT + 600, TOP), shapely.box(LEFT + 900, TOP - 640, LEFT + 1920, TOP)]
+    areas = SplitAreas(epsg=32631, geometry=np.array(drawn, dtype=object), split=np.array([1, 3], np.uint8))
+    parcels = squares((380, 100), (920, 100), (1500, 100))
+    return write_labelled(tmp_path, parcels, (64, 192), SplitRule(file="x"), areas=(areas,))
+
+
+def test_chips_beside_a_gap_between_drawn_areas_are_buffer(tmp_path: Path) -> None:
+    folder = _gap(tmp_path)
+    chips = pq.read_table(Path(folder.location) / "chips.parquet").to_pydict()
+    assert dict(zip(chips["chip_id"], chips["split"], strict=True)) == {
+        **{"grid-0-0": "buffer", "grid-0-64": "buffer", "grid-0-128": "test"},
+        **{"parcel-1": "buffer", "parcel-2": "buffer", "parcel-3": "test"},
+    }
+    assert check_splits(folder).leaks == ()
+
+
+def test_chips_of_two_splits_that_share_pixels_are_found_whatever_the_pixels_are(tmp_path: Path) -> None:
+    """Parcel 1's chip has columns 16 to 79, parcel 2's 70 to 133: 10 columns of 64 rows, all of them in no split."""
+    folder = _gap(tmp_path)
+    table = pq.read_table(Path(folder.location) / "chips.parquet")
+    words = {"parcel-1": "train", "parcel-2": "test", "grid-0-0": "train"}
+    column = pa.array([words.get(name, "buffer") for name in table["chip_id"].to_pylist()])
+    write_table(folder, "chips.parquet", table.set_column(table.schema.names.index("split"), "split", column))
+    said = [leak.what for leak in check_splits(folder).leaks if "share" in leak.what]
+    assert said == [
+        "chip parcel-1 is train and chip parcel-2 is test, and they share 640 pixels, the first at row 0, column 70"
+    ]
 
 
 def test_a_row_that_stands_twice_is_found(three: Folder) -> None:

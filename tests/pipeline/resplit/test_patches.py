@@ -24,7 +24,7 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.importers.original import OriginalPatch
 from sits_pipeline.importers.write import import_dataset
 from sits_pipeline.resplit import check_patches, split_by_year, split_region
-from sits_pipeline.resplit.groups import groups_of, near_pairs
+from sits_pipeline.resplit.groups import groups_of, near_pairs, share_out
 from sits_pipeline.store.patches import read_patches
 from sits_pipeline.verify import verify
 
@@ -204,6 +204,49 @@ def test_a_table_may_be_parquet(dataset: Folder, tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": [f"p{n}" for n in range(7)], "split": FIRST[::-1]}), tmp_path / "splits.parquet")
     split_region([dataset], SplitRule(file=str(tmp_path / "splits.parquet")), Silent())
     assert index_of(dataset)["split"] == FIRST[::-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--by-year", "train=2017", "test=2018", "--folds", "3"], "--by-year decides without --folds;"),
+        (["--by-year", "train=2017", "--seed", "3", "--from", "x"], "--by-year decides without --seed and --from;"),
+        (["--by-year", "train=2017", "--whole", "test", "--train", "1"], "without --train and --whole;"),
+        (["--folds", "3", "--train", "0.6"], "--folds decides without --train;"),
+        (["--whole", "test", "--min-pixels", "3"], "--whole decides without --min-pixels;"),
+        (["--block", "1280"], "is split by patch, and not by blocks of 1280 m; leave --block out"),
+    ],
+)
+def test_options_that_would_say_nothing_are_refused(dataset: Folder, words: list[str], sentence: str) -> None:
+    before = {name: dataset.read(name) for name in dataset.files()}
+    ended = run_here("sits-cube", "split", dataset.location, *words)
+    assert ended.code == 2
+    assert sentence in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert {name: dataset.read(name) for name in dataset.files()} == before
+
+
+def test_a_seed_below_zero_is_refused(dataset: Folder) -> None:
+    with pytest.raises(ValueError, match="seed of splits is a whole number from 0 on, got -1"):
+        SplitRule(seed=-1)
+    assert "--seed" in run_here("sits-cube", "split", dataset.location, "--seed", "-1").stderr
+
+
+def test_least_pixels_are_had_where_they_can_be_and_said_where_not() -> None:
+    """Rare class 5: 30 pixels in patches 0 and 1, 60 in patch 2; class 1 is everywhere. Each patch is a group."""
+    pixels = np.zeros((12, 2))
+    pixels[:, 0], pixels[:3, 1] = 1000, (30, 30, 60)
+    halves = SplitRule(shares={"train": 0.5, "test": 0.5}, min_pixels=60)
+    for seed in range(8):
+        found = share_out(np.arange(12), pixels, replace(halves, seed=seed), classes=[1, 5])
+        assert {int(pixels[found.split == code, 1].sum()) for code in (1, 3)} == {60}
+        assert found.notes == ()
+    more = share_out(np.arange(12), pixels, replace(halves, min_pixels=100), classes=[1, 5], names={5: "rye"})
+    (note,) = more.notes
+    assert note.startswith("class rye has ")
+    assert note.endswith("where 100 pixels were asked for: it covers 120 pixels in 3 groups")
+    (note,) = share_out(np.arange(12), pixels * (np.arange(12) != 2)[:, None], SplitRule(), classes=[1, 5]).notes
+    assert note.startswith("class 5 lies in 2 groups and is not in ")
 
 
 # Mutants

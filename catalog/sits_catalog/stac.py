@@ -8,9 +8,20 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from sits_catalog.cube import ARRAYS, FINER_ARRAYS, LABEL_ARRAYS, PIXEL_M
-from sits_catalog.sentinel2 import BANDS
+from sits_catalog.sentinel2 import bands_of
 
-__all__ = ["EXTENSIONS", "ML_AOI", "ClassCount", "CubeFacts", "StoredFile", "cube_item", "label_properties"]
+__all__ = [
+    "EXTENSIONS",
+    "ML_AOI",
+    "ClassCount",
+    "CubeFacts",
+    "StoredFile",
+    "asset_of",
+    "band_of",
+    "cube_item",
+    "label_properties",
+    "with_file",
+]
 
 JsonObject = dict[str, Any]
 
@@ -121,7 +132,7 @@ def cube_item(facts: CubeFacts) -> JsonObject:
             **{f"sits_cube:{key}": value for key, value in facts.sits_cube.items()},
         },
         "links": _links(facts),
-        "assets": {name: _with_file(asset, facts) for name, asset in _assets(facts).items()},
+        "assets": {name: with_file(asset, facts.files) for name, asset in _assets(facts).items()},
     }
 
 
@@ -252,18 +263,16 @@ def _links(facts: CubeFacts) -> list[JsonObject]:
 def _assets(facts: CubeFacts) -> dict[str, JsonObject]:
     assets: dict[str, JsonObject] = {"cube": _cube_asset(facts)}
     if facts.classes is not None:
-        assets["parcels"] = _asset("parcels.parquet", _PARQUET, "Parcels, one row each (GeoParquet)", "data", "labels")
+        assets["parcels"] = asset_of(
+            "parcels.parquet", _PARQUET, "Parcels, one row each (GeoParquet)", "data", "labels"
+        )
     if facts.has_chips:
-        assets["chips"] = _asset("chips.parquet", _PARQUET, "Chips, one row each (GeoParquet)", "index", "metadata")
-    assets["sources"] = _asset("sources.parquet", _PARQUET, "Source items (stac-geoparquet)", "source", "metadata")
-    assets["journal"] = _asset("journal.jsonl", "application/jsonl", "What each cell read and wrote", "metadata")
-    assets["report"] = _asset("report.html", "text/html", "Report for people", "overview", "metadata")
-    assets["config"] = _asset("config.yaml", "application/yaml", "Resolved configuration", "metadata")
+        assets["chips"] = asset_of("chips.parquet", _PARQUET, "Chips, one row each (GeoParquet)", "index", "metadata")
+    assets["sources"] = asset_of("sources.parquet", _PARQUET, "Source items (stac-geoparquet)", "source", "metadata")
+    assets["journal"] = asset_of("journal.jsonl", "application/jsonl", "What each cell read and wrote", "metadata")
+    assets["report"] = asset_of("report.html", "text/html", "Report for people", "overview", "metadata")
+    assets["config"] = asset_of("config.yaml", "application/yaml", "Resolved configuration", "metadata")
     return assets
-
-
-def _asset(file: str, media_type: str, title: str, *roles: str) -> JsonObject:
-    return {"href": f"./{file}", "type": media_type, "title": title, "roles": list(roles)}
 
 
 def _cube_asset(facts: CubeFacts) -> JsonObject:
@@ -271,7 +280,7 @@ def _cube_asset(facts: CubeFacts) -> JsonObject:
     if facts.classes is not None:
         groups += [f"`labels_x{factor}` ({PIXEL_M / factor:g} m)" for factor in facts.finer]
     return {
-        **_asset("cube.zarr", _ZARR, "Time series cube", "data"),
+        **asset_of("cube.zarr", _ZARR, "Time series cube", "data"),
         "description": f"Zarr v3 group with sharded arrays; subgroups {', '.join(groups)}, of "
         f"{', '.join(f'`{name}`' for name in FINER_ARRAYS)}."
         if len(groups) > 1
@@ -279,12 +288,18 @@ def _cube_asset(facts: CubeFacts) -> JsonObject:
         "zarr:zarr_format": 3,
         "zarr:node_type": "group",
         "zarr:consolidated": True,
-        "bands": [_band(name) for name in facts.bands],
+        "bands": [band_of(name) for name in facts.bands],
     }
 
 
-def _band(name: str) -> JsonObject:
-    band = BANDS[name]
+def asset_of(file: str, media_type: str, title: str, *roles: str) -> JsonObject:
+    """The asset of a file beside `item.json`."""
+    return {"href": f"./{file}", "type": media_type, "title": title, "roles": list(roles)}
+
+
+def band_of(name: str) -> JsonObject:
+    """A band of the array `reflectance`, as the asset of the cube lists it; B10 is one of Level-1C."""
+    band = bands_of("L1C")[name]
     return {
         "name": name,
         "eo:common_name": band.common_name,
@@ -299,9 +314,9 @@ def _band(name: str) -> JsonObject:
     }
 
 
-def _with_file(asset: JsonObject, facts: CubeFacts) -> JsonObject:
+def with_file(asset: JsonObject, files: Mapping[str, StoredFile]) -> JsonObject:
     """The asset with its file's size and checksum, a multihash: 0x12 is SHA-256, 0x20 its length in bytes."""
-    stored = facts.files.get(asset["href"].removeprefix("./"))
+    stored = files.get(asset["href"].removeprefix("./"))
     if stored is None:
         return asset
     return {**asset, "file:size": stored.size, "file:checksum": f"1220{stored.sha256}"}

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import shapely
 
 from sits_catalog.cube import ARRAYS, BACKGROUND, IGNORE, NO_DAY, PIXEL_M
-from sits_catalog.sentinel2 import bands_of
-from sits_catalog.stac import EXTENSIONS, StoredFile
+from sits_catalog.stac import EXTENSIONS, StoredFile, asset_of, band_of, with_file
 from sits_pipeline.importers.dataset import ImportedDataset, chronology_in_words
 from sits_pipeline.importers.tally import ImportTally
 from sits_pipeline.values import JsonObject
@@ -42,7 +41,7 @@ def imported_item(dataset: ImportedDataset, tally: ImportTally, files: Mapping[s
         **place,
         "properties": {**_properties(dataset), **_labels(dataset, tally)},
         "links": [{"rel": "store", "href": "./cube.zarr", "type": _ZARR, "title": "Zarr store of the patches"}],
-        "assets": {name: _with_file(asset, files) for name, asset in _assets(dataset).items()},
+        "assets": {name: with_file(asset, files) for name, asset in _assets(dataset).items()},
     }
 
 
@@ -139,45 +138,17 @@ def _variables(dataset: ImportedDataset) -> JsonObject:
 
 def _assets(dataset: ImportedDataset) -> dict[str, JsonObject]:
     cube = {
-        **_asset("cube.zarr", _ZARR, "Time series of all patches", "data", "labels"),
+        **asset_of("cube.zarr", _ZARR, "Time series of all patches", "data", "labels"),
         "description": "Zarr v3 group with sharded arrays and a leading dimension `patch`.",
         "zarr:zarr_format": 3,
         "zarr:node_type": "group",
         "zarr:consolidated": True,
-        "bands": [_band(name) for name in dataset.layout.bands],
+        "bands": [band_of(name) for name in dataset.layout.bands],
     }
     return {
         "cube": cube,
-        "patches": _asset("patches.parquet", _PARQUET, "Patches, one row each (GeoParquet)", "index", "metadata"),
-        "journal": _asset("journal.jsonl", "application/jsonl", "What each shard read and wrote", "metadata"),
-        "report": _asset("report.html", "text/html", "Report for people", "overview", "metadata"),
-        "config": _asset("config.yaml", "application/yaml", "What was imported", "metadata"),
+        "patches": asset_of("patches.parquet", _PARQUET, "Patches, one row each (GeoParquet)", "index", "metadata"),
+        "journal": asset_of("journal.jsonl", "application/jsonl", "What each shard read and wrote", "metadata"),
+        "report": asset_of("report.html", "text/html", "Report for people", "overview", "metadata"),
+        "config": asset_of("config.yaml", "application/yaml", "What was imported", "metadata"),
     }
-
-
-def _asset(file: str, media_type: str, title: str, *roles: str) -> JsonObject:
-    return {"href": f"./{file}", "type": media_type, "title": title, "roles": list(roles)}
-
-
-def _band(name: str) -> JsonObject:
-    band = bands_of("L1C")[name]
-    return {
-        "name": name,
-        "eo:common_name": band.common_name,
-        "eo:center_wavelength": round(band.centre_nm / 1000, 5),
-        "gsd": band.resolution_m,
-        "data_type": ARRAYS["reflectance"].dtype,
-        "nodata": ARRAYS["reflectance"].fill,
-        "unit": "1",
-        "raster:scale": 0.0001,
-        "raster:offset": 0.0,
-        "raster:spatial_resolution": PIXEL_M,
-    }
-
-
-def _with_file(asset: JsonObject, files: Mapping[str, StoredFile]) -> JsonObject:
-    """The asset with its file's size and checksum, a multihash: 0x12 is SHA-256, 0x20 its length in bytes."""
-    stored = files.get(asset["href"].removeprefix("./"))
-    if stored is None:
-        return asset
-    return {**asset, "file:size": stored.size, "file:checksum": f"1220{stored.sha256}"}

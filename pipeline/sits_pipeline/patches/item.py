@@ -9,8 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import shapely
 
 from sits_catalog.cube import ARRAYS, NO_DAY, PIXEL_M
-from sits_catalog.sentinel2 import BANDS
-from sits_catalog.stac import EXTENSIONS, StoredFile
+from sits_catalog.stac import EXTENSIONS, StoredFile, asset_of, band_of, with_file
 from sits_pipeline.patches.plan import PatchPlan
 from sits_pipeline.store.patches import IMAGES
 from sits_pipeline.values import JsonObject
@@ -42,7 +41,7 @@ def patches_item(plan: PatchPlan, attributes: JsonObject, files: Mapping[str, St
         "bbox": [west, south, east, north],
         "properties": _properties(plan, attributes),
         "links": [{"rel": "store", "href": "./cube.zarr", "type": _ZARR, "title": "Zarr store of the patches"}],
-        "assets": {name: _with_file(asset, files) for name, asset in _assets(plan).items()},
+        "assets": {name: with_file(asset, files) for name, asset in _assets(plan).items()},
     }
 
 
@@ -125,46 +124,18 @@ def _variables() -> JsonObject:
 
 def _assets(plan: PatchPlan) -> dict[str, JsonObject]:
     cube = {
-        **_asset("cube.zarr", _ZARR, "Time series of all patches", "data"),
+        **asset_of("cube.zarr", _ZARR, "Time series of all patches", "data"),
         "description": "Zarr v3 group with sharded arrays and a leading dimension `patch`.",
         "zarr:zarr_format": 3,
         "zarr:node_type": "group",
         "zarr:consolidated": True,
-        "bands": [_band(name) for name in plan.wanted.imagery.bands],
+        "bands": [band_of(name) for name in plan.wanted.imagery.bands],
     }
     return {
         "cube": cube,
-        "patches": _asset("patches.parquet", _PARQUET, "Patches, one row each (GeoParquet)", "index", "metadata"),
-        "sources": _asset("sources.parquet", _PARQUET, "Source items (stac-geoparquet)", "source", "metadata"),
-        "journal": _asset("journal.jsonl", "application/jsonl", "What each shard read and wrote", "metadata"),
-        "report": _asset("report.html", "text/html", "Report for people", "overview", "metadata"),
-        "config": _asset("config.yaml", "application/yaml", "Resolved configuration", "metadata"),
+        "patches": asset_of("patches.parquet", _PARQUET, "Patches, one row each (GeoParquet)", "index", "metadata"),
+        "sources": asset_of("sources.parquet", _PARQUET, "Source items (stac-geoparquet)", "source", "metadata"),
+        "journal": asset_of("journal.jsonl", "application/jsonl", "What each shard read and wrote", "metadata"),
+        "report": asset_of("report.html", "text/html", "Report for people", "overview", "metadata"),
+        "config": asset_of("config.yaml", "application/yaml", "Resolved configuration", "metadata"),
     }
-
-
-def _asset(file: str, media_type: str, title: str, *roles: str) -> JsonObject:
-    return {"href": f"./{file}", "type": media_type, "title": title, "roles": list(roles)}
-
-
-def _band(name: str) -> JsonObject:
-    band = BANDS[name]
-    return {
-        "name": name,
-        "eo:common_name": band.common_name,
-        "eo:center_wavelength": round(band.centre_nm / 1000, 5),
-        "gsd": band.resolution_m,
-        "data_type": ARRAYS["reflectance"].dtype,
-        "nodata": ARRAYS["reflectance"].fill,
-        "unit": "1",
-        "raster:scale": 0.0001,
-        "raster:offset": 0.0,
-        "raster:spatial_resolution": PIXEL_M,
-    }
-
-
-def _with_file(asset: JsonObject, files: Mapping[str, StoredFile]) -> JsonObject:
-    """The asset with its file's size and checksum, a multihash: 0x12 is SHA-256, 0x20 its length in bytes."""
-    stored = files.get(asset["href"].removeprefix("./"))
-    if stored is None:
-        return asset
-    return {**asset, "file:size": stored.size, "file:checksum": f"1220{stored.sha256}"}

@@ -39,6 +39,8 @@ __all__ = [
     "Card",
     "LoadReport",
     "LoadedModel",
+    "Probe",
+    "Publication",
     "from_reference",
     "hash_tensors",
     "load_model",
@@ -49,8 +51,38 @@ __all__ = [
 ]
 
 FORMAT = "sits-weights"
-VERSION = "1.0"
+VERSION = "1.1"
 WEIGHTS, CARD = "weights.safetensors", "card.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """What is said of weights that are shared: their name, what they may be used for, and where they were trained."""
+
+    name: str
+    """Lower case letters, digits and dashes."""
+    licence: str
+    """An SPDX identifier."""
+    description: str = ""
+    authors: tuple[str, ...] = ()
+    citation: str | None = None
+    created: str
+    """When they were published, RFC 3339."""
+    areas: tuple[tuple[float, float, float, float], ...] = ()
+    """West, south, east and north of each cube of the training, degrees; empty where they are not known."""
+    period: tuple[str, str] | None = None
+    """First and last day of these cubes, ISO 8601; None where they are not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """An input that anybody can make again, to see that weights still give what they gave."""
+
+    seed: int = 0
+    chips: int = 2
+    dates: int
+    side: int
+    """Pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +110,25 @@ class Card:
     tensors: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each tensor's bytes; `save_weights` fills it in."""
     software: Mapping[str, str] = field(default_factory=dict)
+    publication: Publication | None = None
+    """None for weights that nobody has shared yet."""
+    probe: Probe | None = None
+    """What the stored logits of shared weights are of."""
+
+    @property
+    def cube_version(self) -> str | None:
+        """Latest version of the contract that a cube of the training was written by; None where no cube is known."""
+        versions = [str(cube["version"]) for cube in self._cubes() if cube.get("version") is not None]
+        return max(versions, key=_number_of, default=None)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a cube of the training was made up: its metrics then say nothing about any real place."""
+        return any(cube.get("simulated") is True for cube in self._cubes())
+
+    def _cubes(self) -> list[Mapping[str, object]]:
+        cubes = self.data.get("cubes")
+        return [cube for cube in cubes if isinstance(cube, Mapping)] if isinstance(cubes, list) else []
 
     @property
     def magnification(self) -> int:
@@ -90,7 +141,12 @@ class Card:
         return hashlib.sha256(json.dumps(dict(self.tensors), sort_keys=True).encode()).hexdigest()
 
     def check_cube(self, facts: CubeFacts) -> None:
-        """Raises ValueError, saying how, where the bands or the radiometry of a cube are not those of the model."""
+        """Raises ValueError, saying how, where version, bands or radiometry of a cube are not those of the model."""
+        if self.cube_version is not None and _major(facts.version) != _major(self.cube_version):
+            raise ValueError(
+                f"{facts.path} is a cube of version {facts.version}, and the model learnt from cubes of version "
+                f"{self.cube_version}, whose values mean something else; build the cube again, or choose other weights"
+            )
         missing = [name for name in self.bands if name not in facts.bands]
         if missing:
             raise ValueError(
@@ -102,7 +158,10 @@ class Card:
             f"{key} is {theirs[key]}, the model's {ours[key]}" for key in RADIOMETRY if ours[key] != theirs[key]
         ]
         if differing:
-            raise ValueError(f"the radiometry of {facts.path} is not the model's: {'; '.join(differing)}")
+            raise ValueError(
+                f"the radiometry of {facts.path} is not the model's: {'; '.join(differing)}; build the cube as those "
+                "that the model learnt from, or choose other weights"
+            )
 
     def to_json(self) -> dict[str, object]:
         """The card as plain values."""
@@ -121,6 +180,11 @@ class Card:
             "metrics": dict(self.metrics),
             "tensors": dict(self.tensors),
             "software": dict(self.software),
+            # For other readers: both follow from `data`.
+            "cube_version": self.cube_version,
+            "simulated": self.simulated,
+            "publication": None if self.publication is None else _plain(self.publication),
+            "probe": None if self.probe is None else _plain(self.probe),
         }
 
     @classmethod
@@ -150,6 +214,9 @@ class Card:
                 metrics={key: float(str(value)) for key, value in _mapping(data["metrics"]).items()},
                 tensors={key: str(value) for key, value in _mapping(data["tensors"]).items()},
                 software={key: str(value) for key, value in _mapping(data["software"]).items()},
+                # A card of version 1.0 has neither.
+                publication=_publication(data.get("publication")),
+                probe=_probe(data.get("probe")),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{name} is no whole card: {error} is missing or of a wrong kind") from error
@@ -239,7 +306,8 @@ def transfer(objective: Objective, folder: str | Path, *, part: Literal["encoder
     """Start a model from the weights of another: by default all but what belongs to the task, as published for CSCL.
 
     The encoder (backbone, magnification, normalization) must match to the last tensor; the similarity of a
-    pretraining and both linear heads are left out. Tarasiou et al. 2022 (`partial_restore` of the official code).
+    pretraining, both heads, and what of a backbone belongs to the outputs of a task are left out. Tarasiou et al. 2022
+    (`partial_restore` of the official code).
 
     Raises ValueError, naming every tensor, where one is missing, unknown or of another shape, or where the bands or
     the backbone (architecture, variant, channels of time) differ; the model is then as it was.
@@ -256,7 +324,9 @@ def transfer(objective: Objective, folder: str | Path, *, part: Literal["encoder
             f"the weights in {folder} are of another backbone: {'; '.join(differing)}; "
             "change backbone of the recipe, or start from other weights"
         )
-    report = _load_into(objective, tensors, part="encoder." if part == "encoder" else "")
+    backbone = objective.encoder.backbone
+    of_task = tuple(f"encoder.backbone.{name}" for name in backbone.of_task) if part == "encoder" else ()
+    report = _load_into(objective, tensors, part="encoder." if part == "encoder" else "", but=of_task)
     if not report.whole:
         raise ValueError(f"the weights in {folder} do not fit this model: {report}")
     return report
@@ -437,11 +507,17 @@ def _spelt(value: object) -> str:
     return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 
-def _load_into(objective: Objective, tensors: Mapping[str, Tensor], *, part: str) -> LoadReport:
-    """Load the tensors whose name begins with `part`, all of them or none, and report."""
+def _load_into(
+    objective: Objective, tensors: Mapping[str, Tensor], *, part: str, but: tuple[str, ...] = ()
+) -> LoadReport:
+    """Load the tensors whose name begins with `part` and with none of `but`, all of them or none, and report."""
     ours = objective.state_dict()
-    wanted = [name for name in ours if name.startswith(part)]
-    offered = [name for name in tensors if name.startswith(part)]
+
+    def asked(name: str) -> bool:
+        return name.startswith(part) and not name.startswith(but)
+
+    wanted = [name for name in ours if asked(name)]
+    offered = [name for name in tensors if asked(name)]
     both = [name for name in wanted if name in tensors]
     fitting = [name for name in both if tensors[name].shape == ours[name].shape]
     report = LoadReport(
@@ -451,7 +527,7 @@ def _load_into(objective: Objective, tensors: Mapping[str, Tensor], *, part: str
         misshapen=tuple(
             f"{name} ({tuple(tensors[name].shape)}, {tuple(ours[name].shape)})" for name in both if name not in fitting
         ),
-        left_out=tuple(sorted(name for name in {*ours, *tensors} if not name.startswith(part))),
+        left_out=tuple(sorted(name for name in {*ours, *tensors} if not asked(name))),
     )
     if report.whole:
         objective.load_state_dict({**ours, **{name: tensors[name] for name in fitting}})
@@ -480,6 +556,45 @@ def _entry(data: Mapping[str, object]) -> CropEntry:
         colour=str(data["colour"]),
     )
     return of_older_card(entry)
+
+
+def _plain(value: Publication | Probe) -> dict[str, object]:
+    """As JSON gives it back: lists in place of tuples."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(value))))
+
+
+def _publication(value: object) -> Publication | None:
+    if value is None:
+        return None
+    data = _mapping(value)
+    period = data.get("period")
+    areas = [[float(str(degrees)) for degrees in _list(area)] for area in _list(data.get("areas", []))]
+    return Publication(
+        name=str(data["name"]),
+        licence=str(data["licence"]),
+        description=str(data.get("description", "")),
+        authors=tuple(str(author) for author in _list(data.get("authors", []))),
+        citation=None if data.get("citation") is None else str(data["citation"]),
+        created=str(data["created"]),
+        areas=tuple((west, south, east, north) for west, south, east, north in areas),
+        period=None if period is None else (str(_list(period)[0]), str(_list(period)[1])),
+    )
+
+
+def _probe(value: object) -> Probe | None:
+    if value is None:
+        return None
+    numbers = {key: int(str(number)) for key, number in _mapping(value).items()}
+    return Probe(seed=numbers["seed"], chips=numbers["chips"], dates=numbers["dates"], side=numbers["side"])
+
+
+def _major(version: str) -> str:
+    return version.partition(".")[0]
+
+
+def _number_of(version: str) -> tuple[int, ...]:
+    """(1, 10) for "1.10", which is later than "1.9"."""
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -17,13 +17,16 @@ from sits_catalog.documents import Document, build, did_you_mean, parse_document
 __all__ = [
     "Augmentation",
     "BackboneRecipe",
+    "ClassificationRecipe",
     "ContrastRecipe",
     "DataRecipe",
     "DateRule",
     "HeadKind",
+    "ObjectiveName",
     "Recipe",
     "SegmentationRecipe",
     "TrainingRecipe",
+    "TransformerRecipe",
     "Variant",
     "dump_recipe",
     "list_recipes",
@@ -34,6 +37,9 @@ __all__ = [
 
 Variant = Literal["paper", "fixed"]
 """An architecture as published, faults included, or with its known faults mended (docs/reference/backbones.md)."""
+
+ObjectiveName = Literal["contrast", "segmentation", "classification"]
+"""What a model is trained for, by the name of its section in a recipe."""
 
 HeadKind = Literal["linear", "conv3", "double_conv", "none"]
 """The last layers of a segmentation (heads.py)."""
@@ -115,6 +121,30 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransformerRecipe:
+    """Sizes of a TSViT that the publication varies from one dataset to the next; the defaults are those of PASTIS."""
+
+    patch: int = 2
+    """Side of a patch, pixels; it divides the side of a chip."""
+    temporal_depth: int = 4
+    """Layers over the dates."""
+    spatial_depth: int = 4
+    """Layers over the patches."""
+    heads: int = 4
+    head_channels: int = 32
+    """Channels of a head's queries, keys and values; `width` leaves them as they are."""
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        depths = {"temporal_depth": self.temporal_depth, "spatial_depth": self.spatial_depth}
+        _check_at_least(
+            1, "backbone.transformer", patch=self.patch, **depths, heads=self.heads, head_channels=self.head_channels
+        )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"backbone.transformer.dropout is a probability below 1; got {self.dropout}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackboneRecipe:
     """An architecture and its size."""
 
@@ -124,6 +154,8 @@ class BackboneRecipe:
     variant: Variant = "paper"
     time_channels: tuple[Literal["day_of_year", "year"], ...] | None = None
     """Extra input channels of the backbones that know time no other way; None: what the published one takes."""
+    transformer: TransformerRecipe | None = None
+    """Of a TSViT alone; None: the published sizes."""
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 16:
@@ -176,6 +208,14 @@ class SegmentationRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassificationRecipe:
+    """One class a chip: that of the pixel in its middle, as TSViT's and SeCo's classifiers learn it."""
+
+    weights: Literal["none", "inverse_frequency"] = "none"
+    """Weight of a class in the loss, which is the cross entropy."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingRecipe:
     """The loop."""
 
@@ -194,6 +234,11 @@ class TrainingRecipe:
     final_learning_rate: float = 0.0
     precision: Literal["32", "bf16"] = "32"
     """32: float32, without TF32 on a GPU; bf16: half precision where it is safe, on a GPU alone."""
+    compile: bool = False
+    """Whether torch.compile translates the model first: minutes at the start, and faster steps on a GPU."""
+    checkpointing: bool = False
+    """Whether activations are computed again for the gradients instead of kept: less memory for about a third more
+    work."""
     clip_norm: float | None = None
     patience: int | None = None
     """Validations without a better score after which training stops, those that gave none not counted; None: never."""
@@ -223,7 +268,7 @@ def _check_above_zero(section: str, **values: float | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All of it; exactly one of `contrast` (for pretrain) and `segmentation` (for finetune) is given."""
+    """All of it, with one of `contrast` (for pretrain), `segmentation` and `classification` (for finetune)."""
 
     name: str
     title: str = ""
@@ -234,19 +279,24 @@ class Recipe:
     backbone: BackboneRecipe
     contrast: ContrastRecipe | None = None
     segmentation: SegmentationRecipe | None = None
+    classification: ClassificationRecipe | None = None
     training: TrainingRecipe = TrainingRecipe()
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        if (self.contrast is None) == (self.segmentation is None):
+        given = [name for name in get_args(ObjectiveName) if getattr(self, name) is not None]
+        if len(given) != 1:
             raise ValueError(
-                "a recipe has exactly one of the sections contrast (to pretrain) and segmentation (to finetune)"
+                "a recipe has exactly one of the sections contrast (to pretrain), segmentation and classification (to "
+                f"finetune); it has {' and '.join(given) or 'none'}"
             )
 
     @property
-    def objective(self) -> Literal["contrast", "segmentation"]:
-        """Which of the two it is."""
-        return "contrast" if self.contrast is not None else "segmentation"
+    def objective(self) -> ObjectiveName:
+        """Which of them it is."""
+        if self.contrast is not None:
+            return "contrast"
+        return "segmentation" if self.segmentation is not None else "classification"
 
 
 def list_recipes() -> tuple[str, ...]:

@@ -158,7 +158,7 @@ def test_set_opens_a_section_that_the_file_lacks(tmp_path: Path) -> None:
         ("augmentation.drop_dates=1", "drop_dates is a probability below 1; got 1"),
         ("backbone.width=0", "backbone.width is a factor above 0"),
         ("contrast.window=4", "contrast.window is odd and at least 3; got 4"),
-        ("segmentation={}", "exactly one of the sections contrast (to pretrain) and segmentation (to finetune)"),
+        ("segmentation={}", "exactly one of the sections contrast (to pretrain), segmentation and classification"),
         ("data.cubes=[", "this is not YAML"),
         ("data.cubes=&a [b]", "anchors and aliases"),
         ("training.learning_rate=.inf", "not a finite number"),

@@ -7,7 +7,7 @@ from sits_models.backbones.base import Backbone
 from sits_models.backbones.unet2d_clstm import UNet2DCLSTM
 from sits_models.backbones.unet3d import UNet3D, UNet3Df
 from sits_models.backbones.utae import UTAE
-from sits_models.recipe import BackboneRecipe
+from sits_models.recipe import BackboneRecipe, TransformerRecipe
 
 __all__ = ["Backbone", "backbone_class", "build_backbone", "list_backbones"]
 
@@ -17,6 +17,8 @@ _BACKBONES: dict[str, type[Backbone]] = {
     "unet3df": UNet3Df,
     "utae": UTAE,
 }
+_TRANSFORMERS = ("tsvit", "tsvit_parcel")
+"""Those whose sizes a recipe gives under `transformer`."""
 
 
 def list_backbones() -> tuple[str, ...]:
@@ -32,16 +34,31 @@ def backbone_class(name: str) -> type[Backbone]:
     return _BACKBONES[name]
 
 
-def build_backbone(recipe: BackboneRecipe, *, bands: int, dates: int, outputs: int | None = None) -> Backbone:
+def build_backbone(
+    recipe: BackboneRecipe, *, bands: int, dates: int, size: int | None = None, outputs: int | None = None
+) -> Backbone:
     """The backbone of a recipe, its weights drawn anew.
 
-    `dates` is the T of training; `outputs` the channels of the embedding (None: the published number times width).
+    `dates` and `size` are the T and the side in pixels of the chips of training (None: the published side); `outputs`
+    the channels of the embedding (None: the published number times width). Raises ValueError for sizes of a transformer
+    given to a backbone that is none.
     """
-    return backbone_class(recipe.name)(
+    kind = backbone_class(recipe.name)
+    further: dict[str, TransformerRecipe] = {}
+    if recipe.transformer is not None:
+        if recipe.name not in _TRANSFORMERS:
+            raise ValueError(
+                f"backbone.transformer is of {' and '.join(_TRANSFORMERS)}; {recipe.name} has no such sizes: leave it "
+                "out"
+            )
+        further["transformer"] = recipe.transformer
+    return kind(
         bands,
         dates=dates,
+        size=size,
         width=recipe.width,
         variant=recipe.variant,
         time_channels=recipe.time_channels,
         outputs=outputs,
+        **further,
     )

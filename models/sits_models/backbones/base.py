@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from sits_models.recipe import DateRule, HeadKind, Variant
 
-__all__ = ["Backbone", "HeadKind", "Needs", "TimeChannel", "check_dates", "scaled", "with_time_channels"]
+__all__ = [
+    "Backbone",
+    "HeadKind",
+    "Needs",
+    "TimeChannel",
+    "check_dates",
+    "checkpointed",
+    "scaled",
+    "with_time_channels",
+]
 
 TimeChannel = Literal["day_of_year", "year"]
 YEAR_DAYS = 365.0001
@@ -27,21 +40,32 @@ class Needs:
     size_multiple: int
     """H and W are multiples of this."""
     min_size: int = 1
+    size: int | None = None
+    """H and W it was built for, where no others work."""
+
+    def side_for(self, size: int) -> int:
+        """The least side of at least `size` px that it takes, whatever it was built for.
+
+        >>> Needs(dates=None, size_multiple=8, min_size=16).side_for(17)
+        24
+        """
+        return -(-max(size, self.min_size) // self.size_multiple) * self.size_multiple
 
 
 class Backbone(nn.Module, ABC):
     """A satellite image time series in, one embedding a pixel out.
 
-    Constructors of all backbones take (bands, *, dates, width, variant, time_channels, outputs): the bands of the
-    image; the T of training; a factor on the published channel counts; `paper` or `fixed`; the extra input channels
-    (None: the published ones); and the channels of the embedding (None: the published number times width).
+    Constructors of all backbones take (bands, *, dates, size, width, variant, time_channels, outputs): the bands of the
+    image; the T and the side of the chips of training (None: the published side); a factor on the published channel
+    counts; `paper` or `fixed`; the extra input channels (None: the published ones); and the channels of the embedding
+    (None: the published number times width). One that has a `transformer` in recipes takes that as well.
     """
 
     channels: int
     """C of the embedding map."""
     needs: Needs
     stride: int = 1
-    """Input pixels per pixel of the embedding map."""
+    """Input pixels per pixel of the embedding map; 0 where one embedding stands for the whole chip, as 1 x 1 pixel."""
     tile_size: int | None = None
     """Side at which to apply it, where an operation sees the whole chip; None: any size gives the same values."""
     reach: int | None = None
@@ -54,6 +78,11 @@ class Backbone(nn.Module, ABC):
     """Whether padded dates, any number of them, leave the output as it is."""
     ignores_order: bool = False
     """Whether the order in which the dates stand leaves the output as it is."""
+    of_task: tuple[str, ...] = ()
+    """Beginnings of the names of those of its tensors that belong to the outputs of one task, as a head does: weights
+    of another task leave them out."""
+    checkpointing: bool = False
+    """Whether `checkpointed` parts are computed again in the backward pass, for less memory."""
 
     @abstractmethod
     def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
@@ -74,11 +103,43 @@ class Backbone(nn.Module, ABC):
                 f"{name} takes chips of at least {needs.min_size} px whose sides are multiples of "
                 f"{needs.size_multiple}; got {height} x {width}"
             )
+        if needs.size is not None and (height, width) != (needs.size, needs.size):
+            raise ValueError(
+                f"this {name} was built for chips of {needs.size} x {needs.size} px; got {height} x {width}: set "
+                f"data.size={needs.size}"
+            )
 
     def forward(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
         """`check`, then `embed`."""
         self.check(image)
         return self.embed(image, valid, day)
+
+
+def checkpointed(backbone: Backbone, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """What a part of a backbone makes of its inputs; where that is `checkpointing`, without keeping activations.
+
+    They are computed again for the gradients, from the same random numbers, and no running statistic moves twice.
+    """
+    if not (backbone.checkpointing and backbone.training and torch.is_grad_enabled()):
+        return part(*inputs)
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _still_statistics(backbone)
+
+    return cast(Tensor, checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts))
+
+
+@contextmanager
+def _still_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms normalise by the batch, and leave their running statistics as they are."""
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def check_dates(needs: Needs, rule: DateRule, days: int) -> int:

@@ -38,6 +38,7 @@ class UNet2DCLSTM(Backbone):
         bands: int,
         *,
         dates: int,
+        size: int | None = None,
         width: float = 1.0,
         variant: Variant = "paper",
         time_channels: tuple[TimeChannel, ...] | None = None,
@@ -49,8 +50,8 @@ class UNet2DCLSTM(Backbone):
         self.variant: Variant = variant
         self.channels = scaled(128, width) if outputs is None else outputs
         self.needs = Needs(dates=None, size_multiple=4, min_size=4)
-        # Group norms see the whole chip: the side of the published chips of France.
-        self.tile_size = 48
+        # Group norms see the whole chip; 48 px is the side of the published chips of France.
+        self.tile_size = 48 if size is None else self.needs.side_for(size)
         self.ignores_padding = variant == "fixed"
         features = scaled(128, width)
         self.unet = UNet2D(bands + len(self.time_channels), features, width)

@@ -150,6 +150,7 @@ class UNet3D(_Volume):
         bands: int,
         *,
         dates: int,
+        size: int | None = None,  # noqa: ARG002  # chips of any side will do
         width: float = 1.0,
         variant: Variant = "paper",
         time_channels: tuple[TimeChannel, ...] | None = None,
@@ -166,6 +167,7 @@ class UNet3D(_Volume):
             last=(64, 32),
         )
         self.head = "linear" if outputs is None else "none"
+        self.of_task = () if outputs is None else ("final.",)
 
 
 class UNet3Df(_Volume):
@@ -176,6 +178,7 @@ class UNet3Df(_Volume):
         bands: int,
         *,
         dates: int,
+        size: int | None = None,  # noqa: ARG002  # chips of any side will do
         width: float = 1.0,
         variant: Variant = "paper",
         time_channels: tuple[TimeChannel, ...] | None = None,

@@ -82,6 +82,7 @@ class UTAE(Backbone):
         bands: int,
         *,
         dates: int,  # noqa: ARG002  # any number of dates will do
+        size: int | None = None,
         width: float = 1.0,
         variant: Variant = "paper",
         time_channels: tuple[TimeChannel, ...] | None = None,
@@ -98,8 +99,8 @@ class UTAE(Backbone):
         scales = len(encoder) - 1
         # Reflecting a border of one pixel takes two pixels, at the coarsest scale too.
         self.needs = Needs(dates=None, size_multiple=2**scales, min_size=2 ** (scales + 1))
-        # Group norms see the whole chip: the side of the published chips of PASTIS.
-        self.tile_size = 128
+        # Group norms see the whole chip; 128 px is the side of the published chips of PASTIS.
+        self.tile_size = 128 if size is None else self.needs.side_for(size)
         self.ignores_padding = variant == "fixed"
         self.stem = nn.Sequential(
             *_conv(bands + len(self.time_channels), encoder[0], norm="group"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sits_models.backbones import backbone_class, build_backbone
-from sits_models.backbones.base import Needs
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
+from sits_models.objectives.classification import Classification
 from sits_models.objectives.cscl import ContextContrast
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.recipe import Recipe
 
-__all__ = ["ContextContrast", "Loss", "Objective", "Segmentation", "build_objective"]
+__all__ = ["Classification", "ContextContrast", "Loss", "Objective", "Segmentation", "build_objective"]
 
 
 def build_objective(
@@ -28,26 +28,26 @@ def build_objective(
     """The whole model of a recipe, its weights drawn anew.
 
     `dates` is the T of training, `classes` the number of classes, `mean` and `std` are of stored reflectance, a value a
-    band; `class_weights` go into the loss of a segmentation. A backbone that sees the whole chip is applied at the side
-    that the recipe trains it at.
+    band; `class_weights` go into the loss of a segmentation or a classification. A backbone that sees the whole chip is
+    applied at the side that the recipe trains it at.
     """
     magnification = recipe.data.labels
     # Where the published backbone ends in logits, it can only do so at the resolution of its input.
     gives_logits = (
-        recipe.segmentation is not None and magnification == 1 and backbone_class(recipe.backbone.name).head == "none"
+        recipe.contrast is None and magnification == 1 and backbone_class(recipe.backbone.name).head == "none"
     )
-    backbone = build_backbone(recipe.backbone, bands=len(bands), dates=dates, outputs=classes if gives_logits else None)
-    if backbone.tile_size is not None:
-        backbone.tile_size = _side(recipe.data.size, backbone.needs)
+    backbone = build_backbone(
+        recipe.backbone,
+        bands=len(bands),
+        dates=dates,
+        size=recipe.data.size,
+        outputs=classes if gives_logits else None,
+    )
+    backbone.checkpointing = recipe.training.checkpointing
     encoder = Encoder(backbone, bands=bands, mean=mean, std=std, magnification=magnification)
     if recipe.contrast is not None:
         return ContextContrast(encoder, recipe=recipe.contrast, background=recipe.data.background)
-    if recipe.segmentation is None:
-        raise ValueError("a recipe has one of the sections contrast (to pretrain) and segmentation (to finetune)")
+    if recipe.classification is not None:
+        return Classification(encoder, classes=classes, class_weights=class_weights)
+    assert recipe.segmentation is not None  # a recipe has one of the three
     return Segmentation(encoder, classes=classes, recipe=recipe.segmentation, class_weights=class_weights)
-
-
-def _side(size: int, needs: Needs) -> int:
-    """The least side of at least `size` px that a backbone takes."""
-    multiple = needs.size_multiple
-    return -(-max(size, needs.min_size) // multiple) * multiple

@@ -18,6 +18,10 @@ class Loss:
     """The value to minimise, a scalar, and what is worth watching beside it, scalars without gradient."""
 
     value: Tensor
+    """A mean over what counts in the batch; 0 where nothing does."""
+    count: Tensor
+    """What it was divided by (pixels, pairs or their weights), a scalar without gradient, 0 where nothing counts: the
+    loss of a batch that several devices share is the mean of theirs weighted by it."""
     monitors: dict[str, Tensor] = field(default_factory=dict)
 
 

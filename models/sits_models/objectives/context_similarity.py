@@ -64,6 +64,11 @@ class Window:
         """(..., H, W) with the rows and columns that are looked at."""
         return tensor if self.thinning == 1 else tensor[..., :: self.thinning, :: self.thinning]
 
+    def pairs_in(self, thinned: Tensor) -> int:
+        """Pairs of a thinned (B, ..., H, W), counted or not."""
+        h, w = thinned.shape[-2:]
+        return thinned.shape[0] * -(-h // self.step) * -(-w // self.step) * self.size**2
+
 
 class ContextSimilarity(nn.Module):
     """Similarity of each pixel's query with the keys of its window, relative positions added to the keys.

@@ -6,6 +6,8 @@ Tarasiou, Guler and Zafeiriou, "Context-self contrastive pretraining for crop ty
 
 from __future__ import annotations
 
+import torch
+
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
 from sits_models.objectives.context_similarity import ContextSimilarity, Window, windows_of
@@ -31,8 +33,17 @@ class ContextContrast(Objective):
     """An encoder whose embeddings are drawn together within a crop class (or parcel), and apart across its borders."""
 
     def __init__(self, encoder: Encoder, *, recipe: ContrastRecipe, background: bool = True) -> None:
-        """`background`: whether class 0 means ground that is known to be no parcel, for `mask_background`."""
+        """`background`: whether class 0 means ground that is known to be no parcel, for `mask_background`.
+
+        Raises ValueError for a backbone without an embedding a pixel.
+        """
         super().__init__()
+        if encoder.backbone.stride != 1:
+            what = f"one in {encoder.backbone.stride} pixels" if encoder.backbone.stride else "the whole chip"
+            raise ValueError(
+                "a contrast of neighbouring pixels needs an embedding of every pixel; "
+                f"{type(encoder.backbone).__name__} gives one of {what}: choose a dense backbone"
+            )
         self.encoder = encoder
         self.similarity = ContextSimilarity(
             encoder.channels,
@@ -48,8 +59,15 @@ class ContextContrast(Objective):
 
     def loss(self, sample: Sample) -> Loss:
         """The loss of a batch, and the mean similarity of pairs of one class and of two (0 where there is none)."""
-        value, sums = window_loss(self.encoder(sample), self.similarity, self.pairs(sample), rule=self.rule)
-        return Loss(value, {"similarity_same": sums.mean_same, "similarity_different": sums.mean_different})
+        pairs = self.pairs(sample)
+        value, sums = window_loss(self.encoder(sample), self.similarity, pairs, rule=self.rule)
+        window = self.similarity.window
+        every = torch.full_like(sums.pairs, window.pairs_in(window.thin(pairs.identity)))
+        return Loss(
+            value,
+            sums.pairs if self.rule.mean == "kept" else every,
+            {"similarity_same": sums.mean_same, "similarity_different": sums.mean_different},
+        )
 
     def pairs(self, sample: Sample) -> Pairs:
         """What the pixels of the sample are to each other, on its label grid.

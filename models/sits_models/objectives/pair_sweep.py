@@ -84,7 +84,7 @@ class _Sweep(torch.autograd.Function):
                 by_embedding[chunk] = swept.by_embedding
                 by_weights += swept.by_weights
                 by_positions += swept.by_positions
-        divisor = totals[1].clamp_min(1) if options.rule.mean == "kept" else _pairs_in(embedded, options.window)
+        divisor = totals[1].clamp_min(1) if options.rule.mean == "kept" else options.window.pairs_in(embedded)
         if by_embedding is not None:
             scale = torch.as_tensor(1 / divisor, dtype=embedded.dtype, device=embedded.device)
             ctx.save_for_backward(scale, by_embedding, by_weights, by_positions)
@@ -97,12 +97,6 @@ class _Sweep(torch.autograd.Function):
     def backward(ctx: FunctionCtx, by_value: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         scale, *gradients = ctx.saved_tensors  # type: ignore[attr-defined]
         return *(gradient * (by_value * scale) for gradient in gradients), None, None
-
-
-def _pairs_in(thinned: Tensor, window: Window) -> int:
-    """Pairs of a thinned (B, C, H, W), counted or not."""
-    b, _, h, w = thinned.shape
-    return b * -(-h // window.step) * -(-w // window.step) * window.size**2
 
 
 def _chunks(thinned: Tensor, window: Window) -> Iterator[slice]:

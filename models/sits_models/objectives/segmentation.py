@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sits_models.encoder import Encoder
 from sits_models.heads import build_head, head_reach
@@ -31,8 +32,16 @@ class Segmentation(Objective):
         recipe: SegmentationRecipe,
         class_weights: Sequence[float] | None,
     ) -> None:
-        """`class_weights` holds a factor a class; None: all classes alike."""
+        """`class_weights` holds a factor a class; None: all classes alike.
+
+        Raises ValueError for a backbone that gives one embedding a chip.
+        """
         super().__init__()
+        if encoder.backbone.stride == 0:
+            raise ValueError(
+                f"{type(encoder.backbone).__name__} gives one class a chip and none a pixel: give the recipe the "
+                "section classification in place of segmentation, or a dense backbone"
+            )
         if class_weights is not None and len(class_weights) != classes:
             raise ValueError(f"{classes} classes need as many weights; got {len(class_weights)}")
         self.encoder = encoder
@@ -53,7 +62,14 @@ class Segmentation(Objective):
 
     def forward(self, sample: Sample) -> Tensor:
         """Logits at the resolution of the labels, (B, K, mH, mW)."""
-        return cast(Tensor, self.head(self.encoder(sample)))
+        logits = cast(Tensor, self.head(self.encoder(sample)))
+        side = self.encoder.magnification * sample.image.shape[-1]
+        if logits.shape[-1] == side:
+            return logits
+        # Corners on corners, as in DeepLabV3+ of GLCNet. A resize and a 1x1 convolution may change places: the logits
+        # are fewer than the channels.
+        size = (self.encoder.magnification * sample.image.shape[-2], side)
+        return functional.interpolate(logits, size=size, mode="bilinear", align_corners=True)
 
     def loss(self, sample: Sample) -> Loss:
         """Cross entropy or focal loss, the mean over the pixels with a class; watched: the share that is right.
@@ -65,7 +81,8 @@ class Segmentation(Objective):
             kept = sample.crop != IGNORE_INDEX
             right = (logits.argmax(dim=1) == sample.crop) & kept
             accuracy = right.sum() / kept.sum().clamp(min=1)
-        return Loss(self.loss_of(logits, sample.crop), {"accuracy": accuracy})
+            count = kept.sum() if self.class_weights is None else self.class_weights[sample.crop[kept]].sum()
+        return Loss(self.loss_of(logits, sample.crop), count, {"accuracy": accuracy})
 
     def loss_of(self, logits: Tensor, crop: Tensor) -> Tensor:
         """The loss of logits (B, K, H, W) for the classes `crop` (B, H, W), a scalar."""

@@ -14,12 +14,12 @@ __all__ = ["finetune"]
 def finetune(
     recipe: Recipe, *, cubes: Sequence[str] | None, weights: str | None, out: str, narrator: Narrator
 ) -> TrainingOutcome:
-    """Train a recipe with a section `segmentation` on cubes (None: those it names) into the run folder `out`.
+    """Train a recipe of `segmentation` or `classification` on cubes (None: those it names) into the run folder `out`.
 
     `weights` is a run or a folder of weights to start from: the encoder of a pretraining whose backbone, bands and
     finer labels are the same; None: random weights. A run that was interrupted goes on where it stopped. Raises what
     `tasks.training.train` raises, and ValueError for a recipe of pretraining.
     """
-    if recipe.objective != "segmentation":
+    if recipe.objective == "contrast":
         raise ValueError(f"the recipe {recipe.name} is of pretraining; give it to pretrain, or finetune a segment one")
     return train(recipe, cubes=cubes, weights=weights, out=out, narrator=narrator)

@@ -18,5 +18,7 @@ def pretrain(recipe: Recipe, *, cubes: Sequence[str] | None, out: str, narrator:
     `tasks.training.train` raises, and ValueError for a recipe of segmentation.
     """
     if recipe.objective != "contrast":
-        raise ValueError(f"the recipe {recipe.name} is of segmentation; give it to finetune, or pretrain a cscl one")
+        raise ValueError(
+            f"the recipe {recipe.name} is of {recipe.objective}; give it to finetune, or pretrain a cscl one"
+        )
     return train(recipe, cubes=cubes, weights=None, out=out, narrator=narrator)

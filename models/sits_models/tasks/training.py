@@ -154,7 +154,8 @@ def _check_chips(recipe: Recipe, objective: Objective, data: TrainingData) -> No
 
 
 def _objective(recipe: Recipe, data: TrainingData) -> Objective:
-    weighted = recipe.segmentation is not None and recipe.segmentation.weights == "inverse_frequency"
+    supervised = recipe.segmentation or recipe.classification
+    weighted = supervised is not None and supervised.weights == "inverse_frequency"
     torch.manual_seed(derived_seed("weights", recipe.training.seed))
     return build_objective(
         recipe,

@@ -79,9 +79,11 @@ class DataRecipe:
     """Labels at 10 m, at 5 m (labels_x2) or at 2.5 m (labels_x4)."""
     batch: int = 16
     chips: int | None = None
-    """Chips of an epoch; None: as many as cover the train split once."""
-    sampling: Literal["uniform", "class", "parcel"] = "uniform"
-    """Where chips are drawn: anywhere in the split, each class alike often, or each parcel alike often."""
+    """Chips of an epoch; None: as many as cover the train split once, or with `middle` one a parcel."""
+    sampling: Literal["uniform", "class", "parcel", "middle"] = "uniform"
+    """Where chips are drawn: anywhere in the split; each class alike often; each parcel alike often, anywhere in the
+    chip (parcel); or, for a classification, each parcel alike often with the pixel nearest to the mean of its pixels in
+    the middle of the chip (middle): the background is then never drawn, nor a parcel too near to another split."""
     normalize: Literal["statistics", "reflectance"] = "statistics"
     """By mean and deviation of the cubes' train pixels, or reflectance in [0, 1] as the published CSCL settings."""
     readers: int = 2
@@ -289,6 +291,11 @@ class Recipe:
             raise ValueError(
                 "a recipe has exactly one of the sections contrast (to pretrain), segmentation and classification (to "
                 f"finetune); it has {' and '.join(given) or 'none'}"
+            )
+        if self.data.sampling == "middle" and self.classification is None:
+            raise ValueError(
+                "data.sampling middle shows the label of the chip's middle alone, which a classification learns from; "
+                f"set data.sampling=parcel for a {given[0]}"
             )
 
     @property

@@ -10,11 +10,14 @@ import torch
 from tests.models.samples import make_sample
 from tests.models.training import BANDS, CLASSES, DATES, objective_of, recipe_of
 
-from sits_models.backbones import list_backbones
+from sits_models.backbones import backbone_class, list_backbones
+from sits_models.backbones.trunk import SingleDate
 from sits_models.checkpoints import (
     CARD,
     WEIGHTS,
     Card,
+    Probe,
+    Publication,
     from_reference,
     hash_tensors,
     load_model,
@@ -24,8 +27,8 @@ from sits_models.checkpoints import (
     transfer,
 )
 from sits_models.data.cubes import CropEntry, CubeFacts
-from sits_models.objectives import ContextContrast, Objective, Segmentation
-from sits_models.recipe import BackboneRecipe, DataRecipe, Recipe
+from sits_models.objectives import ContextContrast, Objective, Segmentation, build_objective
+from sits_models.recipe import BackboneRecipe, ClassificationRecipe, DataRecipe, Recipe
 
 RADIOMETRY = {"level": "L2A", "scale": 0.0001, "offset_removed": True, "clamp": 1}
 CROPS = tuple(
@@ -81,15 +84,29 @@ def edit(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def model_of(name: str) -> tuple[Objective, Card]:
+    """A small model of any backbone: of one date where it takes no series, a classifier where it gives no map."""
+    kind = backbone_class(name)
+    dates = 1 if issubclass(kind, SingleDate) else DATES
+    recipe = replace(recipe_of(), backbone=BackboneRecipe(name=name, width=0.25))
+    if kind.stride == 0:
+        recipe = replace(recipe, segmentation=None, classification=ClassificationRecipe())
+    objective = build_objective(
+        recipe, bands=BANDS, dates=dates, classes=CLASSES, mean=(1500.0,) * 3, std=(900.0,) * 3
+    ).eval()
+    return objective, replace(card_of(recipe, objective), dates=dates)
+
+
 @pytest.mark.parametrize("name", list_backbones())
 def test_a_model_of_any_backbone_is_rebuilt_from_its_two_files_alone(tmp_path: Path, name: str) -> None:
-    recipe = replace(recipe_of(), backbone=BackboneRecipe(name=name, width=0.25))
-    objective, card = save(tmp_path, recipe)
+    objective, described = model_of(name)
+    card = save_weights(tmp_path, objective, described)
     assert {path.name for path in tmp_path.iterdir()} == {CARD, WEIGHTS}
     loaded = load_model(tmp_path)
     assert loaded.card == card
     assert not loaded.objective.training
-    sample = make_sample(bands=BANDS, dates=DATES, size=16)
+    needs = objective.encoder.backbone.needs
+    sample = make_sample(bands=BANDS, dates=card.dates, size=needs.size or needs.side_for(16))
     with torch.no_grad():
         assert torch.equal(loaded.objective(sample), objective(sample))
 
@@ -151,7 +168,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"version": "2.0"}, "should be a card of sits-weights 1.0; it says sits-weights 2.0"),
+        ({"version": "2.0"}, "should be a card of sits-weights 1.1; it says sits-weights 2.0"),
         ({"bands": "B02"}, "is no whole card"),
         ({"statistics": {}}, "is no whole card: 'mean' is missing"),
         ({"dates": "x"}, r"card\.json is no whole card: .*'x'"),
@@ -267,16 +284,93 @@ def test_weights_of_other_bands_are_refused_with_both_lists(tmp_path: Path) -> N
         transfer(objective_of(recipe_of()), tmp_path)
 
 
-def test_a_cube_of_other_bands_or_radiometry_is_refused_and_one_of_more_bands_is_not() -> None:
-    card = card_of(recipe_of(), objective_of(recipe_of()))
+def trained_on(*versions: str, simulated: bool = False) -> Card:
+    cubes = [{"region": "tiny", "version": version, "simulated": simulated} for version in versions]
+    return replace(card_of(recipe_of(), objective_of(recipe_of())), data={"cubes": cubes})
+
+
+def test_a_cube_of_other_bands_is_refused_and_one_of_more_bands_is_not() -> None:
+    card = trained_on("1.0")
     card.check_cube(facts_of(bands=("B08", "B03", "B02", "B04")))
     with pytest.raises(
-        ValueError, match=r"out/other has no B04: the model takes the bands B02, B04, B08, the cube holds"
+        ValueError,
+        match=r"out/other has no B04: the model takes the bands B02, B04, B08, the cube holds B02, B08; build",
     ):
         card.check_cube(facts_of(bands=("B02", "B08")))
-    for key, value in {"level": "L1C", "scale": 0.001, "offset_removed": False, "clamp": 0}.items():
-        with pytest.raises(ValueError, match=f"radiometry of out/other is not the model's: {key} is {value}"):
-            card.check_cube(facts_of(radiometry={**RADIOMETRY, key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "ours"),
+    [("level", "L1C", "L2A"), ("scale", 0.001, 0.0001), ("offset_removed", False, True), ("clamp", 0, 1)],
+)
+def test_a_cube_of_another_level_or_radiometry_is_refused(key: str, value: object, ours: object) -> None:
+    says = f"radiometry of out/other is not the model's: {key} is {value}, the model's {ours}; build the cube as those"
+    with pytest.raises(ValueError, match=says):
+        trained_on("1.0").check_cube(facts_of(radiometry={**RADIOMETRY, key: value}))
+
+
+def test_a_cube_of_another_version_of_the_contract_is_refused() -> None:
+    trained_on("1.0").check_cube(facts_of(version="1.7"))
+    trained_on("1.9", "1.10").check_cube(facts_of(version="1.0"))
+    with pytest.raises(
+        ValueError,
+        match=r"out/other is a cube of version 2\.0, and the model learnt from cubes of version 1\.10, whose",
+    ):
+        trained_on("1.9", "1.10").check_cube(facts_of(version="2.0"))
+    # Weights of other codes say nothing of cubes.
+    card_of(recipe_of(), objective_of(recipe_of())).check_cube(facts_of(version="2.0"))
+
+
+# What is said of shared weights
+
+PUBLICATION = Publication(
+    name="tiny",
+    licence="CC-BY-4.0",
+    description="Tiny.",
+    authors=("A. Person", "B. Person"),
+    citation="Person 2026",
+    created="2026-01-02T03:04:05Z",
+    areas=((3.0, 48.0, 3.5, 48.5), (-60.0, -34.5, -59.5, -34.0)),
+    period=("2021-10-01", "2022-09-30"),
+)
+
+
+def test_a_publication_goes_with_the_card(tmp_path: Path) -> None:
+    objective = objective_of(recipe_of())
+    card = replace(trained_on("1.0", simulated=True), publication=PUBLICATION, probe=Probe(dates=4, side=16))
+    saved = save_weights(tmp_path, objective, card)
+    assert read_card(tmp_path) == saved
+    assert read_card(tmp_path).publication == PUBLICATION
+    written = json.loads((tmp_path / CARD).read_text())
+    assert (written["version"], written["cube_version"], written["simulated"]) == ("1.1", "1.0", True)
+    assert written["publication"]["areas"] == [[3.0, 48.0, 3.5, 48.5], [-60.0, -34.5, -59.5, -34.0]]
+    assert written["probe"] == {"seed": 0, "chips": 2, "dates": 4, "side": 16}
+
+
+def test_a_card_of_the_first_version_is_read(tmp_path: Path) -> None:
+    save(tmp_path, recipe_of())
+    card = json.loads((tmp_path / CARD).read_text())
+    for key in ("cube_version", "simulated", "publication", "probe"):
+        del card[key]
+    (tmp_path / CARD).write_text(json.dumps({**card, "version": "1.0"}))
+    read = load_model(tmp_path).card
+    assert (read.publication, read.probe, read.cube_version, read.simulated) == (None, None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("publication", "says"),
+    [
+        ({"name": "tiny"}, "'licence' is missing"),
+        ({"name": "tiny", "licence": "MIT", "created": "now", "areas": [[1, 2]]}, "not enough values"),
+        ({"name": "tiny", "licence": "MIT", "created": "now", "authors": "A"}, "a list, got 'A'"),
+        (["tiny"], "keys with values"),
+    ],
+)
+def test_a_publication_that_is_wrong_is_refused(tmp_path: Path, publication: object, says: str) -> None:
+    save(tmp_path, recipe_of())
+    edit(tmp_path, publication=publication)
+    with pytest.raises(ValueError, match=rf"card\.json is no whole card: .*{says}"):
+        read_card(tmp_path)
 
 
 # Weights of the official codes
@@ -330,9 +424,9 @@ def test_what_the_official_weights_lack_or_hold_too_much_of_is_named() -> None:
     with pytest.raises(ValueError, match="these weights take 4 channels, which is not 1 bands with 0, 1 or 2"):
         from_reference(state, **{**arguments, "bands": ("B02",)})  # type: ignore[arg-type]
     with pytest.raises(
-        ValueError, match="no reference architecture 'tsvit'; weights of these can be read: unet2d_clstm"
+        ValueError, match=r"no reference architecture 'segnet'; weights of these can be read: .*unet2d_clstm"
     ):
-        from_reference(state, **{**arguments, "architecture": "tsvit"})  # type: ignore[arg-type]
+        from_reference(state, **{**arguments, "architecture": "segnet"})  # type: ignore[arg-type]
     assert len(state["linear_out.bias"]) == CLASSES
 
 

@@ -106,7 +106,7 @@ def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_written(
     [
         ("[]", "card.json is no card: it should be keys with values, got '[]'"),
         ("{", "card.json is not JSON"),
-        ("{}", "card.json should be a card of sits-weights 1.0; it says None None"),
+        ("{}", "card.json should be a card of sits-weights 1.1; it says None None"),
     ],
 )
 @pytest.mark.parametrize("command", ["evaluate", "predict"])

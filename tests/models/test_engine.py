@@ -226,6 +226,15 @@ def test_half_precision_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: py
     assert not list(tmp_path.iterdir())
 
 
+def test_a_compilation_that_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"training\.compile and training\.checkpointing exclude each other"):
+        train(recipe_of(compile=True, checkpointing=True), tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"training\.compile needs a C\+\+ compiler, .*; install g\+\+, or set"):
+        train(recipe_of(compile=True), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device, which bf16 needs")
 def test_half_precision_trains(tmp_path: Path) -> None:
     objective, fitted = train(recipe_of(precision="bf16", epochs=1), tmp_path)

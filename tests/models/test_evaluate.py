@@ -29,10 +29,18 @@ from sits_models.checkpoints import Card, LoadedModel, save_weights
 from sits_models.data.classes import ClassTable, join_classes
 from sits_models.data.cubes import open_cube
 from sits_models.encoder import Encoder
-from sits_models.metrics import bootstrap_scores, margins_of
+from sits_models.metrics import Scores, bootstrap_scores, margins_of
 from sits_models.objectives import build_objective
 from sits_models.objectives.segmentation import Segmentation
-from sits_models.recipe import BackboneRecipe, ContrastRecipe, DataRecipe, Recipe, SegmentationRecipe
+from sits_models.recipe import (
+    BackboneRecipe,
+    ClassificationRecipe,
+    ContrastRecipe,
+    DataRecipe,
+    DateRule,
+    Recipe,
+    SegmentationRecipe,
+)
 from sits_models.sample import Sample
 from sits_models.tasks.evaluate import EvaluationOutcome, evaluate
 
@@ -199,7 +207,13 @@ def card_of(path: Path, *, labels: int = 1, dates: int = 4, codes: tuple[str, ..
 def run(model: Reader, card: Card, out: Path, **options: Any) -> EvaluationOutcome:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sits_models.tasks.evaluate.load_model", lambda weights: LoadedModel(model, card))
+        patch.setattr("sits_models.tasks.evaluate.find_weights", Path)
         return evaluate("weights", cubes=None, out=str(out), narrator=Narrator(), **options)
+
+
+def overall_of(outcome: EvaluationOutcome) -> Scores:
+    assert outcome.overall is not None
+    return outcome.overall
 
 
 @dataclass(frozen=True)
@@ -269,7 +283,7 @@ def test_every_pixel_of_the_split_is_counted_once_with_the_class_that_the_whole_
     evaluated: Evaluated,
 ) -> None:
     check(evaluated.metrics["overall"], evaluated.maps, evaluated.maps.counted)
-    assert evaluated.outcome.overall.count == evaluated.maps.counted.sum() > 10_000
+    assert overall_of(evaluated.outcome).count == evaluated.maps.counted.sum() > 10_000
     blocks = by_block(evaluated.maps, evaluated.maps.counted)
     assert evaluated.metrics["bootstrap"]["blocks"] == blocks.any((1, 2)).sum() > 2
     assert evaluated.metrics["bootstrap"]["block_m"] == 1280
@@ -391,7 +405,7 @@ def test_a_model_of_whole_chips_is_given_its_own_size(tile: int, dataset: Path, 
     model = Reader(Pixels(tile_size=tile), magnification=1)
     outcome = run(model, card_of(dataset), tmp_path)
     assert model.sides == {tile}
-    assert outcome.overall.count == read_maps(dataset, 1).counted.sum()
+    assert overall_of(outcome).count == read_maps(dataset, 1).counted.sum()
     assert json.loads((tmp_path / "metrics.json").read_text())["windows"] == {"size_px": tile, "halo_px": 0}
 
 
@@ -403,7 +417,7 @@ def test_pixels_of_classes_that_the_model_does_not_know_are_counted_apart(datase
     maps = read_maps(dataset, 1)
     pixels = [int((maps.crop[maps.counted] == crop).sum()) for crop in range(K)]
     found = json.loads((tmp_path / "metrics.json").read_text())["not_counted"]
-    assert list(outcome.overall.support) == [pixels[3], pixels[1]]
+    assert list(overall_of(outcome).support) == [pixels[3], pixels[1]]
     assert found["pixels"] == pixels[0] + pixels[2]
     assert found["share"] == pytest.approx((pixels[0] + pixels[2]) / sum(pixels))
     assert {entry["name"]: entry["pixels"] for entry in found["classes"]} == {
@@ -439,7 +453,7 @@ def test_a_held_out_cube_needs_no_train_pixels_and_no_statistics(
     outcome = run(Reader(Pixels(), magnification=1), card_of(path), tmp_path / "out")
     maps = read_maps(path, 1)
     assert maps.counted.sum() == (maps.crop >= 0).sum()
-    assert outcome.overall.count == maps.counted.sum()
+    assert overall_of(outcome).count == maps.counted.sum()
     assert (
         json.loads((tmp_path / "out" / "metrics.json").read_text())["overall"]["confusion"]
         == confusion(maps, maps.counted).tolist()
@@ -451,12 +465,13 @@ def test_several_cubes_are_counted_together_each_parcel_by_its_own_cube(dataset:
     once = run(model, card, tmp_path / "one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sits_models.tasks.evaluate.load_model", lambda weights: LoadedModel(model, card))
+        patch.setattr("sits_models.tasks.evaluate.find_weights", Path)
         twice = evaluate("w", cubes=[str(dataset)] * 2, out=str(tmp_path / "two"), narrator=Narrator())
-    assert [2 * pixels for pixels in once.overall.support] == list(twice.overall.support)
+    assert [2 * pixels for pixels in overall_of(once).support] == list(overall_of(twice).support)
     assert once.parcels is not None
     assert twice.parcels is not None
     assert twice.parcels.count == 2 * once.parcels.count
-    assert twice.overall.miou == once.overall.miou
+    assert overall_of(twice).miou == overall_of(once).miou
 
 
 # Models as they are saved
@@ -470,12 +485,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> str:
 def save(folder: Path, cube: str, *, backbone: str = "unet3df", contrast: bool = False, dates: int = 8) -> Path:
     """Weights of a tiny model as it is before its training."""
     facts = open_cube(cube).facts
+    of_parcels, of_one_date = backbone == "tsvit_parcel", "resnet" in backbone
+    rule, dates = (DateRule(pick="even", n=1), 1) if of_one_date else (DateRule(), dates)
     recipe = Recipe(
         name="tiny",
-        data=DataRecipe(cubes=(cube,), bands=BANDS, size=32, readers=1),
+        data=DataRecipe(cubes=(cube,), bands=BANDS, size=32, readers=1, dates=rule),
         backbone=BackboneRecipe(name=backbone, width=0.0625),
         contrast=ContrastRecipe() if contrast else None,
-        segmentation=None if contrast else SegmentationRecipe(),
+        segmentation=None if contrast or of_parcels else SegmentationRecipe(),
+        classification=ClassificationRecipe() if of_parcels else None,
     )
     table: ClassTable = join_classes([open_cube(cube)], codes=None, background=True)
     mean, std = (1000.0,) * 4, (500.0,) * 4
@@ -493,7 +511,13 @@ def test_every_backbone_can_be_evaluated(backbone: str, small: str, tmp_path: Pa
     outcome = evaluate(str(weights), cubes=None, out=str(tmp_path / "out"), device="cpu", narrator=Narrator())
     group = zarr.open_group(f"{small}/cube.zarr", mode="r")
     crop, split = np.asarray(group["crop_type"][...]), np.asarray(group["split"][...])
-    assert outcome.overall.count == ((split == TEST) & (crop != 65535)).sum() > 1000
+    counted = (split == TEST) & (crop != 65535)
+    if outcome.overall is not None:
+        assert outcome.overall.count == counted.sum() > 1000
+    else:
+        parcels = np.unique(np.asarray(group["parcel_id"][...])[counted])
+        assert outcome.parcels is not None
+        assert outcome.parcels.count == (parcels > 0).sum() > 5
 
 
 Spoil = Callable[[Path, str], dict[str, Any]]

@@ -19,6 +19,7 @@ import pytest
 import rasterio
 import torch
 import xarray as xr
+from tests.models.labels import without_labels
 from tests.synthetic import BANDS, Synthetic, make_dataset
 
 from sits_catalog.console import Narrator
@@ -384,14 +385,7 @@ def test_finer_labels_make_a_finer_map(tmp_path: Path, dataset: Cube) -> None:
 
 
 def test_a_cube_without_labels_is_mapped_too(tmp_path: Path, weights: Path, synthetic: Synthetic) -> None:
-    bare = tmp_path / "bare"
-    shutil.copytree(str(synthetic.folder.path), bare)
-    for name in ("crop_type", "parcel_id", "coverage", "boundary_distance", "conflict", "split", "labels_x2"):
-        shutil.rmtree(bare / "cube.zarr" / name)
-    (bare / "parcels.parquet").unlink()
-    root = json.loads((bare / "cube.zarr/zarr.json").read_text())
-    del root["consolidated_metadata"]
-    (bare / "cube.zarr/zarr.json").write_text(json.dumps(root))
+    bare = without_labels(synthetic.folder.location, tmp_path / "bare")
     outcome = run(weights, open_cube(str(bare)), tmp_path / "map", tile=184)
     assert outcome.complete
     assert outcome.parcels == 0

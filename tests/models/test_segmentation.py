@@ -7,7 +7,7 @@ import torch
 from tests.models.samples import make_sample
 from torch.nn import functional as F  # noqa: N812 - as everyone writes it
 
-from sits_models.backbones import build_backbone, list_backbones
+from sits_models.backbones import backbone_class, build_backbone, list_backbones
 from sits_models.encoder import Encoder
 from sits_models.objectives import ContextContrast, Objective, Segmentation, build_objective
 from sits_models.recipe import BackboneRecipe, ContrastRecipe, DataRecipe, Recipe, SegmentationRecipe
@@ -21,7 +21,7 @@ def recipe_of(
 ) -> Recipe:
     return Recipe(
         name="test",
-        data=DataRecipe(labels=labels),
+        data=DataRecipe(labels=labels, size=16),
         backbone=BackboneRecipe(name=backbone, width=0.125),
         contrast=ContrastRecipe() if contrast else None,
         segmentation=None if contrast else SegmentationRecipe(loss="focal" if loss == "focal" else "cross_entropy"),
@@ -46,9 +46,12 @@ def segmentation(*, loss: str = "cross_entropy", weights: list[float] | None = N
     return objective
 
 
+DENSE = [name for name in list_backbones() if backbone_class(name).stride == 1]
+
+
 @pytest.mark.parametrize("contrast", [False, True])
 @pytest.mark.parametrize("labels", [1, 2, 4])
-@pytest.mark.parametrize("backbone", list_backbones())
+@pytest.mark.parametrize("backbone", DENSE)
 def test_every_backbone_trains_on_labels_of_10_and_5_and_2_and_a_half_metres(
     backbone: str, labels: Literal[1, 2, 4], contrast: bool
 ) -> None:
@@ -104,7 +107,7 @@ def test_the_whole_models_have_the_published_numbers_of_parameters_and_grids() -
         assert segmented.head(segmented.encoder.magnify(embedding)).shape == (1, 20, 96, 96)
 
 
-@pytest.mark.parametrize("backbone", list_backbones())
+@pytest.mark.parametrize("backbone", DENSE)
 def test_the_head_and_the_magnification_add_to_the_reach(backbone: str) -> None:
     inner = build(recipe_of(backbone)).encoder.backbone.reach
     reaches = [build(recipe_of(backbone, labels=labels)) for labels in (1, 2, 4)]

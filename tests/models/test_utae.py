@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sits_models.backbones import utae
-from sits_models.backbones.utae import UTAE, SeriesNorm, UTAELayout, encode_positions, from_reference, season_start
+from sits_models.backbones.utae import (
+    UTAE,
+    SeriesNorm,
+    UTAELayout,
+    _gather,
+    _pack,
+    encode_positions,
+    from_reference,
+    season_start,
+)
 from sits_models.heads import build_head
 
 BANDS, SIZE = 3, 16
@@ -169,7 +178,9 @@ def test_aggregations_of_two_dates_by_hand() -> None:
     }
     for aggregation, values in expected.items():
         layout = UTAELayout(encoder=(8, 8), decoder=(8, 8), heads=2, values=8, aggregation=aggregation)  # type: ignore[arg-type]
-        gathered = model("fixed", layout=layout)._gather(skip, attention, valid)
+        places, lengths = _pack(valid)
+        weights = model("fixed", layout=layout)._weights(attention, valid)[places]
+        gathered = _gather(skip.flatten(0, 1)[places], weights, lengths)
         torch.testing.assert_close(gathered, torch.tensor(values)[None, :, None, None].expand(1, 2, 4, 4))
 
 

@@ -84,3 +84,6 @@ class Chips:
         assert split is Split.VALIDATION
         for batch in range(self.validated):
             yield sample_of(99_000 + batch)
+
+    def parcels(self, split: Split, *, size: int, pin: bool = False) -> Iterator[Sample]:
+        return self.evaluation(split, size=size, pin=pin)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from sits_catalog.documents import did_you_mean
 from sits_models.backbones.base import Backbone
+from sits_models.backbones.biconvrnn import BiConvGRU, BiConvLSTM
+from sits_models.backbones.deeplab import DeepLabResNet18, DeepLabResNet50
+from sits_models.backbones.resnet import ResNet18, ResNet50
+from sits_models.backbones.tsvit import TSViT, TSViTParcel
 from sits_models.backbones.unet2d_clstm import UNet2DCLSTM
 from sits_models.backbones.unet3d import UNet3D, UNet3Df
 from sits_models.backbones.utae import UTAE
@@ -12,6 +16,14 @@ from sits_models.recipe import BackboneRecipe, TransformerRecipe
 __all__ = ["Backbone", "backbone_class", "build_backbone", "list_backbones"]
 
 _BACKBONES: dict[str, type[Backbone]] = {
+    "biconvgru": BiConvGRU,
+    "biconvlstm": BiConvLSTM,
+    "deeplab_resnet18": DeepLabResNet18,
+    "deeplab_resnet50": DeepLabResNet50,
+    "resnet18": ResNet18,
+    "resnet50": ResNet50,
+    "tsvit": TSViT,
+    "tsvit_parcel": TSViTParcel,
     "unet2d_clstm": UNet2DCLSTM,
     "unet3d": UNet3D,
     "unet3df": UNet3Df,

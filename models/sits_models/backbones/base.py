@@ -86,7 +86,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
-        """The embedding map, (B, channels, H / stride, W / stride).
+        """The embedding map, (B, channels, H / stride, W / stride), sides rounded up; for a stride of 0 one pixel.
 
         `image` (B, T, C, H, W) is normalised float32 and 0 where nothing was observed, `valid` (B, T) is False for
         padded dates, `day` (B, T) counts days since 1970-01-01.
@@ -131,15 +131,19 @@ def checkpointed(backbone: Backbone, part: Callable[..., Tensor], *inputs: Tenso
 
 @contextmanager
 def _still_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms normalise by the batch, and leave their running statistics as they are."""
-    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
+    """Batch norms normalise by the batch, and leave their running statistics as they are.
+
+    They are given with a momentum of 0 and not withheld: what is computed again must keep as many tensors as before.
+    """
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, number) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, number
 
 
 def check_dates(needs: Needs, rule: DateRule, days: int) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sits_models.backbones.base import Backbone, Needs, TimeChannel, scaled, with_time_channels
+from sits_models.backbones.base import Backbone, Needs, TimeChannel, checkpointed, scaled, with_time_channels
 from sits_models.recipe import Variant
 
 __all__ = ["UNet2DCLSTM", "from_reference", "unused_in_reference"]
@@ -70,23 +70,47 @@ class UNet2DCLSTM(Backbone):
         b, t, _, h, w = series.shape
         if valid is None:
             valid = torch.ones(b, t, dtype=torch.bool, device=series.device)
+        if torch.compiler.is_exporting():
+            return self._embed_unpacked(series, valid)
         order, counts = _pack(valid)
         frames = series.flatten(0, 1)  # (B*T, C, H, W)
-        total = series.new_zeros(b, self.channels, h, w)
+        # A tenth faster on a CPU; on a GPU each group norm would make a copy.
+        layout = torch.contiguous_format if series.is_cuda else torch.channels_last
+        total = hidden = cell = series.new_zeros(b, self.channels, h, w).contiguous(memory_format=layout)
         if not counts:
             return total
         # Step by step: the first dates of all series that have one, then the second ones, and so on.
-        features = self.unet(frames[order])  # (sum of counts, F, H, W)
-        inputs = functional.conv2d(features, self.lstm.input_conv.weight, self.lstm.input_conv.bias, padding=1)
-        hidden = cell = torch.zeros_like(total)
+        frames = frames[order].contiguous(memory_format=layout)
+        inputs = checkpointed(self, self._gates, frames)  # (sum of counts, 4 hidden, H, W)
         for step, gates in enumerate(torch.split(inputs, counts)):
             n = len(gates)
-            hidden, cell = self.lstm(gates, hidden[:n], cell[:n], step, of=len(counts))
-            total = total + functional.pad(hidden.to(total.dtype), (0, 0, 0, 0, 0, 0, 0, b - n))
+            if n < len(hidden):
+                hidden, cell = hidden[:n], cell[:n]
+            hidden, cell = self.lstm(gates, hidden, cell, step, of=len(counts))
+            seen = hidden.to(total.dtype)
+            total = total + (seen if n == b else functional.pad(seen, (0, 0, 0, 0, 0, 0, 0, b - n)))
         lengths = valid.sum(1)
         rows = torch.argsort(lengths, descending=True, stable=True)
         mean = total / lengths[rows].clamp(min=1)[:, None, None, None]
-        return mean[torch.argsort(rows)]
+        # Indexed as (B, H, W, C), which keeps the layout of the values, and that of the gradients that come back.
+        return mean.permute(0, 2, 3, 1)[torch.argsort(rows)].permute(0, 3, 1, 2)
+
+    def _embed_unpacked(self, series: Tensor, valid: Tensor) -> Tensor:
+        """The same for a graph, whose sizes cannot depend on values: padding is computed too, and not added."""
+        b, t, _, h, w = series.shape
+        lengths = valid.sum(1)
+        dates = torch.argsort((~valid).to(torch.int64), dim=1, stable=True)  # the valid ones first, in their order
+        ordered = torch.gather(series, 1, dates[:, :, None, None, None].expand_as(series))
+        inputs = self._gates(ordered.flatten(0, 1)).unflatten(0, (b, t))  # (B, T, 4 hidden, H, W)
+        total = hidden = cell = series.new_zeros(b, self.channels, h, w)
+        for step in range(t):
+            hidden, cell = self.lstm(inputs[:, step], hidden, cell, step, of=t)
+            total = total + torch.where((step < lengths)[:, None, None, None], hidden, 0.0)
+        return total / lengths.clamp(min=1)[:, None, None, None]
+
+    def _gates(self, frames: Tensor) -> Tensor:
+        """What the dates (N, C, H, W) add to the gates, (N, 4 hidden, H, W)."""
+        return cast(Tensor, self.lstm.input_conv(self.unet(frames)))
 
 
 def _pack(valid: Tensor) -> tuple[Tensor, list[int]]:
@@ -156,10 +180,18 @@ class ConvLSTMCell(nn.Module):
 
     def forward(self, inputs: Tensor, hidden: Tensor, cell: Tensor, step: int, *, of: int) -> tuple[Tensor, Tensor]:
         """Next hidden and cell state, (N, hidden, H, W), at a step of as many; `inputs` is `input_conv` of features."""
-        gates = self.hidden_norm(self.hidden_conv(hidden), step, of=of) + self.input_norm(inputs, step, of=of)
+        gates = self._recurrent(hidden, step, of=of) + self.input_norm(inputs, step, of=of)
         enter, forget, leave, new = gates.chunk(4, dim=1)
         cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(new)
         return torch.sigmoid(leave) * self.cell_norm(torch.tanh(cell), step, of=of), cell
+
+    def _recurrent(self, hidden: Tensor, step: int, *, of: int) -> Tensor:
+        """What the hidden state adds to the gates, (N, 4 hidden, H, W) or (4 hidden, 1, 1)."""
+        if step or of == 1:  # a series of one date needs the convolution for weights that have a gradient
+            return cast(Tensor, self.hidden_norm(self.hidden_conv(hidden), step, of=of))
+        # The first state is 0, so the convolution gives its bias everywhere; of one pixel there is no deviation.
+        two_pixels = cast(Tensor, self.hidden_conv.bias).expand(2, -1)
+        return cast(Tensor, self.hidden_norm(two_pixels, step, of=of))[0, :, None, None]
 
 
 class StepBatchNorm(nn.Module):
@@ -167,6 +199,8 @@ class StepBatchNorm(nn.Module):
 
     running_mean: Tensor
     running_var: Tensor
+    summed: Callable[[Tensor], Tensor] | None = None
+    """The sum over all processes that share a batch, and of its gradients; None: the whole batch is here."""
 
     def __init__(self, channels: int, *, steps: int, passes: int) -> None:
         """Statistics of `steps` steps; later ones share those of the last. A series moves them as `passes` would."""
@@ -181,9 +215,25 @@ class StepBatchNorm(nn.Module):
         row = min(step, len(self.running_mean) - 1)
         sharing = 1 if row < len(self.running_mean) - 1 else of - row
         momentum = momentum_of_passes(step - row, sharing, passes=self.passes)
+        if self.training and self.summed is not None:
+            return self._shared(values, row, momentum, self.summed)
         return functional.batch_norm(
             values, self.running_mean[row], self.running_var[row], self.weight, None, self.training, momentum, 1e-5
         )
+
+    def _shared(self, values: Tensor, row: int, momentum: float, summed: Callable[[Tensor], Tensor]) -> Tensor:
+        """As batch norm of the parts of all processes together, which all have a part."""
+        exact, axes = values.to(torch.float32), (0, 2, 3)
+        here = exact.new_full((1,), values.numel() / values.shape[1])
+        sums = summed(torch.cat([exact.sum(axes), here]))  # (channels + 1,)
+        mean, count = sums[:-1] / sums[-1], sums[-1].detach()
+        centred = exact - mean[:, None, None]
+        variance = summed(centred.square().sum(axes)) / count
+        with torch.no_grad():
+            self.running_mean[row].lerp_(mean, momentum)
+            self.running_var[row].lerp_(variance * count / (count - 1), momentum)
+        scale = self.weight * (variance + 1e-5).rsqrt()
+        return (centred * scale[:, None, None]).to(values.dtype)
 
 
 def momentum_of_passes(place: int, values: int, *, passes: int) -> float:

@@ -24,13 +24,14 @@ deviation over padded dates too, as the published one does.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as everyone writes it
 
-from sits_models.backbones.base import Backbone, Needs, TimeChannel, scaled, with_time_channels
+from sits_models.backbones.base import Backbone, Needs, TimeChannel, checkpointed, scaled, with_time_channels
 from sits_models.recipe import HeadKind, Variant
 
 __all__ = ["UNet3D", "UNet3Df", "from_reference"]
@@ -120,13 +121,17 @@ class _Volume(Backbone):
         # One mask a resolution in time, each (B, 1, T / 1, 2 or 4, 1, 1): a pooled date is known if one of its two is.
         half = None if mask is None else F.max_pool3d(mask, (2, 1, 1))
         quarter = None if half is None else F.max_pool3d(half, (2, 1, 1))
-        fine = _apply(self.en3, volume, mask)
-        middle = _apply(self.en4, self.pool_3(_known(fine, mask)), half)
-        coarse = _apply(self.center_in, self.pool_4(_known(middle, half)), quarter)
-        up = _apply(self.center_out, coarse, quarter)
-        up = _apply(self.dc4, torch.cat([up, middle], dim=1), half)
-        up = _apply(self.trans3, up, half)
-        return _apply(self.dc3, torch.cat([up, fine], dim=1), mask)
+        fine = self._run(self.en3, mask, volume)
+        middle = self._run(self.en4, half, self.pool_3(_known(fine, mask)))
+        coarse = self._run(self.center_in, quarter, self.pool_4(_known(middle, half)))
+        up = self._run(self.center_out, quarter, coarse)
+        up = self._run(self.dc4, half, up, middle)
+        up = self._run(self.trans3, half, up)
+        return self._run(self.dc3, mask, up, fine)
+
+    def _run(self, layers: nn.Sequential, mask: Tensor | None, *volumes: Tensor) -> Tensor:
+        """`layers` on volumes (B, C, T, H, W) put together, with the dates outside the mask at 0."""
+        return checkpointed(self, partial(_apply, layers, mask), *volumes)
 
     def _collapse(self, features: Tensor, dates: Tensor) -> Tensor:
         """`final` on (B, C, T, H, W), summed over T with the weights `dates` (B or 1, T)."""
@@ -253,8 +258,9 @@ def _known(volume: Tensor, mask: Tensor | None) -> Tensor:
     return volume if mask is None else volume * mask
 
 
-def _apply(layers: nn.Sequential, volume: Tensor, mask: Tensor | None) -> Tensor:
-    """`layers` on (B, C, T, H, W), with the dates outside the mask at 0 in front of each convolution."""
+def _apply(layers: nn.Sequential, mask: Tensor | None, *volumes: Tensor) -> Tensor:
+    """`layers` on volumes (B, C, T, H, W) put together; dates outside the mask are 0 in front of each convolution."""
+    volume = volumes[0] if len(volumes) == 1 else torch.cat(volumes, dim=1)
     for layer in layers:
         if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
             volume = _known(volume, mask)

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sits_models.backbones.base import Backbone, Needs, TimeChannel, calendar_of, is_leap, with_time_channels
+from sits_models.backbones.base import (
+    Backbone,
+    Needs,
+    TimeChannel,
+    calendar_of,
+    checkpointed,
+    is_leap,
+    with_time_channels,
+)
 from sits_models.recipe import Variant
 
 __all__ = ["UTAE", "UTAELayout", "from_reference", "season_start"]
@@ -123,28 +131,27 @@ class UTAE(Backbone):
 
         `positions` (B, T) are days since any origin. The attention of a pixel sums to 1 over the dates.
         """
-        places = valid.flatten().nonzero().squeeze(1)  # of the valid dates among B*T
-        frames = self.stem(image.flatten(0, 1)[places])  # (N, C, H, W)
-        scales = [frames]
+        places, lengths = _pack(valid)
+        frames = image.flatten(0, 1)[places]  # (N, C, H, W)
+        if not frames.is_cuda:  # a tenth faster on a CPU; on a GPU a group norm would copy each map
+            frames = frames.contiguous(memory_format=torch.channels_last)
+        scales = [checkpointed(self, self.stem, frames)]
         for down in self.down:
-            scales.append(down(scales[-1]))
-        series = [_unpack(frames, places, valid) for frames in scales]  # (B, T, C, H, W) each
-        out, attention = self.temporal(series[-1], valid, positions)
-        for up, skip in zip(self.up, reversed(series[:-1]), strict=True):
-            out = up(out, self._gather(skip, attention, valid))
+            scales.append(checkpointed(self, down, scales[-1]))
+        out, attention = self.temporal(_unpack(scales[-1], places, valid), valid, positions)
+        weights = self._weights(attention, valid)[places]  # (N, h, w, heads)
+        for up, skip in zip(self.up, reversed(scales[:-1]), strict=True):
+            out = checkpointed(self, up, out, _gather(skip, weights, lengths))
         return out, attention
 
-    def _gather(self, series: Tensor, attention: Tensor, valid: Tensor) -> Tensor:
-        """A series (B, T, C, H, W), 0 in padded dates, over time: (B, C, H, W)."""
+    def _weights(self, attention: Tensor, valid: Tensor) -> Tensor:
+        """How much each date counts in a skip, (B*T, h, w, heads or 1)."""
         if self.layout.aggregation == "mean":
-            return series.sum(1) / valid.sum(1).clamp(min=1)[:, None, None, None]
+            even = valid / valid.sum(1, keepdim=True).clamp(min=1)  # (B, T)
+            return even.to(attention.dtype).flatten()[:, None, None, None]
         if self.layout.aggregation == "att_mean":
             attention = attention.mean(0, keepdim=True)
-        b, t, c, h, w = series.shape
-        heads = len(attention)
-        fine = functional.interpolate(attention.flatten(0, 1), size=(h, w), mode="bilinear", align_corners=False)
-        weights = fine.reshape(heads, b, t, 1, h, w).permute(1, 2, 0, 3, 4, 5)  # (B, T, heads, 1, H, W)
-        return (series.reshape(b, t, heads, c // heads, h, w) * weights).sum(1).flatten(1, 2)
+        return attention.permute(1, 2, 3, 4, 0).flatten(0, 1)
 
 
 class Down(nn.Module):
@@ -317,10 +324,43 @@ def rename(name: str) -> str:
     raise ValueError(f"a UTAE of utae-paps has no entry {name!r}; give the state dict of one")
 
 
+def _pack(valid: Tensor) -> tuple[Tensor, list[int] | int]:
+    """The dates to look at among the B*T of `valid` (B, T), in order, and how many a series has, or all of them have.
+
+    They are the valid ones. Where a graph is traced, whose sizes cannot depend on values, they are all: what padded
+    ones give is left out of the series by `_unpack`, and counts for nothing in the skips.
+    """
+    if torch.compiler.is_exporting():  # for any number of series, which a list of their lengths would fix
+        return torch.arange(valid.numel(), device=valid.device), valid.shape[1]
+    if torch.compiler.is_compiling():
+        return torch.arange(valid.numel(), device=valid.device), [valid.shape[1]] * len(valid)
+    return valid.flatten().nonzero().squeeze(1), valid.sum(1).tolist()
+
+
 def _unpack(frames: Tensor, places: Tensor, valid: Tensor) -> Tensor:
-    """(N, C, H, W) of the valid dates to (B, T, C, H, W), 0 in padded ones."""
+    """(N, C, H, W) of the dates at `places` to (B, T, C, H, W), 0 in padded ones."""
     series = frames.new_zeros(valid.numel(), *frames.shape[1:]).index_copy(0, places, frames)
-    return series.reshape(*valid.shape, *frames.shape[1:])
+    return torch.where(valid[:, :, None, None, None], series.reshape(*valid.shape, *frames.shape[1:]), 0.0)
+
+
+def _gather(frames: Tensor, weights: Tensor, lengths: list[int] | int) -> Tensor:
+    """Series of so many frames each, (N, C, H, W) together, over time: (B, C, H, W).
+
+    `weights` (N, h, w, heads) are of a coarser map; each head's are those of a group of channels.
+    """
+    _, _, h, w = frames.shape
+    heads = weights.shape[-1]
+    if isinstance(lengths, int | torch.SymInt):
+        fine = functional.interpolate(weights.permute(0, 3, 1, 2), size=(h, w), mode="bilinear", align_corners=False)
+        counted = frames.unflatten(1, (heads, -1)) * fine[:, :, None]  # (B*T, heads, C / heads, H, W)
+        return counted.unflatten(0, (-1, lengths)).sum(1).flatten(1, 2)
+    gathered = []
+    # One series after the other, so that what is added up has hardly left the processor's cache.
+    for series, coarse in zip(frames.split(lengths), weights.split(lengths), strict=True):
+        fine = functional.interpolate(coarse.permute(0, 3, 1, 2), size=(h, w), mode="bilinear", align_corners=False)
+        grouped = series.permute(0, 2, 3, 1).unflatten(-1, (heads, -1))  # (T, H, W, heads, C / heads)
+        gathered.append((grouped * fine.permute(0, 2, 3, 1)[..., None]).sum(0).flatten(2))  # (H, W, C)
+    return torch.stack(gathered).permute(0, 3, 1, 2)
 
 
 def _conv(inputs: int, outputs: int, *, norm: Literal["group", "batch"]) -> tuple[nn.Module, ...]:

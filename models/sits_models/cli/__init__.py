@@ -5,10 +5,12 @@ from __future__ import annotations
 import typer
 
 from sits_models.cli.evaluation import evaluate
+from sits_models.cli.export import export
 from sits_models.cli.options import GROUP
 from sits_models.cli.prediction import predict
 from sits_models.cli.recipes import recipes
 from sits_models.cli.training import finetune, pretrain
+from sits_models.cli.zoo import zoo
 
 __all__ = ["main"]
 
@@ -19,9 +21,10 @@ _app = typer.Typer(
     "--recipe segment-demo --weights runs/cscl-demo; sits-model evaluate --weights runs/segment-demo; sits-model "
     "predict --weights runs/segment-demo --cube out/demo",
 )
-for _command in (pretrain, finetune, evaluate, predict):
+for _command in (pretrain, finetune, evaluate, predict, export):
     _app.command()(_command)
 _app.command(no_args_is_help=False)(recipes)
+_app.add_typer(zoo, name="zoo")
 
 
 def main() -> None:

@@ -36,6 +36,8 @@ def evaluate(
 ) -> None:
     """Measure a model on a split, each pixel once: mIoU, boundary and interior, parcels, intervals, a report page.
 
+    A model that gives one class to a parcel is measured on the labelled parcels, each once.
+
     Exit codes: 0 done, 1 failed, 2 wrong use.
 
     Examples:

@@ -28,6 +28,8 @@ def predict(
 ) -> None:
     """Map a cube of any size: class, probability and uncertainty of each pixel, and a table of parcels.
 
+    A model that gives one class to a parcel makes the table alone.
+
     A map that was interrupted is taken up. A model refuses a cube of other bands or radiometry, and says how it
     differs.
 
@@ -66,6 +68,9 @@ def predict(
         }
         if json_:
             print(json.dumps(facts, indent=2))
+        elif outcome.class_parcels is not None:
+            print(f"{facts['folder']}: {sum(outcome.class_parcels):,} of {outcome.parcels:,} parcels classified")
+            print(f"look at   {outcome.folder / 'parcels.parquet'}")
         else:
             print(f"{facts['folder']}: {facts['pixels']:,} pixels mapped, {outcome.parcels:,} parcels")
             print(f"look at   {outcome.folder / 'map.png'}")

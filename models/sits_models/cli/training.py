@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sits_catalog.console import DONE, Narrator
+from sits_models.cli.launch import hush, processes_of, spoken, start_processes
 from sits_models.cli.options import (
     SIMULATED,
     AsJson,
@@ -20,11 +21,17 @@ from sits_models.cli.options import (
     WithTraceback,
     run,
 )
+from sits_models.device import Rank
 
 if TYPE_CHECKING:
+    from sits_models.recipe import Recipe
     from sits_models.tasks.training import TrainingOutcome
 
 __all__ = ["finetune", "pretrain"]
+
+Devices = Annotated[
+    str, typer.Option(help="GPUs of this machine to train on, a process each: a number, or auto for all there are.")
+]
 
 
 def pretrain(
@@ -32,12 +39,15 @@ def pretrain(
     cube: CubeFolders = None,
     out: OutFolder = None,
     set_: Changes = None,
+    devices: Devices = "1",
     json_: AsJson = False,
     debug: WithTraceback = False,
 ) -> None:
     """Pretrain an encoder by contrasting neighbouring pixels, or take up a pretraining that was interrupted.
 
     Writes the run folder: recipe, cubes and environment as used, metrics, curves, and the weights.
+
+    Several GPUs share each batch with --devices; several machines through torchrun.
 
     Exit codes: 0 done, 1 failed, 2 wrong use.
 
@@ -48,17 +58,12 @@ def pretrain(
         sits-model pretrain --recipe cscl-laptop --cube out/my-region --set training.epochs=5 --out runs/mine
     """
 
-    def work() -> int:
-        from sits_models.recipe import load_recipe
-
-        chosen = load_recipe(recipe, changes=set_ or ())
+    def train(chosen: Recipe, out: str, narrator: Narrator) -> TrainingOutcome:
         from sits_models.tasks.pretrain import pretrain as train  # seconds, which a wrong recipe need not wait for
 
-        with Narrator() as narrator:
-            outcome = train(chosen, cubes=cube, out=str(out or Path("runs") / chosen.name), narrator=narrator)
-        return _print_training(outcome, as_json=json_)
+        return train(chosen, cubes=cube, out=out, narrator=narrator)
 
-    run(work, debug=debug)
+    run(lambda: _work(train, recipe, set_, out, devices, as_json=json_), debug=debug)
 
 
 def finetune(
@@ -69,12 +74,15 @@ def finetune(
     cube: CubeFolders = None,
     out: OutFolder = None,
     set_: Changes = None,
+    devices: Devices = "1",
     json_: AsJson = False,
     debug: WithTraceback = False,
 ) -> None:
     """Train a model that gives each pixel a crop class, or take up a training that was interrupted.
 
     Without --weights it starts from random ones.
+
+    Several GPUs share each batch with --devices; several machines through torchrun.
 
     Exit codes: 0 done, 1 failed, 2 wrong use.
 
@@ -85,18 +93,35 @@ def finetune(
         sits-model finetune --recipe segment-laptop --cube out/region-a --cube out/region-b --set data.batch=8
     """
 
-    def work() -> int:
-        from sits_models.recipe import load_recipe
-
-        chosen = load_recipe(recipe, changes=set_ or ())
+    def train(chosen: Recipe, out: str, narrator: Narrator) -> TrainingOutcome:
         from sits_models.tasks.finetune import finetune as train  # seconds, which a wrong recipe need not wait for
 
-        with Narrator() as narrator:
-            folder = str(out or Path("runs") / chosen.name)
-            outcome = train(chosen, cubes=cube, weights=weights, out=folder, narrator=narrator)
-        return _print_training(outcome, as_json=json_)
+        return train(chosen, cubes=cube, weights=weights, out=out, narrator=narrator)
 
-    run(work, debug=debug)
+    run(lambda: _work(train, recipe, set_, out, devices, as_json=json_), debug=debug)
+
+
+def _work(
+    train: Callable[[Recipe, str, Narrator], TrainingOutcome],
+    name: str,
+    changes: list[str] | None,
+    out: Path | None,
+    devices: str,
+    *,
+    as_json: bool,
+) -> int:
+    """Train a recipe in this process, which may be one of several, or in as many as there are devices asked for."""
+    rank = Rank.here()
+    hush(rank)
+    from sits_models.recipe import load_recipe
+
+    chosen = load_recipe(name, changes=changes or ())
+    count = processes_of(devices, rank)
+    if count > rank.of:
+        return start_processes(count)
+    with spoken(rank), Narrator() as narrator:
+        outcome = train(chosen, str(out or Path("runs") / chosen.name), narrator)
+    return _print_training(outcome, as_json=as_json)
 
 
 def _print_training(outcome: TrainingOutcome, *, as_json: bool) -> int:

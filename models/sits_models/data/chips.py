@@ -23,7 +23,7 @@ __all__ = ["ChipReader", "pick_bands", "pick_dates"]
 def pick_dates(rule: DateRule, available: int, *, seed: int | None) -> NDArray[np.intp]:
     """Positions of the dates of a chip in a series of so many dates, ascending; all where the rule asks for more.
 
-    `random` without a seed is `even`: the first, the last and those between at equal steps.
+    `random` without a seed is `even`: the first, the last and those between at equal steps; the middle one for n = 1.
     """
     if rule.n is None or rule.n >= available:
         return np.arange(available)
@@ -31,6 +31,8 @@ def pick_dates(rule: DateRule, available: int, *, seed: int | None) -> NDArray[n
         return np.arange(rule.n)
     if rule.pick == "random" and seed is not None:
         return np.sort(np.random.default_rng(seed).choice(available, rule.n, replace=False))
+    if rule.n == 1:
+        return np.array([(available - 1) // 2])
     return np.floor(np.linspace(0, available - 1, rule.n) + 0.5).astype(np.intp)
 
 

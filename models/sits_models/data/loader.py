@@ -15,17 +15,21 @@ from sits_models.data.chips import ChipReader, pick_bands
 from sits_models.data.classes import ClassTable, join_classes
 from sits_models.data.cubes import Cube, check_radiometry, open_cube
 from sits_models.data.grid import Grid, read_grid
+from sits_models.data.parcels import Middles, find_middles, known_parcels, plan_parcels, with_middles
+from sits_models.data.parts import part_of
 from sits_models.data.readers import Plans, ReaderSettings, Workers, read_in_threads
 from sits_models.data.sampling import (
     MIXED,
     BatchPlan,
     EpochPlan,
     chips_in_epoch,
+    parcels_in_epoch,
     plan_epoch,
     plan_evaluation,
     superblock_px,
 )
 from sits_models.data.statistics import count_labels, pool_statistics
+from sits_models.device import Rank
 from sits_models.recipe import DataRecipe, DateRule
 from sits_models.sample import Sample
 
@@ -47,8 +51,9 @@ class EvaluationData:
         batch: int,
         readers: int,
         reader: ChipReader | None = None,
+        rank: Rank | None = None,
     ) -> None:
-        """As `open` makes it; `reader` is one whose cache is shared."""
+        """As `open` makes it; `reader` is one whose cache is shared, `rank` the process whose part is read."""
         self.cubes = settings.cubes
         self.bands = settings.bands
         self.table = settings.table
@@ -57,6 +62,8 @@ class EvaluationData:
         self._batch = batch
         self._readers = readers
         self._reader = reader
+        self._rank = rank or Rank()
+        self._middles: dict[Split, tuple[Middles, ...]] = {}
         self._running = weakref.WeakSet[Generator[Sample]]()
 
     @classmethod
@@ -112,16 +119,44 @@ class EvaluationData:
         of none are as outside of the cube: not observed, no label, no parcel. Labels that it does not own are hidden:
         IGNORE_INDEX and not `counted`. Random dates are spread evenly. `pin` puts batches into page-locked memory.
         """
-        plan = plan_evaluation(self.grids, split=split, size=size or CHIP, halo=halo, batch=self._batch)
+        return self._read(
+            plan_evaluation(self.grids, split=split, size=size or CHIP, halo=halo, batch=self._batch), pin=pin
+        )
+
+    def middles(self, split: Split) -> tuple[Middles, ...]:
+        """The labelled parcels of a split, a `Middles` a cube, of classes that the table lacks, too; found once."""
+        if split not in self._middles:
+            pairs = zip(self.cubes, self.grids, strict=True)
+            self._middles[split] = tuple(find_middles(cube, grid, split=split) for cube, grid in pairs)
+        return self._middles[split]
+
+    def parcels(self, split: Split, *, size: int, pin: bool = False) -> Generator[Sample]:
+        """Chips of `size` px, one for each parcel of the split whose class the table has, the parcel in the middle.
+
+        Ground outside of the split is as in `evaluation`. All labels are hidden but that of the pixel in the middle,
+        which is the parcel's (`Middles`).
+        """
+        assert self.table is not None
+        plan = plan_parcels(
+            known_parcels(self.middles(split), self.cubes, self.table),
+            size=size,
+            batch=self._batch,
+            split=split,
+            cells=[grid.split == split for grid in self.grids],
+        )
+        return self._read(plan, pin=pin)
+
+    def _read(self, plan: EpochPlan, *, pin: bool) -> Generator[Sample]:
         if self._reader is None:
             self._reader = self._settings.open()
         reader, settings = self._reader, self._settings
+        mine = part_of(plan, self._rank, streams=self._readers)
 
         def read(batch: BatchPlan) -> Sample:
             sample = settings.read(reader, batch)
             return sample.pin_memory() if pin else sample
 
-        running = read_in_threads(Plans(plan), read, threads=self._readers)
+        running = read_in_threads(Plans(mine), read, threads=self._readers)
         self._running.add(running)
         return running
 
@@ -143,9 +178,11 @@ class TrainingData:
         bands: tuple[str, ...],
         table: ClassTable,
         grids: tuple[Grid, ...],
+        rank: Rank | None = None,
     ) -> None:
         """As `open` makes it."""
         self.recipe = recipe
+        self.rank = rank or Rank()
         self.cubes = cubes
         self.bands = bands
         self.table = table
@@ -177,9 +214,11 @@ class TrainingData:
         cubes: Sequence[str],
         table: ClassTable | None = None,
         bands: Sequence[str] | None = None,
+        rank: Rank | None = None,
     ) -> Self:
         """The data of these folders; `table` and `bands`, those of a trained model, go before the recipe's.
 
+        Of several processes, `rank` says whose part of every batch is read, in training and in evaluation.
         Bands are joined by name, classes by code. ValueError, with one sentence, where the cubes do not fit together or
         to the recipe: no cube, another radiometry, a band, a class, a split or finer labels missing.
         """
@@ -195,7 +234,10 @@ class TrainingData:
         table = table or join_classes(opened, codes=recipe.classes, background=recipe.background)
         parcels = recipe.sampling == "parcel"
         grids = tuple(read_grid(cube, table, parcels=parcels) for cube in opened)
-        data = cls(recipe, cubes=opened, bands=names, table=table, grids=grids)
+        if recipe.sampling == "middle":
+            pairs = zip(opened, grids, strict=True)
+            grids = tuple(with_middles(cube, grid, table, split=Split.TRAIN) for cube, grid in pairs)
+        data = cls(recipe, cubes=opened, bands=names, table=table, grids=grids, rank=rank)
         data._settings.open()  # says now what a reader would say later
         return data
 
@@ -210,6 +252,11 @@ class TrainingData:
         """Batches of a training epoch, all of them full."""
         return chips_in_epoch(self.grids, self.recipe) // self.recipe.batch
 
+    @property
+    def parcels_in_epoch(self) -> tuple[int, int]:
+        """With the sampling `middle`, the parcels that are drawn, and those too near to another split to be drawn."""
+        return parcels_in_epoch(self.grids, self.recipe)
+
     def train_pixels(self) -> NDArray[np.int64]:
         """(K,): labels of each class in the train split, which leaves out its buffer; all cubes are passed over once.
 
@@ -223,17 +270,25 @@ class TrainingData:
             self._train_pixels = np.sum(found, axis=0, dtype=np.int64)
         return self._train_pixels.copy()
 
+    def train_parcels(self) -> NDArray[np.int64]:
+        """(K,): labelled parcels of each class in the train split."""
+        known = known_parcels(self._evaluated().middles(Split.TRAIN), self.cubes, self.table)
+        pairs = zip(known, self.cubes, strict=True)
+        found = [np.bincount(self.table.lookup(cube.facts)[one.crop], minlength=self.table.n) for one, cube in pairs]
+        return np.sum(found, axis=0, dtype=np.int64)
+
     def plan(self, number: int, *, seed: int) -> EpochPlan:
-        """The chips of a training epoch, in order."""
+        """The chips of a training epoch, in order, those of all processes."""
         return plan_epoch(self.grids, self.recipe, seed=seed, epoch=number, mixed=self._mixed())
 
     def epoch(self, number: int, *, seed: int, start: int = 0, pin: bool = False) -> Iterator[Sample]:
         """The batches of a training epoch, from batch `start` on.
 
-        The same number, seed and recipe give the same batches, whatever the kind of readers. Only one epoch is read
+        The same number, seed and recipe give the same batches, whatever the kind of readers and the number of
+        processes, of which each gets its part of every batch. Only one epoch is read
         at a time: with reader processes a new one ends the one before. `pin` puts batches into page-locked memory.
         """
-        plan = self.plan(number, seed=seed)
+        plan = part_of(self.plan(number, seed=seed), self.rank, streams=self.recipe.readers)
         # Streams take turns, so that what is left begins with another one: the batches are the same.
         plans = Plans(plan, start)
         if self.recipe.start == "threads":
@@ -257,15 +312,11 @@ class TrainingData:
         self, split: Split, *, size: int | None = None, halo: int = 0, pin: bool = False
     ) -> Generator[Sample]:
         """As `EvaluationData.evaluation`. It may run while an epoch is read."""
-        if self._evaluation is None:
-            self._evaluation = EvaluationData(
-                self._settings,
-                grids=self.grids,
-                batch=self.recipe.batch,
-                readers=self.recipe.readers,
-                reader=self._shared_reader(),
-            )
-        return self._evaluation.evaluation(split, size=size, halo=halo, pin=pin)
+        return self._evaluated().evaluation(split, size=size, halo=halo, pin=pin)
+
+    def parcels(self, split: Split, *, size: int, pin: bool = False) -> Generator[Sample]:
+        """As `EvaluationData.parcels`. It may run while an epoch is read."""
+        return self._evaluated().parcels(split, size=size, pin=pin)
 
     def close(self) -> None:
         """End the reader processes and threads and forget decoded pixels; the data may be read again."""
@@ -275,6 +326,18 @@ class TrainingData:
         if self._evaluation is not None:
             self._evaluation.close()
         self._reader = self._evaluation = None
+
+    def _evaluated(self) -> EvaluationData:
+        if self._evaluation is None:
+            self._evaluation = EvaluationData(
+                self._settings,
+                grids=self.grids,
+                batch=self.recipe.batch,
+                readers=self.recipe.readers,
+                reader=self._shared_reader(),
+                rank=self.rank,
+            )
+        return self._evaluation
 
     def _end_workers(self) -> None:
         if self._workers is not None:

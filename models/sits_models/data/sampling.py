@@ -19,9 +19,12 @@ __all__ = [
     "EpochPlan",
     "chips_in_epoch",
     "evaluation_px",
+    "middle_of",
+    "parcels_in_epoch",
     "plan_epoch",
     "plan_evaluation",
     "superblock_px",
+    "together",
 ]
 
 MIXED = 16
@@ -98,11 +101,23 @@ def superblock_px(size: int) -> int:
 
 
 def chips_in_epoch(grids: Sequence[Grid], recipe: DataRecipe) -> int:
-    """Chips of an epoch: `recipe.chips`, or the area of the train cells over that of a chip; rounded up to batches."""
+    """Chips of an epoch, rounded up to batches: `recipe.chips`, or the area of the train cells over that of a chip.
+
+    Of parcels in the middle of a chip there are as many as `parcels_in_epoch` says.
+    """
     chips = recipe.chips
-    if chips is None:
+    if chips is None and recipe.sampling == "middle":
+        chips = parcels_in_epoch(grids, recipe)[0]
+    elif chips is None:
         chips = -(-sum(grid.area(Split.TRAIN) for grid in grids) // recipe.size**2)
     return max(1, -(-chips // recipe.batch)) * recipe.batch
+
+
+def parcels_in_epoch(grids: Sequence[Grid], recipe: DataRecipe) -> tuple[int, int]:
+    """Of the parcels of the train split those that `middle` draws, and those too near to another split to be drawn."""
+    frames = [_frame(number, grid, Split.TRAIN, recipe.size) for number, grid in enumerate(grids)]
+    found = [_middle_windows(frame) for frame in frames]
+    return sum(len(places) for places, _ in found), sum(left_out for _, left_out in found)
 
 
 def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: int, mixed: int = MIXED) -> EpochPlan:
@@ -114,12 +129,15 @@ def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: i
     in random order from the chips of `mixed` superblocks, and opens another one where one is used up; batch k is of
     stream k modulo readers. So a chunk is decoded once an epoch while its chips are spread over many batches.
 
+    With the sampling `middle` each parcel has one window, which may be cut by the lattice and reach beyond the cube:
+    all of them are drawn as often as each other, give or take one. Their labels are hidden but for the middle's.
+
     ValueError where no window lies in the train split.
     """
     rng = np.random.default_rng([seed, epoch])
     side = _superblock(recipe.size)
     frames = [_frame(number, grid, Split.TRAIN, recipe.size) for number, grid in enumerate(grids)]
-    if not any(frame.eligible.any() for frame in frames):
+    if recipe.sampling != "middle" and not any(frame.eligible.any() for frame in frames):
         raise ValueError(f"no window of {recipe.size} px lies in train cells alone; use smaller chips or another split")
     shift = _draw_shift(frames, side, rng)
     places = _draw(frames, recipe, chips_in_epoch(grids, recipe), shift, rng)
@@ -135,7 +153,7 @@ def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: i
         seeds=seeds,
         around=around[order],
         last=_last(groups[order], batch=recipe.batch, streams=recipe.readers),
-        keep=None,
+        keep=middle_of(recipe.size, len(places)) if recipe.sampling == "middle" else None,
     )
 
 
@@ -156,9 +174,7 @@ def plan_evaluation(grids: Sequence[Grid], *, split: Split, size: int, batch: in
     windows = [_windows(number, grid, split, inner) for number, grid in enumerate(grids)]
     every = np.concatenate([np.zeros((0, 7), np.int64), *windows])
     if before:
-        # Neighbours see the same pixels: squares of 8 x 8 grid chips, a shard or so, are passed over one by one.
-        row, column = every[:, 1] // CHIP, every[:, 2] // CHIP
-        every = every[np.lexsort((every[:, 2], every[:, 1], column // _TOGETHER, row // _TOGETHER, every[:, 0]))]
+        every = every[together(every)]
     return EpochPlan(
         batch=batch,
         size=side,
@@ -175,6 +191,20 @@ def plan_evaluation(grids: Sequence[Grid], *, split: Split, size: int, batch: in
 def evaluation_px(size: int, halo: int) -> int:
     """Side of the windows of an evaluation: `size`, or more where at most 64 px and a halo on both sides are more."""
     return max(size, min(size, CHIP) + 2 * halo)
+
+
+def middle_of(size: int, chips: int) -> NDArray[np.int64]:
+    """(chips, 4): the pixel below and right of the middle as the part of each chip whose label is not hidden."""
+    return np.tile(np.array([size // 2, size // 2 + 1] * 2, np.int64), (chips, 1))
+
+
+def together(places: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The order in which places (n, 3 or more) are read where neighbours see the same pixels: cube, row, column.
+
+    Squares of 8 x 8 grid chips, a shard or so, are passed over one by one.
+    """
+    row, column = places[:, 1] // CHIP, places[:, 2] // CHIP
+    return np.lexsort((places[:, 2], places[:, 1], column // _TOGETHER, row // _TOGETHER, places[:, 0]))
 
 
 def _windows(number: int, grid: Grid, split: Split, size: int) -> NDArray[np.int64]:
@@ -275,9 +305,9 @@ class _Frame:
     """(rows + 1, columns + 1): cells of the split above and to the left."""
 
     def holds(self, row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether windows that start there touch cells of the split alone."""
-        top, bottom = row // CHIP, -(-np.minimum(row + self.rows.size, self.grid.height) // CHIP)
-        left, right = column // CHIP, -(-np.minimum(column + self.columns.size, self.grid.width) // CHIP)
+        """Whether windows that start there, in the cube or before it, touch cells of the split alone."""
+        top, bottom = np.maximum(row, 0) // CHIP, -(-np.minimum(row + self.rows.size, self.grid.height) // CHIP)
+        left, right = np.maximum(column, 0) // CHIP, -(-np.minimum(column + self.columns.size, self.grid.width) // CHIP)
         return np.asarray(_count(self.inside, top, bottom, left, right) == (bottom - top) * (right - left))
 
 
@@ -327,6 +357,8 @@ def _draw(
         return _draw_classes(frames, n, shift, rng)
     if recipe.sampling == "parcel":
         return _draw_parcels(frames, n, shift, rng)
+    if recipe.sampling == "middle":
+        return _draw_middles(frames, n, rng)
     return _draw_windows(frames, [frame.eligible.astype(np.float64) for frame in frames], n, shift, rng)
 
 
@@ -425,6 +457,29 @@ def _draw_parcels(frames: Sequence[_Frame], n: int, shift: NDArray[np.int64], rn
     return places
 
 
+def _draw_middles(frames: Sequence[_Frame], n: int, rng: np.random.Generator) -> Places:
+    """Each parcel of the split alike often, the pixel that the grid has of it in the middle of the window."""
+    found = [_middle_windows(frame) for frame in frames]
+    every = np.concatenate([places for places, _ in found])
+    if not len(every):
+        left_out = sum(count for _, count in found)
+        raise ValueError(
+            f"no window of {frames[0].rows.size} px around a parcel of a known class lies in train cells alone "
+            f"({left_out} are too near to another split); use smaller chips or another split"
+        )
+    rounds = [rng.permutation(len(every)) for _ in range(-(-n // len(every)))]
+    return np.asarray(every[np.concatenate(rounds)[:n]])
+
+
+def _middle_windows(frame: _Frame) -> tuple[Places, int]:
+    """The windows of the parcels of the split, and how many are left out since theirs touch other cells."""
+    parcels = frame.grid.parcels[frame.grid.parcels[:, 2] == frame.split]
+    rows, columns = parcels[:, 0] - frame.rows.size // 2, parcels[:, 1] - frame.columns.size // 2
+    good = frame.holds(rows, columns)
+    places = np.stack([np.full(len(parcels), frame.number), rows, columns], axis=1)[good]
+    return places, int((~good).sum())
+
+
 def _around_points(
     frame: _Frame, points: NDArray[np.int64], shift: NDArray[np.int64], rng: np.random.Generator
 ) -> Places:
@@ -472,7 +527,7 @@ def _groups(places: Places, side: int, shift: NDArray[np.int64]) -> NDArray[np.i
 def _around(places: Places, groups: NDArray[np.int64], grids: Sequence[Grid], size: int) -> NDArray[np.int64]:
     """(chips, 4): top, bottom, left and right of the chunks that the chips of a superblock touch."""
     limits = np.array([(grid.height, grid.width) for grid in grids], np.int64)[places[:, 0]]
-    first = places[:, 1:] // CHIP
+    first = np.maximum(places[:, 1:], 0) // CHIP
     last = -(-np.minimum(places[:, 1:] + size, limits) // CHIP)
     n = int(groups.max()) + 1
     low, high = np.full((n, 2), np.iinfo(np.int64).max), np.zeros((n, 2), np.int64)

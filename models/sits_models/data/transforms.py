@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,26 +18,59 @@ LARGEST = 65535.0
 """Largest stored value, which marks a saturated pixel."""
 
 
-def augment(sample: Sample, options: Augmentation, *, generator: torch.Generator) -> Sample:
+def augment(
+    sample: Sample, options: Augmentation, *, generator: torch.Generator, part: slice | None = None, of: int = 0
+) -> Sample:
     """The batch with other orientations, dates and values, drawn anew for each chip; the image becomes float32.
 
+    A sample that is a `part` of a batch `of` so many chips changes as it would in the whole batch.
     The draws come from `generator` alone, a CPU generator also for a sample on a GPU; only noise is drawn on the
-    sample's device, from a seed that `generator` gives, so that noise differs between kinds of device. What is not
+    sample's device, from seeds that `generator` gives, so that noise differs between kinds of device. What is not
     observed stays 0, and an observed value stays in [1, 65535]. A dropped date is padding: `valid` and `clear` are
     False and the image 0 there. `place` and `day` are as before: a turned chip keeps the corner it was cut from.
     Raises ValueError where chips that are not square are to be turned by 90 degrees.
     """
-    sample = _oriented(sample, options, generator)
+    chips = sample.image.shape[0]
+    draws = _Draws(generator, slice(None), chips) if part is None else _Draws(generator, part, of)
+    if len(range(draws.chips)[draws.part]) != chips:
+        raise ValueError(f"the part {part} of a batch of {of} chips was announced; got {chips} chips")
+    sample = _oriented(sample, options, draws)
     sample = sample.replace(image=sample.image.to(torch.float32))
     if options.drop_dates > 0:
-        sample = _without_dates(sample, options.drop_dates, generator)
+        sample = _without_dates(sample, options.drop_dates, draws)
     if options.gain > 0 or options.noise > 0:
-        sample = sample.replace(image=_varied(sample.image, options, generator))
+        sample = sample.replace(image=_varied(sample.image, options, draws))
     return sample
 
 
-def _oriented(sample: Sample, options: Augmentation, generator: torch.Generator) -> Sample:
-    codes = _draw_orientations(sample.image.shape[0], options, generator)
+@dataclass(frozen=True)
+class _Draws:
+    """Random numbers of the chips of a part, drawn for all chips of the batch, in the memory of the CPU."""
+
+    generator: torch.Generator
+    part: slice
+    chips: int
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(chips of the part, ...)"""
+        return torch.rand((self.chips, *shape), generator=self.generator, device=self._device).cpu()[self.part]
+
+    def normal(self, *shape: int) -> Tensor:
+        """(chips of the part, ...)"""
+        return torch.randn((self.chips, *shape), generator=self.generator, device=self._device).cpu()[self.part]
+
+    def integers(self, below: int) -> Tensor:
+        """(chips of the part,)"""
+        drawn = torch.randint(0, below, (self.chips,), generator=self.generator, device=self._device)
+        return drawn.cpu()[self.part]
+
+    @property
+    def _device(self) -> torch.device:
+        return self.generator.device
+
+
+def _oriented(sample: Sample, options: Augmentation, draws: _Draws) -> Sample:
+    codes = _draw_orientations(sample.image.shape[0], options, draws)
     if not any(codes):
         return sample
     height, width = sample.image.shape[-2:]
@@ -53,14 +86,13 @@ _TRANSPOSE, _LEFT_RIGHT, _UP_DOWN = 1, 2, 4
 _ROTATIONS = torch.tensor([0, _TRANSPOSE | _UP_DOWN, _LEFT_RIGHT | _UP_DOWN, _TRANSPOSE | _LEFT_RIGHT])
 
 
-def _draw_orientations(chips: int, options: Augmentation, generator: torch.Generator) -> list[int]:
+def _draw_orientations(chips: int, options: Augmentation, draws: _Draws) -> list[int]:
     """A symmetry for each chip."""
     codes = torch.zeros(chips, dtype=torch.int64)
     if options.rotations:
-        codes = _ROTATIONS[_on_cpu(torch.randint, 0, 4, (chips,), generator=generator)]
+        codes = _ROTATIONS[draws.integers(4)]
     if options.flips:
-        flips = _on_cpu(torch.randint, 0, 4, (chips,), generator=generator)
-        codes = codes ^ (flips * _LEFT_RIGHT)
+        codes = codes ^ (draws.integers(4) * _LEFT_RIGHT)
     return [int(code) for code in codes]
 
 
@@ -79,12 +111,12 @@ def _orient(maps: Tensor, codes: list[int]) -> Tensor:
     return out
 
 
-def _without_dates(sample: Sample, probability: float, generator: torch.Generator) -> Sample:
-    draws = _on_cpu(torch.rand, sample.valid.shape, generator=generator).to(sample.valid.device)
-    draws = draws.masked_fill(~sample.valid, -1.0)
+def _without_dates(sample: Sample, probability: float, draws: _Draws) -> Sample:
+    chances = draws.uniform(sample.valid.shape[1]).to(sample.valid.device)
+    chances = chances.masked_fill(~sample.valid, -1.0)
     # The date with the largest draw stays: any date of the chip, each as likely.
-    largest = draws == draws.amax(dim=1, keepdim=True)
-    kept = sample.valid & ((draws >= probability) | largest)
+    largest = chances == chances.amax(dim=1, keepdim=True)
+    kept = sample.valid & ((chances >= probability) | largest)
     return sample.replace(
         valid=kept,
         image=torch.where(kept[:, :, None, None, None], sample.image, 0.0),
@@ -92,19 +124,15 @@ def _without_dates(sample: Sample, probability: float, generator: torch.Generato
     )
 
 
-def _varied(image: Tensor, options: Augmentation, generator: torch.Generator) -> Tensor:
+def _varied(image: Tensor, options: Augmentation, draws: _Draws) -> Tensor:
     values = image
     if options.gain > 0:
-        draws = _on_cpu(torch.randn, (image.shape[0], 1, image.shape[2], 1, 1), generator=generator)
-        values = values * (1 + options.gain * draws).to(image.device)
+        factors = 1 + options.gain * draws.normal(1, image.shape[2], 1, 1)
+        values = values * factors.to(image.device)
     if options.noise > 0:
-        seed = int(_on_cpu(torch.randint, 0, 2**62, (1,), generator=generator))
-        on_device = torch.Generator(device=image.device).manual_seed(seed)
-        noise = torch.randn(image.shape, generator=on_device, device=image.device)
-        values = values + options.noise * REFLECTANCE * noise
+        # A generator a chip: else every process would draw the noise of the whole batch for its part of it.
+        seeds = draws.integers(2**62).tolist()
+        generators = [torch.Generator(device=image.device).manual_seed(seed) for seed in seeds]
+        noise = [torch.randn(image.shape[1:], generator=one, device=image.device) for one in generators]
+        values = values + options.noise * REFLECTANCE * torch.stack(noise)
     return torch.where(image > 0, values.clamp(1.0, LARGEST), 0.0)
-
-
-def _on_cpu(draw: Callable[..., Tensor], *arguments: object, generator: torch.Generator) -> Tensor:
-    """Random numbers of the generator, wherever it lives, in the memory of the CPU."""
-    return draw(*arguments, generator=generator, device=generator.device).cpu()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ from sits_models.folder import move_whole, partial_of, sync, write_whole
 from sits_models.maps.store import NO_CLASS
 from sits_models.metrics import decide
 
-__all__ = ["ParcelCounts", "Verdicts", "count_parcels", "judge", "write_parcels"]
+__all__ = ["ParcelCounts", "Verdicts", "count_parcels", "described", "judge", "write_parcels", "write_rows"]
 
 _ONE = 65535
 """What stands for a probability of 1: whole numbers have the same sum in any order."""
@@ -121,6 +121,14 @@ def write_parcels(path: Path, source: str, counts: Path, *, table: ClassTable, f
     `counts` is the folder in which the `ParcelCounts` of all cells were saved. Parcels are taken 50 000 at a time, with
     the files that count these: memory does not grow with their number, and each file is read once.
     """
+    return write_rows(path, source, lambda batch: _rows(batch, _gathered(batch, counts, table.n), table, facts))
+
+
+def write_rows(path: Path, source: str, rows: Callable[[Any], Any]) -> int:
+    """Write a GeoParquet of the pyarrow Tables that `rows` makes of the batches of the table `source`, a path or URL.
+
+    Batches have 50 000 rows. The number of rows that were written; no file where it is 0.
+    """
     import pyarrow.parquet as pq
 
     partial, written = partial_of(path), 0
@@ -129,13 +137,11 @@ def write_parcels(path: Path, source: str, counts: Path, *, table: ClassTable, f
         writer = None
         try:
             for batch in parcels.iter_batches(batch_size=_ROWS):
-                rows = _rows(batch, _gathered(batch, counts, table.n), table, facts).replace_schema_metadata(
-                    {"geo": geo}
-                )
+                made = rows(batch).replace_schema_metadata({"geo": geo})
                 if writer is None:
-                    writer = pq.ParquetWriter(partial, rows.schema, compression="zstd", write_page_index=True)
-                writer.write_table(rows, row_group_size=_ROWS)
-                written += len(rows)
+                    writer = pq.ParquetWriter(partial, made.schema, compression="zstd", write_page_index=True)
+                writer.write_table(made, row_group_size=_ROWS)
+                written += len(made)
         finally:
             if writer is not None:
                 writer.close()
@@ -169,24 +175,39 @@ def _rows(batch: Any, verdicts: Verdicts, table: ClassTable, facts: CubeFacts) -
     """A pyarrow Table: the parcel, what is predicted and what was declared."""
     import pyarrow as pa
 
-    declared = np.asarray(batch.column("crop_type"), np.int64)
-    expected = table.lookup(facts)[declared]
     nothing = verdicts.predicted < 0
+    said = {
+        "share": pa.array(verdicts.share, pa.float32(), mask=nothing),
+        "probability": pa.array(verdicts.probability, pa.float32(), mask=nothing),
+        "n_pixels": pa.array(verdicts.n_pixels, pa.uint32()),
+    }
+    return described(batch, verdicts.predicted, said, table, facts)
+
+
+def described(
+    batch: Any, predicted: NDArray[np.int64], said: Mapping[str, Any], table: ClassTable, facts: CubeFacts
+) -> Any:
+    """A pyarrow Table of a batch of parcels: their class, -1 for none, what else is `said` of them, what was declared.
+
+    `said` holds columns by name.
+    """
+    import pyarrow as pa
+
+    declared = np.asarray(batch.column("crop_type"), np.int64)
+    expected, nothing = table.lookup(facts)[declared], predicted < 0
     codes = {crop.index: crop.code for crop in facts.classes}
     names = batch.schema.names
     columns = {
         "parcel_id": batch.column("parcel_id"),
         "source_key": batch.column("source_key"),
-        "predicted": pa.array(verdicts.predicted, pa.int32(), mask=nothing),
-        "predicted_code": pa.array(np.array([*table.codes, None], object)[verdicts.predicted], pa.string()),
-        "predicted_name": pa.array(np.array([*table.names, None], object)[verdicts.predicted], pa.string()),
-        "share": pa.array(verdicts.share, pa.float32(), mask=nothing),
-        "probability": pa.array(verdicts.probability, pa.float32(), mask=nothing),
-        "n_pixels": pa.array(verdicts.n_pixels, pa.uint32()),
+        "predicted": pa.array(predicted, pa.int32(), mask=nothing),
+        "predicted_code": pa.array(np.array([*table.codes, None], object)[predicted], pa.string()),
+        "predicted_name": pa.array(np.array([*table.names, None], object)[predicted], pa.string()),
+        **said,
         "declared_code": pa.array([codes.get(index) for index in declared.tolist()], pa.string()),
         "declared_name": batch.column("crop_name"),
         # A class that the model does not know is neither met nor missed.
-        "agrees": pa.array(expected == verdicts.predicted, pa.bool_(), mask=nothing | (expected < 0)),
+        "agrees": pa.array(expected == predicted, pa.bool_(), mask=nothing | (expected < 0)),
         **{name: batch.column(name) for name in ("bbox", "geometry") if name in names},
     }
     return pa.table(columns)

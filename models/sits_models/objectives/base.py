@@ -23,6 +23,8 @@ class Loss:
     """What it was divided by (pixels, pairs or their weights), a scalar without gradient, 0 where nothing counts: the
     loss of a batch that several devices share is the mean of theirs weighted by it."""
     monitors: dict[str, Tensor] = field(default_factory=dict)
+    over: dict[str, Tensor] = field(default_factory=dict)
+    """What the monitors are means over, by their names, where that is not `count`."""
 
 
 class Objective(nn.Module, ABC):

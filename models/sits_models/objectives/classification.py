@@ -26,8 +26,16 @@ class Classification(Objective):
     class_weights: Tensor | None
 
     def __init__(self, encoder: Encoder, *, classes: int, class_weights: Sequence[float] | None) -> None:
-        """`class_weights` holds a factor a class; None: all classes alike."""
+        """`class_weights` holds a factor a class; None: all classes alike.
+
+        Raises ValueError for an encoder of finer labels.
+        """
         super().__init__()
+        if encoder.magnification != 1:
+            raise ValueError(
+                f"a classification gives one class a chip, so that labels {encoder.magnification} times finer are no "
+                "use to it: set data.labels=1"
+            )
         if class_weights is not None and len(class_weights) != classes:
             raise ValueError(f"{classes} classes need as many weights; got {len(class_weights)}")
         self.encoder = encoder
@@ -49,11 +57,25 @@ class Classification(Objective):
             right = (logits.argmax(dim=1) == target) & kept
             accuracy = right.sum() / kept.sum().clamp(min=1)
             count = kept.sum() if self.class_weights is None else self.class_weights[target[kept]].sum()
-        value = cross_entropy(logits[:, :, None, None], target[:, None, None], weights=self.class_weights)
-        return Loss(value, count, {"accuracy": accuracy})
+        return Loss(self.loss_of(logits, target), count, {"accuracy": accuracy}, {"accuracy": kept.sum()})
+
+    def loss_of(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of logits (B, K) for the classes `target` (B,), a scalar."""
+        return cross_entropy(logits[:, :, None, None], target[:, None, None], weights=self.class_weights)
 
 
 def middle_class(sample: Sample) -> Tensor:
-    """(B,) int64: the class of the pixel below and right of each chip's middle, or IGNORE_INDEX."""
+    """(B,) int64: the class of the pixel in each chip's middle, or IGNORE_INDEX.
+
+    Where the side is even four pixels meet there: the one below and right, or, where that is hidden (`Sample.counted`),
+    one that is not. So a chip that shows the label of one of them alone keeps its class when it is turned.
+    """
     height, width = sample.crop.shape[-2:]
-    return sample.crop[:, height // 2, width // 2]
+    found: Tensor | None = None
+    for row in ((height - 1) // 2, height // 2):
+        for column in ((width - 1) // 2, width // 2):
+            crop, counted = sample.crop[:, row, column], sample.counted[:, row, column]
+            # The last one, below and right, goes before the others.
+            found = crop if found is None else torch.where(counted, crop, found)
+    assert found is not None
+    return found

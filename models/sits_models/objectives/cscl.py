@@ -67,6 +67,7 @@ class ContextContrast(Objective):
             value,
             sums.pairs if self.rule.mean == "kept" else every,
             {"similarity_same": sums.mean_same, "similarity_different": sums.mean_different},
+            {"similarity_same": sums.same, "similarity_different": sums.pairs - sums.same},
         )
 
     def pairs(self, sample: Sample) -> Pairs:

@@ -82,7 +82,7 @@ class Segmentation(Objective):
             right = (logits.argmax(dim=1) == sample.crop) & kept
             accuracy = right.sum() / kept.sum().clamp(min=1)
             count = kept.sum() if self.class_weights is None else self.class_weights[sample.crop[kept]].sum()
-        return Loss(self.loss_of(logits, sample.crop), count, {"accuracy": accuracy})
+        return Loss(self.loss_of(logits, sample.crop), count, {"accuracy": accuracy}, {"accuracy": kept.sum()})
 
     def loss_of(self, logits: Tensor, crop: Tensor) -> Tensor:
         """The loss of logits (B, K, H, W) for the classes `crop` (B, H, W), a scalar."""

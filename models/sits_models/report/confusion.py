@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,31 @@ _MAX_NAME = 28
 
 
 def write_confusion(
-    matrix: NDArray[np.int64], names: Sequence[str], png_path: str | Path, *, simulated: bool = False
+    matrix: NDArray[np.int64],
+    names: Sequence[str],
+    png_path: str | Path,
+    *,
+    simulated: bool = False,
+    unit: Literal["pixel", "parcel"] = "pixel",
 ) -> None:
-    """Draw a confusion matrix (K, K), rows = truth, of K named classes; `simulated` data are called so."""
-    Path(png_path).write_bytes(confusion_png(matrix, names, simulated=simulated))
+    """Draw a confusion matrix (K, K), rows = truth, of K named classes; `simulated` data are called so.
+
+    `unit` is what was counted.
+    """
+    Path(png_path).write_bytes(confusion_png(matrix, names, simulated=simulated, unit=unit))
 
 
-def confusion_png(matrix: NDArray[np.int64], names: Sequence[str], *, simulated: bool = False) -> bytes:
+def confusion_png(
+    matrix: NDArray[np.int64],
+    names: Sequence[str],
+    *,
+    simulated: bool = False,
+    unit: Literal["pixel", "parcel"] = "pixel",
+) -> bytes:
     """The picture as a PNG: the same matrix gives the same bytes."""
     if matrix.shape != (len(names), len(names)):
         raise ValueError(f"a confusion matrix of {len(names)} names is square with as many rows; got {matrix.shape}")
-    figure = _figure(matrix, [_short(name) for name in names])
+    figure = _figure(matrix, [_short(name) for name in names], unit)
     if simulated:
         figure.axes[0].set_xlabel(f"{figure.axes[0].get_xlabel()}; simulated data")
     buffer = io.BytesIO()
@@ -52,7 +66,7 @@ def shares_of(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     return shares
 
 
-def _figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
+def _figure(matrix: NDArray[np.int64], names: Sequence[str], unit: str) -> Figure:
     # Figures made without pyplot are no global state: nothing to close, and no window system is asked for.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -64,11 +78,11 @@ def _figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((margin / width, 0.45 / height, side / width, side / height))
-    _draw(axes, matrix, names)
+    _draw(axes, matrix, names, unit)
     return figure
 
 
-def _draw(axes: Axes, matrix: NDArray[np.int64], names: Sequence[str]) -> None:
+def _draw(axes: Axes, matrix: NDArray[np.int64], names: Sequence[str], unit: str) -> None:
     k, shares = len(names), shares_of(matrix)
     axes.imshow(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1, aspect="equal")
     axes.set_facecolor("#f1f3f5")
@@ -87,7 +101,7 @@ def _draw(axes: Axes, matrix: NDArray[np.int64], names: Sequence[str]) -> None:
         for column in range(k):
             _write_share(axes, row, column, float(shares[row, column]))
         axes.text(k - 0.4, row, _support(int(matrix[row].sum())), fontsize=8.5, color=_SOFT, va="center")
-    axes.text(k - 0.4, -0.75, "pixels", fontsize=8.5, color=_SOFT, va="center")
+    axes.text(k - 0.4, -0.75, f"{unit}s", fontsize=8.5, color=_SOFT, va="center")
 
 
 def _write_share(axes: Axes, row: int, column: int, share: float) -> None:
@@ -109,15 +123,15 @@ def _short(name: str) -> str:
     return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
-def _support(pixels: int) -> str:
+def _support(count: int) -> str:
     """
     >>> [_support(n) for n in (0, 950, 12_345, 3_456_789)]
     ['–', '950', '12 k', '3.5 M']
     """
-    if pixels == 0:
+    if count == 0:
         return "–"
-    if pixels < 1_000:
-        return str(pixels)
-    if pixels < 999_500:
-        return f"{pixels / 1e3:.0f} k" if pixels >= 9_950 else f"{pixels / 1e3:.1f} k"
-    return f"{pixels / 1e6:.1f} M"
+    if count < 1_000:
+        return str(count)
+    if count < 999_500:
+        return f"{count / 1e3:.0f} k" if count >= 9_950 else f"{count / 1e3:.1f} k"
+    return f"{count / 1e6:.1f} M"

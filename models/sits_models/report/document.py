@@ -11,6 +11,8 @@ FORMAT = "sits-evaluation 1"
 
 def evaluation_json(facts: EvaluationFacts) -> dict[str, object]:
     """All figures of an evaluation as plain values; undefined scores are None."""
+    intervals = {"iou_intervals": [_pair(ends) for ends in facts.class_intervals]}
+    pixels = facts.unit == "pixel"
     return {
         "format": FORMAT,
         "title": facts.title,
@@ -19,18 +21,20 @@ def evaluation_json(facts: EvaluationFacts) -> dict[str, object]:
         "simulated": facts.simulated,
         "model": dict(facts.model),
         "classes": [{"index": k, "code": crop.code, "name": crop.name} for k, crop in enumerate(facts.classes)],
-        "overall": {**_group(facts.overall), "iou_intervals": [_pair(ends) for ends in facts.class_intervals]},
-        "boundary": _group(facts.boundary),
-        "interior": _group(facts.interior),
+        "unit": facts.unit,
+        "overall": {**_group(facts.main), **intervals} if pixels else None,
+        "boundary": _group_or_none(facts.boundary),
+        "interior": _group_or_none(facts.interior),
         "by_distance": [_group(group) for group in facts.distances],
-        "parcels": None if facts.parcels is None else _group(facts.parcels),
+        "parcels": _group_or_none(facts.parcels) if pixels else {**_group(facts.main), **intervals},
         "by_parcel_size": [
-            {"name": row.name, "parcels": _group(row.parcels), "pixels": _group(row.pixels)} for row in facts.sizes
+            {"name": row.name, "parcels": _group(row.parcels), "pixels": _group_or_none(row.pixels)}
+            for row in facts.sizes
         ],
         "not_counted": {
-            "pixels": facts.not_counted,
+            f"{facts.unit}s": facts.not_counted,
             "share": facts.not_counted_share,
-            "classes": [{"code": crop.code, "name": crop.name, "pixels": crop.pixels} for crop in facts.unknown],
+            "classes": [{"code": crop.code, "name": crop.name, f"{facts.unit}s": crop.count} for crop in facts.unknown],
         },
         "windows": {"size_px": facts.window, "halo_px": facts.halo},
         "bootstrap": {
@@ -41,6 +45,10 @@ def evaluation_json(facts: EvaluationFacts) -> dict[str, object]:
         },
         "software": facts.software,
     }
+
+
+def _group_or_none(group: Group | None) -> dict[str, object] | None:
+    return None if group is None else _group(group)
 
 
 def _group(group: Group) -> dict[str, object]:

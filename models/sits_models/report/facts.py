@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,12 @@ class ClassName:
 
 @dataclass(frozen=True)
 class UnknownClass:
-    """A class of the cubes that the model does not know; its pixels count nowhere."""
+    """A class of the cubes that the model does not know; its pixels, or parcels, count nowhere."""
 
     code: str
     name: str
-    pixels: int
-    """Labelled pixels of the split."""
+    count: int
+    """Labelled pixels, or parcels, of the split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +60,12 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class ParcelGroup:
-    """The parcels of a size class: by the majority of their pixels, and their pixels."""
+    """The parcels of a size class: each with the one class that it is given, and their pixels."""
 
     name: str
     parcels: Group
-    pixels: Group
+    pixels: Group | None
+    """None where the model gives a class to parcels alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,18 +80,19 @@ class EvaluationFacts:
     split: str
     simulated: bool
     classes: tuple[ClassName, ...]
-    overall: Group
-    boundary: Group
-    interior: Group
+    overall: Group | None
+    """All pixels; None, as `boundary` and `interior`, where the model gives a class to parcels alone."""
+    boundary: Group | None
+    interior: Group | None
     class_intervals: tuple[Interval | None, ...]
-    """Bootstrap interval of each class's IoU."""
+    """Bootstrap interval of each class's IoU, of the pixels, or of the parcels where the model knows them alone."""
     distances: tuple[Group, ...]
     """By distance to the nearest parcel edge; empty where the cubes do not know it."""
     parcels: Group | None
-    """By majority vote; None where no labelled pixel lies in a parcel."""
+    """By majority vote, or as the model classifies them; None where no labelled pixel lies in a parcel."""
     sizes: tuple[ParcelGroup, ...]
     unknown: tuple[UnknownClass, ...]
-    """Classes with labelled pixels in the split that the model does not know, those with most pixels first."""
+    """Classes with labels in the split that the model does not know, those with most of them first."""
     blocks: int
     """Blocks that the bootstrap draws from."""
     block_m: int
@@ -105,11 +108,23 @@ class EvaluationFacts:
     software: str
 
     @property
+    def main(self) -> Group:
+        """What the model was measured on: all pixels, or the parcels where it gives a class to them alone."""
+        found = self.overall or self.parcels
+        assert found is not None
+        return found
+
+    @property
+    def unit(self) -> Literal["pixel", "parcel"]:
+        """What the model gives a class to."""
+        return "parcel" if self.overall is None else "pixel"
+
+    @property
     def not_counted(self) -> int:
-        """Labelled pixels of classes that the model does not know."""
-        return sum(crop.pixels for crop in self.unknown)
+        """Labelled pixels, or parcels, of classes that the model does not know."""
+        return sum(crop.count for crop in self.unknown)
 
     @property
     def not_counted_share(self) -> float:
-        """Their share of the labelled pixels of the split."""
-        return self.not_counted / max(1, self.not_counted + self.overall.n)
+        """Their share of the labelled ones of the split."""
+        return self.not_counted / max(1, self.not_counted + self.main.n)

@@ -26,10 +26,18 @@ from sits_models.metrics import (
     scores_of,
     size_table,
 )
+from sits_models.metrics.confusion import count_by_block
 from sits_models.report.facts import ClassName, EvaluationFacts, Group, ParcelGroup, UnknownClass
 from sits_models.sample import Sample
 
-__all__ = ["DatasetNotes", "EvaluationCounts", "find_facts", "read_notes"]
+__all__ = [
+    "ClassifiedParcels",
+    "DatasetNotes",
+    "EvaluationCounts",
+    "find_facts",
+    "find_parcel_facts",
+    "read_notes",
+]
 
 _RESAMPLES, _LEVEL, _SEED = 1000, 0.95, 0
 
@@ -102,7 +110,30 @@ class EvaluationCounts:
             self.unknown[crop] = self.unknown.get(crop, 0) + n
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassifiedParcels:
+    """N parcels, each given a class by a model that sees it in the middle of a chip."""
+
+    cube: NDArray[np.int64]
+    """(N,): number of the cube."""
+    parcel: NDArray[np.int64]
+    """(N,): row key in the cube's table."""
+    row: NDArray[np.int64]
+    """(N,): row in the cube of the pixel in the middle of its chip."""
+    column: NDArray[np.int64]
+    target: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    probability: NDArray[np.float32]
+    """(N,): of the predicted class."""
+
+    def counted(self, kept: NDArray[np.bool_], *, classes: int, block_px: int) -> Counted:
+        """The parcels that are kept, each in the block of its middle."""
+        blocks = self.cube << 40 | self.row // block_px << 20 | self.column // block_px
+        return count_by_block(self.target[kept], self.predicted[kept], blocks[kept], classes=classes)
+
+
 def _sizes(cube: Cube, regions: Regions) -> NDArray[np.int64]:
+    """The `size_table` of a cube."""
     parcels = cube.parcels(["parcel_id", "area_ha"])
     ids, areas = parcels["parcel_id"].to_numpy(np.int64), parcels["area_ha"].to_numpy(np.float64)
     return size_table(ids, areas, regions.sizes_ha)
@@ -142,10 +173,7 @@ def find_facts(
         ),
         parcels=_group("parcels", parcels) if parcels.matrix.any() else None,
         sizes=_size_groups(counts),
-        unknown=tuple(
-            UnknownClass(code, name, n)
-            for (code, name), n in sorted(counts.unknown.items(), key=lambda found: (-found[1], found[0]))
-        ),
+        unknown=_unknown_classes(counts.unknown),
         blocks=len(pixels.block_keys),
         block_m=pixels.regions.block_px * PIXEL_M,
         resamples=_RESAMPLES,
@@ -155,6 +183,74 @@ def find_facts(
         credits=_credits(cubes, notes),
         software=f"sits-cubes {version('sits-cubes')}",
     )
+
+
+def find_parcel_facts(
+    card: Card,
+    weights: str,
+    cubes: Sequence[Cube],
+    notes: Sequence[DatasetNotes],
+    found: ClassifiedParcels,
+    unknown: Mapping[tuple[str, str], int],
+    *,
+    split: str,
+    window: int,
+) -> EvaluationFacts:
+    """As `find_facts`, of a model that gives one class to a parcel: nothing is known of pixels.
+
+    `unknown` are parcels by code and name of the classes that the model does not know.
+    """
+    classes = len(card.classes)
+    regions = Regions(block_px=max(note.block_m for note in notes) // PIXEL_M)
+    counted = found.counted(np.ones(len(found.parcel), np.bool_), classes=classes, block_px=regions.block_px)
+    intervals = _intervals(counted)
+    return EvaluationFacts(
+        title=card.recipe.name,
+        model=_model_rows(card, weights, cubes),
+        regions=tuple(dict.fromkeys(cube.facts.region for cube in cubes)),
+        split=split,
+        simulated=any(cube.facts.simulated for cube in cubes),
+        classes=tuple(ClassName(entry.code, entry.name, entry.colour) for entry in card.classes),
+        overall=None,
+        boundary=None,
+        interior=None,
+        class_intervals=_class_intervals(intervals, classes),
+        distances=(),
+        parcels=_group_with("parcels", counted, intervals),
+        sizes=_parcel_sizes(found, cubes, regions, classes=classes),
+        unknown=_unknown_classes(unknown),
+        blocks=len(counted.blocks.truth),
+        block_m=regions.block_px * PIXEL_M,
+        resamples=_RESAMPLES,
+        level=_LEVEL,
+        halo=0,
+        window=window,
+        credits=_credits(cubes, notes),
+        software=f"sits-cubes {version('sits-cubes')}",
+    )
+
+
+def _parcel_sizes(
+    found: ClassifiedParcels, cubes: Sequence[Cube], regions: Regions, *, classes: int
+) -> tuple[ParcelGroup, ...]:
+    size = np.full(len(found.parcel), -1)
+    for number, cube in enumerate(cubes):
+        here = found.cube == number
+        size[here] = _sizes(cube, regions)[found.parcel[here]]
+    groups = [
+        (name, found.counted(size == group, classes=classes, block_px=regions.block_px))
+        for group, name in enumerate(regions.size_names)
+    ]
+    return tuple(
+        ParcelGroup(name=name, parcels=_group(name, counted), pixels=None)
+        for name, counted in groups
+        if counted.matrix.any()
+    )
+
+
+def _unknown_classes(unknown: Mapping[tuple[str, str], int]) -> tuple[UnknownClass, ...]:
+    found = sorted(unknown.items(), key=lambda found: (-found[1], found[0]))
+    return tuple(UnknownClass(code, name, n) for (code, name), n in found)
 
 
 def _intervals(counted: Counted) -> Intervals | None:

@@ -27,15 +27,19 @@ def render_evaluation(facts: EvaluationFacts) -> str:
     template = environment.from_string(files(__package__).joinpath("template.html").read_text("utf-8"))
     style = files(__package__).joinpath("style.css").read_text("utf-8")
     names = [crop.name for crop in facts.classes]
-    picture = base64.b64encode(confusion_png(facts.overall.matrix, names)).decode("ascii")
+    matrix = facts.main.matrix
+    picture = base64.b64encode(confusion_png(matrix, names, unit=facts.unit)).decode("ascii")
     return template.render(
         style=style,
         facts=facts,
         classes=class_rows(facts),
-        absent=[crop.name for crop, n in zip(facts.classes, facts.overall.matrix.sum(axis=1), strict=True) if n == 0],
-        grounds=[_place(group) for group in (facts.overall, facts.boundary, facts.interior)],
+        absent=[crop.name for crop, n in zip(facts.classes, matrix.sum(axis=1), strict=True) if n == 0],
+        grounds=[_place(group) for group in (facts.overall, facts.boundary, facts.interior) if group],
         distances=[_place(group) for group in facts.distances],
-        sizes=[SizeRow(parcels=_place(row.parcels), pixels=_place(row.pixels)) for row in facts.sizes],
+        sizes=[
+            SizeRow(parcels=_place(row.parcels), pixels=None if row.pixels is None else _place(row.pixels))
+            for row in facts.sizes
+        ],
         confusion=f"data:image/png;base64,{picture}",
         blocks=_blocks(facts),
     )
@@ -72,13 +76,13 @@ class ClassRow:
     colour: str
     support: int
     share: float
-    """Of all counted pixels."""
+    """Of all that were counted."""
     iou: Mark
     f1: float | None
     precision: float | None
     recall: float | None
     confused: str
-    """The class that its pixels were most often taken for, where that is not itself."""
+    """The class that it was most often taken for, where that is not itself."""
     confused_share: float
 
 
@@ -99,13 +103,13 @@ class SizeRow:
     """The parcels of a size class, and their pixels."""
 
     parcels: PlaceRow
-    pixels: PlaceRow
+    pixels: PlaceRow | None
 
 
 def class_rows(facts: EvaluationFacts) -> list[ClassRow]:
-    """The classes that occur or were predicted, those with most pixels first."""
-    matrix, scores = facts.overall.matrix, facts.overall.scores
-    total = max(1, facts.overall.n)
+    """The classes that occur or were predicted, those with most pixels, or parcels, first."""
+    matrix, scores = facts.main.matrix, facts.main.scores
+    total = max(1, facts.main.n)
     rows = []
     for k, crop in enumerate(facts.classes):
         support = int(matrix[k].sum())

@@ -26,6 +26,8 @@ from sits_models.data.loader import EvaluationData
 from sits_models.device import resolve_device
 from sits_models.folder import write_whole
 from sits_models.metrics import ParcelMajority, Scores, boundary_window
+from sits_models.objectives.base import Objective
+from sits_models.objectives.classification import Classification
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.report import (
     ClassName,
@@ -34,8 +36,10 @@ from sits_models.report import (
     render_evaluation,
     write_confusion,
 )
-from sits_models.report.findings import EvaluationCounts, find_facts, read_notes
+from sits_models.report.findings import EvaluationCounts, find_facts, find_parcel_facts, read_notes
 from sits_models.sample import IGNORE_INDEX, Sample
+from sits_models.tasks.evaluate_parcels import classify_parcels, parcel_table, unknown_parcels
+from sits_models.zoo import find_weights
 
 __all__ = ["EvaluationOutcome", "evaluate"]
 
@@ -48,11 +52,12 @@ class EvaluationOutcome:
 
     folder: Path
     """metrics.json, confusion.csv, confusion.png, report.html, and per_parcel.parquet where there are parcels."""
-    overall: Scores
-    boundary: Scores
-    interior: Scores
+    overall: Scores | None
+    """Of all pixels; None, as `boundary` and `interior`, of a model that gives one class to a parcel."""
+    boundary: Scores | None
+    interior: Scores | None
     parcels: Scores | None
-    """By majority vote; None where no labelled pixel lies in a parcel."""
+    """By majority vote, or as the model classifies them; None where no labelled pixel lies in a parcel."""
     simulated: bool
     """Whether a cube is simulated: the figures then say nothing about any real place."""
 
@@ -73,18 +78,18 @@ def evaluate(
 ) -> EvaluationOutcome:
     """Measure a model on one split of cubes, each pixel once, and write figures, pictures and a page into `out`.
 
-    `weights` is a folder of weights or of a run; `cubes` None: those of the model's recipe. They need no train split.
-    Raises ValueError where the model does no segmentation, or a cube has no labels in the split, differs in bands or
-    radiometry, or has more dates than the model takes. Pixels of a class that the model does not know count in no
-    score; how many there are is told.
+    Of a model that gives one class to a parcel, each labelled parcel once. `weights` is a folder of weights or of a
+    run; `cubes` None: those of the model's recipe. They need no train split. Raises ValueError where the model knows no
+    classes, or a cube has no labels in the split, differs in bands or radiometry, or has more dates than the model
+    takes. Pixels, or parcels, of a class that the model does not know count in no score; how many there are is told.
     """
     if split not in _SPLITS:
         raise ValueError(f"a model is evaluated on one of the splits {', '.join(_SPLITS)}; got {split!r}")
     where = resolve_device(device)
     narrator.stage(f"reading {weights}")
-    model = load_model(weights)
+    model = load_model(find_weights(weights))
     card, objective = model.card, model.objective
-    if not isinstance(objective, Segmentation):
+    if not isinstance(objective, Segmentation | Classification):
         raise ValueError(  # noqa: TRY004  # the weights are of another kind, not the argument
             f"the model in {weights} was pretrained and knows no classes yet: finetune it, then evaluate"
         )
@@ -92,34 +97,78 @@ def evaluate(
     if not paths:
         raise ValueError(f"the recipe of {weights} names no cube; give --cube with the folder of a dataset")
     opened = [_labelled(path, card) for path in paths]
-    windows = _plan_windows(objective, card)
-    notes = [read_notes(cube) for cube in opened]
-    block_px = max(note.block_m for note in notes) // PIXEL_M
-    counts = EvaluationCounts.of(opened, classes=len(card.classes), block_px=block_px)
-    with _open(opened, objective, card, windows) as data:
-        narrator.stage(f"mapping the {split} split")
-        _count(data, objective.to(where).eval(), counts, windows, split=_SPLITS[split], narrator=narrator)
-    if not counts.pixels.overall.matrix.any():
-        raise ValueError(f"no labelled pixel lies in the {split} split of {', '.join(paths)}; choose another split")
-    narrator.stage("drawing the page")
-    facts = find_facts(card, weights, opened, notes, counts, split=split, window=windows.side, halo=windows.halo)
-    folder = Path(out)
-    _write(folder, facts, counts, opened)
+    job = _Job(card=card, weights=weights, cubes=opened, split=split, narrator=narrator)
+    if isinstance(objective, Classification):
+        facts, table = _measure_parcels(job, objective.to(where).eval())
+    else:
+        facts, table = _measure_pixels(job, objective.to(where).eval())
+    _write(Path(out), facts, table)
     return EvaluationOutcome(
-        folder=folder,
-        overall=facts.overall.scores,
-        boundary=facts.boundary.scores,
-        interior=facts.interior.scores,
+        folder=Path(out),
+        overall=None if facts.overall is None else facts.overall.scores,
+        boundary=None if facts.boundary is None else facts.boundary.scores,
+        interior=None if facts.interior is None else facts.interior.scores,
         parcels=None if facts.parcels is None else facts.parcels.scores,
         simulated=facts.simulated,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is measured, and where."""
+
+    card: Card
+    weights: str
+    cubes: Sequence[Cube]
+    split: str
+    narrator: Narrator
+
+    def check_found(self, found: bool, unit: str) -> None:
+        """Raises ValueError where nothing in the split has a label."""
+        if not found:
+            paths = ", ".join(cube.facts.path for cube in self.cubes)
+            raise ValueError(f"no labelled {unit} lies in the {self.split} split of {paths}; choose another split")
+
+
+def _measure_pixels(job: _Job, objective: Segmentation) -> tuple[EvaluationFacts, pa.Table | None]:
+    """What the page tells of a segmentation, and its table of parcels, where there are any."""
+    windows, notes = _plan_windows(objective, job.card), [read_notes(cube) for cube in job.cubes]
+    block_px = max(note.block_m for note in notes) // PIXEL_M
+    counts = EvaluationCounts.of(job.cubes, classes=len(job.card.classes), block_px=block_px)
+    with _open(job.cubes, objective, job.card, batch=windows.batch) as data:
+        job.narrator.stage(f"mapping the {job.split} split")
+        _count(data, objective, counts, windows, split=_SPLITS[job.split], narrator=job.narrator)
+    job.check_found(bool(counts.pixels.overall.matrix.any()), "pixel")
+    job.narrator.stage("drawing the page")
+    facts = find_facts(
+        job.card, job.weights, job.cubes, notes, counts, split=job.split, window=windows.side, halo=windows.halo
+    )
+    if facts.parcels is None:
+        return facts, None
+    return facts, _parcel_table(counts.votes.majority(), facts.classes, job.cubes)
+
+
+def _measure_parcels(job: _Job, objective: Classification) -> tuple[EvaluationFacts, pa.Table]:
+    """What the page tells of a classification, and its table of parcels."""
+    recipe, split = job.card.recipe.data, _SPLITS[job.split]
+    notes = [read_notes(cube) for cube in job.cubes]
+    with _open(job.cubes, objective, job.card, batch=recipe.batch) as data:
+        job.narrator.stage(f"classifying the parcels of the {job.split} split")
+        found = classify_parcels(data, objective, size=recipe.size, split=split, narrator=job.narrator)
+        unknown = unknown_parcels(data, split)
+    job.check_found(len(found.parcel) > 0, "parcel of a class that the model knows")
+    job.narrator.stage("drawing the page")
+    facts = find_parcel_facts(
+        job.card, job.weights, job.cubes, notes, found, unknown, split=job.split, window=recipe.size
+    )
+    return facts, parcel_table(found, facts.classes, job.cubes)
 
 
 def _labelled(path: str, card: Card) -> Cube:
     cube = open_cube(path)
     card.check_cube(cube.facts)
     if not cube.facts.has_labels:
-        raise ValueError(f"{path} has no labels to evaluate with; build it with parcels, or predict a map of it")
+        raise ValueError(f"{path} has no labels to evaluate with; build it with parcels")
     return cube
 
 
@@ -154,7 +203,7 @@ def _plan_windows(objective: Segmentation, card: Card) -> _Windows:
     return _Windows(size=windows.size, halo=windows.halo, batch=batch)
 
 
-def _open(cubes: Sequence[Cube], objective: Segmentation, card: Card, windows: _Windows) -> EvaluationData:
+def _open(cubes: Sequence[Cube], objective: Objective, card: Card, *, batch: int) -> EvaluationData:
     backbone, recipe = objective.encoder.backbone, card.recipe.data
     dates = max(check_dates(backbone.needs, recipe.dates, len(cube.facts.days)) for cube in cubes)
     if not backbone.ignores_padding or backbone.needs.dates is not None:
@@ -165,7 +214,7 @@ def _open(cubes: Sequence[Cube], objective: Segmentation, card: Card, windows: _
         bands=card.bands,
         dates=recipe.dates,
         labels=recipe.labels,
-        batch=windows.batch,
+        batch=batch,
         pad_to=dates,
         readers=recipe.readers,
         cache_mb=recipe.cache_mb,
@@ -307,7 +356,7 @@ def _places(sample: Sample) -> list[tuple[int, slice, slice]]:
 # Files
 
 
-def _write(folder: Path, facts: EvaluationFacts, counts: EvaluationCounts, cubes: Sequence[Cube]) -> None:
+def _write(folder: Path, facts: EvaluationFacts, parcels: pa.Table | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("metrics.json", "per_parcel.parquet"):
         (folder / name).unlink(missing_ok=True)  # of an evaluation before this one
@@ -315,12 +364,16 @@ def _write(folder: Path, facts: EvaluationFacts, counts: EvaluationCounts, cubes
     with (folder / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["label \\ predicted", *codes])
-        rows.writerows([code, *row] for code, row in zip(codes, facts.overall.matrix.tolist(), strict=True))
+        rows.writerows([code, *row] for code, row in zip(codes, facts.main.matrix.tolist(), strict=True))
     write_confusion(
-        facts.overall.matrix, [crop.name for crop in facts.classes], folder / "confusion.png", simulated=facts.simulated
+        facts.main.matrix,
+        [crop.name for crop in facts.classes],
+        folder / "confusion.png",
+        simulated=facts.simulated,
+        unit=facts.unit,
     )
-    if facts.parcels is not None:
-        pq.write_table(_parcel_table(counts.votes.majority(), facts.classes, cubes), folder / "per_parcel.parquet")
+    if parcels is not None:
+        pq.write_table(parcels, folder / "per_parcel.parquet")
     write_whole(folder / "report.html", render_evaluation(facts).encode())
     # Last: where there are figures, everything else is there too.
     text = json.dumps(evaluation_json(facts), indent=2, ensure_ascii=False, allow_nan=False)

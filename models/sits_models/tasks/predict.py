@@ -22,6 +22,7 @@ from sits_models.backbones.base import Backbone, check_dates
 from sits_models.checkpoints import Card, load_model
 from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import Cube, open_cube
+from sits_models.data.parcels import largest_parcel
 from sits_models.device import resolve_device
 from sits_models.folder import lock_folder, write_whole
 from sits_models.maps import (
@@ -45,8 +46,11 @@ from sits_models.maps import (
 from sits_models.maps.compute import quantise
 from sits_models.maps.store import NO_CLASS
 from sits_models.maps.work import WORK
+from sits_models.objectives.classification import Classification
 from sits_models.objectives.segmentation import Segmentation
+from sits_models.tasks.predict_parcels import ClassifiedCube, ParcelJob, predict_parcels
 from sits_models.tiling import Cell, Tiling, plan_tiling
+from sits_models.zoo import find_weights
 
 __all__ = ["PredictionOutcome", "predict"]
 
@@ -64,7 +68,7 @@ _MAX_CACHE_MB = 512
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionOutcome:
-    """What became of a map."""
+    """What became of a map, or of a table of parcels."""
 
     folder: Path
     complete: bool
@@ -72,11 +76,13 @@ class PredictionOutcome:
     cells: int
     """Cells that are done."""
     tiles: int
-    """Tiles the model has seen in them."""
+    """Tiles, or chips, that the model has seen in them."""
     class_pixels: tuple[int, ...]
-    """Pixels of each class, in the order of the model's class table."""
+    """Pixels of each class, in the order of the model's class table; none of a model that gives a class to a parcel."""
+    class_parcels: tuple[int, ...] | None
+    """Parcels of each class that such a model saw; None of a map."""
     empty_pixels: int
-    """Pixels without any observation."""
+    """Pixels of a map without any observation."""
     parcels: int
     """Rows of the parcel table; 0 where the cube has none."""
     seconds: float
@@ -103,15 +109,23 @@ def predict(
     `prediction.json`. The same model, cube and options give the same bytes, whatever the number of `workers` that read
     and however often it was interrupted (the last bit of a probability depends on torch and on its threads, whose
     number a map keeps from its beginning). `batch` and `tile` None: chosen for the model. `limit`: stop after so many
-    cells.
+    cells. A model that gives one class to a parcel makes `parcels.parquet` and `prediction.json` alone.
 
     Raises ValueError where the cube's bands or radiometry are not the model's, or the model cannot map it;
     FileExistsError where `out` holds another map; FileNotFoundError where there is no cube or no model.
     """
     narrator.stage("opening the model and the cube")
     wishes = _Wishes(batch=batch, tile=tile, workers=workers, device=device, probabilities=probabilities)
-    job = _job(weights, cube, wishes)
-    folder = Path(out)
+    _check(wishes)
+    loaded, opened, folder = load_model(find_weights(weights)), open_cube(cube), Path(out)
+    if isinstance(loaded.objective, Classification):
+        parcel_job = _parcel_job(loaded.objective, loaded.card, opened, wishes)
+        return _of_parcels(folder, predict_parcels(folder, parcel_job, limit=limit, narrator=narrator))
+    if not isinstance(loaded.objective, Segmentation):
+        raise ValueError(  # noqa: TRY004  # wrong weights, not a wrong type
+            f"the weights in {weights} are those of a pretraining, which knows no classes; finetune them first"
+        )
+    job = _job(loaded.objective, loaded.card, opened, wishes)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
         finished = _finished_before(folder, job)
@@ -168,23 +182,63 @@ class _Job:
         return self.computation.magnification
 
 
-def _job(weights: str, cube: str, wishes: _Wishes) -> _Job:
+def _check(wishes: _Wishes) -> None:
     for name, value in (("--batch", wishes.batch), ("--workers", wishes.workers)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is at least 1; got {value}")
-    loaded, opened = load_model(weights), open_cube(cube)
-    if not isinstance(loaded.objective, Segmentation):
-        raise ValueError(  # noqa: TRY004  # wrong weights, not a wrong type
-            f"the weights in {weights} are those of a pretraining, which knows no classes; finetune them first"
-        )
-    loaded.card.check_cube(opened.facts)
-    computation = _computation(loaded.objective, loaded.card, opened, wishes)
-    identity = _identity(computation, loaded.card, probabilities=wishes.probabilities)
+
+
+def _job(model: Segmentation, card: Card, cube: Cube, wishes: _Wishes) -> _Job:
+    card.check_cube(cube.facts)
+    computation = _computation(model, card, cube, wishes)
+    identity = _identity(computation, card, probabilities=wishes.probabilities)
     return _Job(
         computation=computation,
-        card=loaded.card,
-        layout=_layout(computation, loaded.card, identity, probabilities=wishes.probabilities),
+        card=card,
+        layout=_layout(computation, card, identity, probabilities=wishes.probabilities),
         identity=identity,
+    )
+
+
+def _parcel_job(model: Classification, card: Card, cube: Cube, wishes: _Wishes) -> ParcelJob:
+    """Raises ValueError where there is no parcel to classify, or a wish is one of maps."""
+    facts, backbone, recipe = cube.facts, model.encoder.backbone, card.recipe.data
+    for name, wished in (("--tile", wishes.tile is not None), ("--probabilities", wishes.probabilities)):
+        if wished:
+            raise ValueError(f"{name} is for maps, and this model gives one class to a parcel; leave it out")
+    card.check_cube(facts)
+    largest = largest_parcel(cube) if facts.has_labels else 0
+    if not largest:
+        raise ValueError(
+            f"{facts.path} has no parcels, and this model gives one class to a parcel; build the cube with parcels, or "
+            "map it with a model of pixels"
+        )
+    dates = check_dates(backbone.needs, recipe.dates, len(facts.days))
+    batch, device = wishes.batch or recipe.batch, resolve_device(wishes.device)
+    return ParcelJob(
+        model=model,
+        card=card,
+        cube=cube,
+        largest=largest,
+        dates=_pad_to(backbone, dates, card.dates) or dates,
+        batch=batch,
+        workers=wishes.workers,
+        device=device,
+        identity={**_origin(cube, card), "parcels": largest, "batch": batch, "device": device.type},
+    )
+
+
+def _of_parcels(folder: Path, found: ClassifiedCube) -> PredictionOutcome:
+    return PredictionOutcome(
+        folder=folder,
+        complete=found.complete,
+        cells=found.cells,
+        tiles=found.chips,
+        class_pixels=(),
+        class_parcels=found.class_parcels,
+        empty_pixels=0,
+        parcels=found.parcels,
+        seconds=found.seconds,
     )
 
 
@@ -240,8 +294,20 @@ def _cache_mb(tiling: Tiling, pixel_bytes: int) -> int:
 
 def _identity(computation: Computation, card: Card, *, probabilities: bool) -> dict[str, Any]:
     """What decides every byte of a map."""
-    tiling, facts = computation.tiling, computation.cube.facts
-    plain = json.dumps(card.to_json(), sort_keys=True)
+    tiling = computation.tiling
+    return {
+        **_origin(computation.cube, card),
+        "tile": tiling.tile,
+        "stride": tiling.stride,
+        "batch": computation.batch,
+        "device": computation.device.type,
+        "probabilities": probabilities,
+    }
+
+
+def _origin(cube: Cube, card: Card) -> dict[str, Any]:
+    """What a prediction is made of: a model and a cube."""
+    facts, plain = cube.facts, json.dumps(card.to_json(), sort_keys=True)
     return {
         "weights": card.sha256,
         "card": hashlib.sha256(plain.encode()).hexdigest(),
@@ -250,11 +316,6 @@ def _identity(computation: Computation, card: Card, *, probabilities: bool) -> d
         "complete": facts.complete,
         "journal": _hash_of_journal(facts.path),
         "region": facts.region,
-        "tile": tiling.tile,
-        "stride": tiling.stride,
-        "batch": computation.batch,
-        "device": computation.device.type,
-        "probabilities": probabilities,
     }
 
 
@@ -399,6 +460,7 @@ def _outcome(
         cells=len(done),
         tiles=sum(len(job.tiling.tiles(cell)) for cell in job.tiling.cells() if cell.number in done),
         class_pixels=tuple(counts[:-1]),
+        class_parcels=None,
         empty_pixels=counts[-1],
         parcels=parcels,
         seconds=round(sum(entry["seconds"] for entry in done.values()), 3),
@@ -436,6 +498,7 @@ def _finished_before(folder: Path, job: _Job) -> PredictionOutcome | None:
         cells=summary["cells"],
         tiles=summary["tiles"],
         class_pixels=tuple(row["pixels"] for row in summary["classes"]),
+        class_parcels=None,
         empty_pixels=summary["empty_pixels"],
         parcels=summary["parcels"],
         seconds=summary["seconds"],

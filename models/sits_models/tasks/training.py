@@ -5,36 +5,51 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sits_catalog.console import Narrator
 from sits_catalog.cube import Split
-from sits_models.checkpoints import CARD, WEIGHTS, Card, LoadReport, read_card, save_weights, transfer
+from sits_models.checkpoints import Card, LoadReport, read_card, save_weights, transfer
 from sits_models.data.cubes import RADIOMETRY, Cube
 from sits_models.data.grid import Grid
 from sits_models.data.loader import TrainingData
-from sits_models.engine import CHECKPOINT, METRICS, Fitted, check_precision, derived_seed, fit
-from sits_models.folder import lock_folder, partial_of, write_whole
+from sits_models.device import Rank
+from sits_models.engine import (
+    METRICS,
+    Fitted,
+    Processes,
+    check_devices,
+    check_precision,
+    derived_seed,
+    fit,
+    joined,
+)
+from sits_models.folder import lock_folder
 from sits_models.objectives import build_objective
 from sits_models.objectives.base import Objective
-from sits_models.recipe import Recipe, dump_recipe, load_recipe
+from sits_models.recipe import Recipe
 from sits_models.report import write_confusion, write_curves
+from sits_models.tasks.run_folder import (
+    DONE,
+    begin_run,
+    check_folder,
+    device_name,
+    identity_of,
+    is_finished,
+    seen_in,
+    threads_of,
+    write_json,
+)
+from sits_models.zoo import find_weights
 
 __all__ = ["TrainingOutcome", "train"]
-
-_RECIPE, _DATA, _ENVIRONMENT, _DONE = "recipe.yaml", "data.json", "environment.json", "metrics.json"
-_WHOLE = (_RECIPE, _DATA, _ENVIRONMENT, METRICS, CHECKPOINT, f"weights/{WEIGHTS}", f"weights/{CARD}", _DONE)
-"""What is written whole, in a run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,46 +91,116 @@ def train(
     right, FileExistsError where `out` holds something else, BlockingIOError where another process trains there.
     """
     folder = Path(out)
-    check_precision(recipe.training)
-    paths = _paths(recipe, cubes)
-    narrator.stage(f"reading {', '.join(paths)}")
-    card = None if weights is None else read_card(weights)
-    data = TrainingData.open(recipe.data, cubes=paths, bands=_bands(recipe, card))
-    try:
-        if card is not None:
-            for cube in data.cubes:
-                card.check_cube(cube.facts)
-        resolved, notes = _resolved(recipe, paths, data, card)
-        for note in notes:
-            narrator.stage(note)
-        objective = _objective(resolved, data)
-        _check_chips(resolved, objective, data)
-        loaded = None if weights is None else transfer(objective, weights)
-        described = _describe(data, objective, parent=None if card is None else card.sha256)
-        _check_folder(folder, resolved, described)
-        folder.mkdir(parents=True, exist_ok=True)
-        with lock_folder(folder):
-            if (folder / _DONE).is_file():
-                return _finished_before(folder, resolved, simulated=any(cube.facts.simulated for cube in data.cubes))
-            _begin(folder, resolved, described)
-            with _threads_of(folder):
-                fitted = fit(objective, data, resolved, folder=folder, narrator=narrator)
-            _finish(folder, objective, resolved, data, described, fitted)
-    finally:
-        data.close()
+    with joined(Rank.here()) as processes, ExitStack() as held:
+        rank = processes.rank
+        say = narrator.stage if rank.first else _say_nothing
+        ready = processes.agree(lambda: _prepare(recipe, cubes, weights, rank=rank, say=say, held=held))
+        simulated = any(cube.facts.simulated for cube in ready.data.cubes)
+        devices = processes.gather(device_name(rank))
+        processes.agree(lambda: _enter(folder, ready, rank=rank, devices=devices, held=held))
+        _check_same(folder, ready, processes)
+        if processes.of_first(is_finished(folder)):
+            return _finished_before(folder, ready.recipe, simulated=simulated)
+        with threads_of(folder):
+            fitted = fit(
+                ready.objective, ready.data, ready.recipe, folder=folder, narrator=narrator, processes=processes
+            )
+        processes.agree(lambda: _finish(folder, ready, fitted) if rank.first else None)
     return TrainingOutcome(
         folder=folder,
-        recipe=resolved.name,
+        recipe=ready.recipe.name,
         epochs=fitted.epochs,
         best_epoch=fitted.best_epoch,
         metrics=dict(fitted.metrics),
         seconds=fitted.seconds,
         stopped_early=fitted.stopped_early,
-        loaded=loaded,
+        loaded=ready.loaded,
         finished_before=False,
-        notes=notes,
-        simulated=any(cube.facts.simulated for cube in data.cubes),
+        notes=ready.notes,
+        simulated=simulated,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """All that a training needs, checked."""
+
+    recipe: Recipe
+    """With everything that it leaves to the cubes and to the weights."""
+    data: TrainingData
+    objective: Objective
+    described: Mapping[str, object]
+    """data.json"""
+    loaded: LoadReport | None
+    notes: tuple[str, ...]
+
+
+def _say_nothing(_: str) -> None:
+    """What processes say but for the first."""
+
+
+def _prepare(
+    recipe: Recipe,
+    cubes: Sequence[str] | None,
+    weights: str | None,
+    *,
+    rank: Rank,
+    say: Callable[[str], None],
+    held: ExitStack,
+) -> _Ready:
+    """Open and check everything, in each process for itself; what is opened is `held`."""
+    check_precision(recipe.training)
+    check_devices(recipe, rank)
+    paths = _paths(recipe, cubes)
+    say(f"reading {', '.join(paths)}")
+    start = None if weights is None else find_weights(weights)
+    card = None if start is None else read_card(start)
+    data = TrainingData.open(recipe.data, cubes=paths, bands=_bands(recipe, card), rank=rank)
+    held.callback(data.close)
+    if card is not None:
+        for cube in data.cubes:
+            card.check_cube(cube.facts)
+    resolved, notes = _resolved(recipe, paths, data, card)
+    for note in notes:
+        say(note)
+    objective = _objective(resolved, data)
+    _check_chips(resolved, objective, data)
+    return _Ready(
+        recipe=resolved,
+        data=data,
+        objective=objective,
+        loaded=None if start is None else transfer(objective, start),
+        described=_describe(data, objective, parent=None if card is None else card.sha256),
+        notes=notes,
+    )
+
+
+def _enter(folder: Path, ready: _Ready, *, rank: Rank, devices: Sequence[str], held: ExitStack) -> None:
+    """The first process takes the folder, and writes there what the run is."""
+    if not rank.first:
+        return
+    check_folder(folder, ready.recipe, ready.described)
+    folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(lock_folder(folder))
+    if not is_finished(folder):
+        begin_run(folder, ready.recipe, ready.described, rank=rank, devices=devices)
+
+
+def _check_same(folder: Path, ready: _Ready, processes: Processes) -> None:
+    """Raises ValueError where a process sees another folder, or other cubes, than the first one."""
+    seen, identity = processes.of_first((seen_in(folder), identity_of(ready.described)))
+
+    def check() -> None:
+        missed = [name for name, size in seen_in(folder).items() if size != seen[name]]
+        if missed:
+            raise ValueError(
+                f"the first process sees another {missed[0]} in {folder} than this one; give --out a folder that all "
+                "machines share"
+            )
+        if identity_of(ready.described) != identity:
+            raise ValueError("the first process reads other cubes than this one; give all machines the same datasets")
+
+    processes.agree(check)
 
 
 def _paths(recipe: Recipe, cubes: Sequence[str] | None) -> tuple[str, ...]:
@@ -178,58 +263,6 @@ def _inverse_frequency(pixels: NDArray[np.int64]) -> list[float]:
     return [float(pixels.sum() / (present * n)) if n else 0.0 for n in pixels.tolist()]
 
 
-# The folder
-
-
-def _check_folder(folder: Path, recipe: Recipe, described: Mapping[str, object]) -> None:
-    """Raises FileExistsError where the folder holds another run or something else."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; give --out a folder")
-    if not (folder / _RECIPE).is_file():
-        # A run that was killed while it began.
-        ours = {
-            name for path in map(Path, (_RECIPE, _DATA, _ENVIRONMENT)) for name in (path.name, partial_of(path).name)
-        }
-        strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours)
-        if strangers:
-            raise FileExistsError(f"{folder} holds {strangers[0]} and no run; choose another --out")
-        return
-    before = load_recipe(str(folder / _RECIPE))
-    differing = _differences(before, recipe)
-    if differing:
-        raise FileExistsError(f"{folder} holds a run of another recipe ({differing[0]}); choose another --out")
-    ran = json.loads((folder / _DATA).read_text()) if (folder / _DATA).is_file() else None
-    if ran is not None and _identity(ran) != _identity(described):
-        what = "weights to start from" if ran.get("parent") != described.get("parent") else "cubes"
-        raise FileExistsError(f"{folder} holds a run with other {what}; choose another --out")
-
-
-def _differences(before: Recipe, now: Recipe) -> list[str]:
-    """What differs between two recipes, but for the folders of the cubes: a cube that was moved is the same cube."""
-    ours, theirs = (_flat(dataclasses.asdict(recipe)) for recipe in (now, before))
-    free = ("title", "source", "notes", "data.cubes", "data.start")
-    keys = [key for key in ours | theirs if key not in free]
-    return [
-        f"{key} is {theirs.get(key)} there, {ours.get(key)} here" for key in keys if ours.get(key) != theirs.get(key)
-    ]
-
-
-def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _identity(described: Mapping[str, object]) -> object:
-    """What of data.json decides the weights; folders do not."""
-    cubes = described.get("cubes")
-    hashes = [{**cube, "path": None} for cube in cubes] if isinstance(cubes, list) else cubes
-    return json.loads(json.dumps({**described, "cubes": hashes}))
-
-
 def _describe(data: TrainingData, objective: Objective, *, parent: str | None) -> dict[str, object]:
     pixels, encoder = data.train_pixels(), objective.encoder
     return {
@@ -261,55 +294,8 @@ def _describe_cube(cube: Cube, grid: Grid) -> dict[str, object]:
     }
 
 
-def _begin(folder: Path, recipe: Recipe, described: Mapping[str, object]) -> None:
-    """What the run is, first of all the recipe, by which the same command knows the folder again."""
-    for name in _WHOLE:
-        partial_of(folder / name).unlink(missing_ok=True)
-    write_whole(folder / _RECIPE, dump_recipe(recipe).encode())
-    write_whole(folder / _DATA, _json(described))
-    # The numbers of finished epochs come from where they ran.
-    if not ((folder / _ENVIRONMENT).is_file() and (folder / CHECKPOINT).is_file()):
-        write_whole(folder / _ENVIRONMENT, _json(_environment(recipe)))
-
-
-@contextmanager
-def _threads_of(folder: Path) -> Iterator[None]:
-    """As many threads of torch as the run began with: sums of other parts are not equal to the last bit."""
-    before, wanted = torch.get_num_threads(), json.loads((folder / _ENVIRONMENT).read_text()).get("threads")
-    try:
-        if isinstance(wanted, int) and wanted > 0:
-            torch.set_num_threads(wanted)
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _environment(recipe: Recipe) -> dict[str, object]:
-    """What the numbers may depend on; no name of a machine or of a person."""
-    cuda = torch.cuda.is_available()
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "lightning": lightning.__version__,
-        "numpy": np.__version__,
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(0) if cuda else "cpu",
-        "precision": recipe.training.precision,
-        "seed": recipe.training.seed,
-    }
-
-
-def _finish(
-    folder: Path,
-    objective: Objective,
-    recipe: Recipe,
-    data: TrainingData,
-    described: Mapping[str, object],
-    fitted: Fitted,
-) -> None:
+def _finish(folder: Path, ready: _Ready, fitted: Fitted) -> None:
+    recipe, data, objective, described = ready.recipe, ready.data, ready.objective, ready.described
     simulated = any(cube.facts.simulated for cube in data.cubes)
     write_curves(folder / METRICS, folder / "curves.png", simulated=simulated)
     if fitted.confusion is not None:
@@ -341,11 +327,11 @@ def _finish(
         "metrics": dict(fitted.metrics),
         "weights_sha256": saved.sha256,
     }
-    write_whole(folder / _DONE, _json(outcome))
+    write_json(folder / DONE, outcome)
 
 
 def _finished_before(folder: Path, recipe: Recipe, *, simulated: bool) -> TrainingOutcome:
-    found = json.loads((folder / _DONE).read_text())
+    found = json.loads((folder / DONE).read_text())
     return TrainingOutcome(
         folder=folder,
         recipe=recipe.name,
@@ -358,7 +344,3 @@ def _finished_before(folder: Path, recipe: Recipe, *, simulated: bool) -> Traini
         finished_before=True,
         simulated=simulated,
     )
-
-
-def _json(values: Mapping[str, object]) -> bytes:
-    return (json.dumps(values, indent=2) + "\n").encode()

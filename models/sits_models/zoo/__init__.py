@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from sits_models.zoo.entry import Entry
+from sits_models.zoo.registry import Registry, default_registry, find_weights, shipped
 
-__all__ = ["find_weights"]
-
-
-def find_weights(text: str) -> Path:
-    """The folder of weights that `text` names: a folder of weights, or of a run."""
-    return Path(text)
+__all__ = ["Entry", "Registry", "default_registry", "find_weights", "shipped"]

@@ -1,0 +1,131 @@
+"""ResNet-18 and ResNet-50 on single dates: what SeCo pretrains and torchvision offers weights for.
+
+K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016. The tensors carry
+torchvision's names, so that ImageNet weights and those of SeCo and MoCo, which keep them, fit. The published network
+has no fault that we know of: `fixed` is the same as `paper`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sits_models.backbones.base import TimeChannel
+from sits_models.backbones.trunk import Depth, SingleDate, build_trunk, check_statistics, run_trunk, trunk_channels
+from sits_models.recipe import Variant
+
+__all__ = ["ResNet18", "ResNet50", "from_reference"]
+
+PUBLISHED_SIDE = 224
+"""Of the images of ImageNet, and of the crops of SeCo, pixels."""
+
+
+class _ResNet(SingleDate):
+    """A ResNet without its pooling and its last layer: one embedding per begun 32 x 32 pixels.
+
+    A logit resized from there to pixels depends on how large the chip is, so it is applied at the side of training.
+    """
+
+    stride = 32
+
+    def __init__(
+        self,
+        depth: Depth,
+        bands: int,
+        *,
+        dates: int,
+        size: int | None,
+        width: float,
+        variant: Variant,
+        time_channels: tuple[TimeChannel, ...] | None,
+        outputs: int | None,
+    ) -> None:
+        super().__init__(dates, time_channels)
+        self.variant = variant
+        self.tile_size = PUBLISHED_SIDE if size is None else size
+        self.channels = trunk_channels(depth, width=width)[1] if outputs is None else outputs
+        # Children of the backbone itself, so that their names are torchvision's.
+        for name, part in build_trunk(depth, bands + len(self.time_channels), width=width, outputs=outputs).items():
+            self.add_module(name, part)
+
+    def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
+        """The map of the last stage, (B, channels, H / 32, W / 32), rounded up."""
+        frame = self.frame(image, valid, day)
+        chips, _, height, width = frame.shape
+        check_statistics(self, chips=chips, pixels=-(-height // self.stride) * -(-width // self.stride))
+        return run_trunk(self, dict(self.named_children()), frame)[1]
+
+
+class ResNet18(_ResNet):
+    """Eighteen layers in basic blocks, 512 channels."""
+
+    def __init__(
+        self,
+        bands: int,
+        *,
+        dates: int,
+        size: int | None = None,
+        width: float = 1.0,
+        variant: Variant = "paper",
+        time_channels: tuple[TimeChannel, ...] | None = None,
+        outputs: int | None = None,
+    ) -> None:
+        """Raises ValueError for any other number of dates than 1."""
+        super().__init__(
+            18,
+            bands,
+            dates=dates,
+            size=size,
+            width=width,
+            variant=variant,
+            time_channels=time_channels,
+            outputs=outputs,
+        )
+
+
+class ResNet50(_ResNet):
+    """Fifty layers in bottlenecks, 2048 channels."""
+
+    def __init__(
+        self,
+        bands: int,
+        *,
+        dates: int,
+        size: int | None = None,
+        width: float = 1.0,
+        variant: Variant = "paper",
+        time_channels: tuple[TimeChannel, ...] | None = None,
+        outputs: int | None = None,
+    ) -> None:
+        """Raises ValueError for any other number of dates than 1, and for `outputs` that are no multiple of 4."""
+        super().__init__(
+            50,
+            bands,
+            dates=dates,
+            size=size,
+            width=width,
+            variant=variant,
+            time_channels=time_channels,
+            outputs=outputs,
+        )
+
+
+def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in torchvision's layout by the names of our objective, a classification of chips, whose head is `fc`.
+
+    Raises ValueError for an entry that a ResNet of torchvision does not have.
+    """
+    given = {name.removeprefix("module."): tensor for name, tensor in state.items()}  # of a model on several GPUs
+    parts = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.", "fc.")
+    unknown = [name for name in given if not name.startswith(parts)]
+    if unknown:
+        raise ValueError(f"a ResNet of torchvision has other entries: {', '.join(unknown)}")
+    # Files older than PyTorch 0.4.1, ImageNet's among them, do not count batches.
+    norms = [name.removesuffix("running_mean") for name in given if name.endswith(".running_mean")]
+    given = {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms} | given
+    return {
+        f"head.{name.removeprefix('fc.')}" if name.startswith("fc.") else f"encoder.backbone.{name}": tensor
+        for name, tensor in given.items()
+    }

@@ -1,0 +1,112 @@
+"""What a process does with its part of a batch: the loss to minimise, and what is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import override
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from sits_models.data.transforms import augment
+from sits_models.engine.means import Mean, Means
+from sits_models.engine.processes import Processes
+from sits_models.engine.schedule import derived_seed, learning_rate
+from sits_models.metrics import confusion_matrix
+from sits_models.objectives.base import Loss, Objective
+from sits_models.objectives.classification import Classification, middle_class
+from sits_models.objectives.segmentation import Segmentation
+from sits_models.recipe import Recipe
+from sits_models.sample import Sample
+
+__all__ = ["Steps"]
+
+
+class Steps(LightningModule):
+    """An objective with its optimiser and its draws, in one of the processes that share every batch."""
+
+    def __init__(self, objective: Objective, recipe: Recipe, processes: Processes) -> None:
+        super().__init__()
+        self.objective = objective
+        self.recipe = recipe
+        self.processes = processes
+        self.train_means = Means(processes)
+        self.validation_means = Means(processes)
+        self._matrix: Tensor | None = None
+
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        training = self.recipe.training
+        kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
+        return kind(self.objective.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+
+    @override
+    def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:
+        return batch.to(device, non_blocking=True)
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        self.train_means = Means(self.processes)
+
+    @override
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        # Nothing is drawn from a state that runs on, so that any batch can be drawn again.
+        training, epoch = self.recipe.training, self.current_epoch
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = learning_rate(training, epoch)
+        step = (training.seed, epoch, batch_idx)
+        generator = torch.Generator().manual_seed(derived_seed("augment", *step))
+        alone, rank = self.processes.alone, self.processes.rank
+        # Dropout: every process has draws of its own, for it drops in other chips.
+        torch.manual_seed(derived_seed("step", *step) if alone else derived_seed("step", *step, rank.number))
+        whole = self.recipe.data.batch
+        part = {} if alone else {"part": rank.part(whole), "of": whole}
+        loss = self.objective.loss(augment(batch, self.recipe.augmentation, generator=generator, **part))
+        self.train_means.add(_reported(loss), weight=batch.image.shape[0])
+        return loss.value if alone else self._share(loss)
+
+    def _share(self, loss: Loss) -> Tensor:
+        """This process's share in the loss of the whole batch, times the number of processes.
+
+        The gradients, of which DDP takes the mean over the processes, are then those of the mean over all that counts
+        in the batch, however unequally it lies in the parts. Where nothing counts anywhere they are 0.
+        """
+        count = loss.count.detach().to(torch.float64)
+        total = self.processes.sum(count)
+        share = torch.where(total > 0, count * self.processes.rank.of / total, 0.0)
+        return loss.value * share.to(loss.value.dtype)
+
+    @override
+    def on_validation_epoch_start(self) -> None:
+        self.validation_means, self._matrix = Means(self.processes), None
+        # Batch norms of processes without a GPU have running statistics of their own parts: those of the first count.
+        self.processes.take_buffers(self.objective)
+
+    @override
+    def validation_step(self, batch: Sample, batch_idx: int) -> None:
+        if not isinstance(self.objective, Segmentation | Classification):
+            self.validation_means.add(_reported(self.objective.loss(batch)), weight=batch.image.shape[0])
+            return
+        logits = self.objective(batch)
+        target = middle_class(batch) if isinstance(self.objective, Classification) else batch.crop
+        counts = confusion_matrix(target, logits.argmax(dim=1), classes=self.objective.classes)
+        self._matrix = counts if self._matrix is None else self._matrix + counts
+        weights = self.objective.class_weights
+        count = counts.sum() if weights is None else (counts.sum(dim=1) * weights).sum()
+        loss = self.objective.loss_of(logits, target)
+        self.validation_means.add({"loss": Mean(loss, count)}, weight=counts.sum())
+
+    def matrix(self) -> Tensor | None:
+        """(K, K) int64 on the CPU: the confusion of the last validation over all processes, which ask together."""
+        if not any(self.processes.gather(self._matrix is not None)):
+            return None
+        assert isinstance(self.objective, Segmentation | Classification)
+        k = self.objective.classes
+        mine = torch.zeros(k, k, dtype=torch.int64) if self._matrix is None else self._matrix.cpu()
+        return self.processes.sum(mine)
+
+
+def _reported(loss: Loss) -> Mapping[str, Mean]:
+    monitors = {name: Mean(value, loss.over.get(name, loss.count)) for name, value in loss.monitors.items()}
+    return {"loss": Mean(loss.value, loss.count), **monitors}

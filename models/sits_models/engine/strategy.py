@@ -1,0 +1,102 @@
+"""How gradients and batch norms of several processes become those of one."""
+
+# Annotations are not postponed here: DDP reads those of its hook.
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, override
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+from torch.distributed import GradBucket, all_gather, all_reduce, get_world_size
+from torch.nn.parallel import DistributedDataParallel
+
+from sits_models.backbones.unet2d_clstm import StepBatchNorm
+from sits_models.engine.processes import Processes
+from sits_models.objectives.base import Objective
+
+__all__ = ["Together", "synchronized"]
+
+
+class Together(DDPStrategy):
+    """Gradients averaged by DDP while they are made; a validation in which a process may have fewer batches."""
+
+    @override
+    def on_train_start(self) -> None:
+        # A signal ends the process, as it ends all of them, and the next start goes on after the last whole epoch.
+        # Lightning's handler would exchange something, in the midst of whatever else is exchanged.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    @override
+    def configure_ddp(self) -> None:
+        super().configure_ddp()
+        if self.root_device.type == "cpu":
+            assert isinstance(self.model, DistributedDataParallel)
+            self.model.register_comm_hook(None, _mean_in_order)
+
+    @override
+    def validation_step(self, *args: Any, **kwargs: Any) -> None:
+        # Not through DDP, whose forward pass waits for all processes.
+        assert self.lightning_module is not None
+        with self.precision_plugin.val_step_context():
+            self.lightning_module.validation_step(*args, **kwargs)
+
+
+def _mean_in_order(_: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """The mean of a bucket's gradients, added up in the order of the processes.
+
+    Gloo adds in an order that depends on where in its bucket a gradient lies, and DDP lays the buckets out anew after
+    the first step: after a restart the bits would be others.
+    """
+    mine = bucket.buffer()
+    parts = [torch.empty_like(mine) for _ in range(get_world_size())]
+
+    def mean(_: object) -> Tensor:
+        total = parts[0]
+        for part in parts[1:]:
+            total += part
+        return total.div_(len(parts))
+
+    future: torch.futures.Future[Any] = all_gather(parts, mine, async_op=True).get_future()
+    return future.then(mean)
+
+
+@contextmanager
+def synchronized(objective: Objective, processes: Processes) -> Iterator[None]:
+    """The batch norms of a recurrence, which torch does not know, normalise by the batch of all GPUs, as the others.
+
+    Not those of a backbone that leaves padded dates out: its steps are as many as the longest series of a part has
+    dates.
+    """
+    backbone = objective.encoder.backbone
+    together = not processes.alone and torch.cuda.is_available() and not backbone.ignores_padding
+    norms = [module for module in backbone.modules() if together and isinstance(module, StepBatchNorm)]
+    for norm in norms:
+        norm.summed = _summed
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.summed = None
+
+
+def _summed(values: Tensor) -> Tensor:
+    result: Tensor = _Summed.apply(values)
+    return result
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over all processes; each gets the gradients of all."""
+
+    @staticmethod
+    def forward(_: object, values: Tensor) -> Tensor:
+        total = values.clone()
+        all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: object, by_total: Tensor) -> Tensor:
+        by_values = by_total.clone()
+        all_reduce(by_values)
+        return by_values

@@ -1,0 +1,379 @@
+"""Several processes that share every batch train as one that has whole batches."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from tests.models import sharing
+from tests.models.training import sample_of
+from tests.synthetic import Synthetic
+
+from sits_catalog.console import Narrator
+from sits_catalog.cube import Split
+from sits_models.backbones import backbone_class, list_backbones
+from sits_models.backbones.unet2d_clstm import StepBatchNorm
+from sits_models.cli.launch import processes_of
+from sits_models.data.loader import TrainingData
+from sits_models.data.parts import part_of
+from sits_models.data.sampling import EpochPlan
+from sits_models.data.transforms import augment
+from sits_models.device import Rank
+from sits_models.engine import METRICS, Processes, check_devices
+from sits_models.recipe import Augmentation, ClassificationRecipe, DataRecipe, DateRule, load_recipe
+from sits_models.sample import Sample
+from sits_models.tasks.training import train
+
+ROOT = Path(__file__).parents[2]
+CASES = ("contrast-all", "contrast-kept", "weighted", "unet3df", "unet2d_clstm", "utae", "tsvit")
+IDLE = frozenset({"encoder.backbone.last.0.bias", "encoder.backbone.last.1.bias"})
+"""Of TSViT what is added to all classes alike: no loss sees it, and of a gradient of rounding Adam makes a step."""
+PATIENCE_S = 900
+"""Processes that start share the cores with whatever else runs."""
+
+
+def ranks(of: int) -> list[Rank]:
+    return [Rank(number=number, of=of) for number in range(of)]
+
+
+# Parts of a batch
+
+
+def plan_of(chips: int, batch: int, *, superblocks: int, seed: int) -> EpochPlan:
+    """The chip of row k lies in column k; its superblock is one of a few."""
+    groups = np.random.default_rng(seed).integers(0, superblocks, chips)
+    return EpochPlan(
+        batch=batch,
+        size=8,
+        split=Split.TRAIN,
+        places=np.stack([np.zeros(chips, np.int64), np.arange(chips), np.arange(chips)], axis=1),
+        seeds=np.arange(chips, dtype=np.uint64),
+        around=np.repeat(groups[:, None], 4, axis=1),
+        last=np.zeros(chips, np.bool_),
+        keep=np.repeat(np.arange(chips)[:, None], 4, axis=1),
+    )
+
+
+@given(
+    chips=st.integers(1, 60),
+    batch=st.integers(1, 9),
+    of=st.integers(1, 9),
+    streams=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_the_parts_of_each_batch_are_the_batch_and_differ_by_a_chip_at_most(
+    chips: int, batch: int, of: int, streams: int, seed: int
+) -> None:
+    plan = plan_of(chips, batch, superblocks=4, seed=seed)
+    if of > batch:
+        with pytest.raises(ValueError, match=rf"a batch of {batch} chips cannot be shared by {of} processes; set data"):
+            part_of(plan, Rank(of=of), streams=streams)
+        return
+    parts = [part_of(plan, rank, streams=streams) for rank in ranks(of)]
+    for number in range(len(plan)):
+        whole, shares = plan[number], [part[number] for part in parts if number < len(part)]
+        for name in ("places", "seeds", "around", "keep"):
+            assert np.array_equal(np.concatenate([getattr(s, name) for s in shares]), getattr(whole, name)), name
+        sizes = [len(share.places) for share in shares] + [0] * (of - len(shares))
+        assert max(sizes) - min(sizes) <= 1
+    assert {len(part) for part in parts} <= {len(plan), len(plan) - 1}
+
+
+@given(chips=st.integers(4, 60), of=st.integers(2, 4), streams=st.integers(1, 3), seed=st.integers(0, 99))
+def test_a_reader_may_forget_a_superblock_with_the_last_of_its_own_chips(
+    chips: int, of: int, streams: int, seed: int
+) -> None:
+    for rank in ranks(of):
+        part = part_of(plan_of(chips, 4, superblocks=3, seed=seed), rank, streams=streams)
+        assert part.last is not None
+        assert part.around is not None
+        for stream in range(streams):
+            mine = [k for k in range(len(part.places)) if k // part.batch % streams == stream]
+            blocks = [int(part.around[k, 0]) for k in mine]
+            last = [k for k, block in enumerate(blocks) if block not in blocks[k + 1 :]]
+            assert [mine[k] for k in last] == [k for k in mine if part.last[k]]
+
+
+@given(seed=st.integers(0, 2**32), of=st.integers(1, 5), noise=st.sampled_from([0.0, 0.02]), dropped=st.booleans())
+@settings(max_examples=25)
+def test_a_part_of_a_batch_changes_as_it_does_in_the_whole(seed: int, of: int, noise: float, dropped: bool) -> None:
+    options = Augmentation(flips=True, rotations=True, drop_dates=0.4 if dropped else 0.0, gain=0.1, noise=noise)
+    sample = sample_of(3, chips=5)
+    whole = augment(sample, options, generator=torch.Generator().manual_seed(seed))
+    for rank in ranks(of):
+        generator, rows = torch.Generator().manual_seed(seed), rank.part(5)
+        part = augment(sharing.part_of(sample, rank), options, generator=generator, part=rows, of=5)
+        for name in ("image", "valid", "clear", "crop", "counted", "parcel", "boundary"):
+            assert torch.equal(getattr(part, name), getattr(whole, name)[rows]), name
+
+
+def test_a_part_of_another_size_than_announced_is_refused() -> None:
+    with pytest.raises(ValueError, match="of a batch of 5 chips was announced; got 2 chips"):
+        augment(sample_of(0), Augmentation(), generator=torch.Generator(), part=slice(0, 3), of=5)
+
+
+@pytest.mark.parametrize("start", ["threads", "forkserver"])
+def test_processes_read_of_a_cube_what_one_reads(synthetic: Synthetic, start: str) -> None:
+    recipe = DataRecipe(dates=DateRule(pick="random", n=2), size=32, batch=5, chips=10, readers=1)
+    recipe = replace(recipe, start=start)  # type: ignore[arg-type]
+    cubes = [str(synthetic.folder.path)]
+    read: list[list[list[Sample]]] = []
+    for rank in (Rank(), *(ranks(2) if start == "threads" else ranks(2)[:1])):
+        with TrainingData.open(recipe, cubes=cubes, rank=rank) as data:
+            validated = data.evaluation(Split.VALIDATION, size=32) if start == "threads" else []
+            read.append([list(data.epoch(3, seed=1)), list(validated)])
+    (trained, validated), *parts = read
+    for whole, shares in [(trained, [p[0] for p in parts]), (validated, [p[1] for p in parts])]:
+        for number, batch in enumerate(whole):
+            mine = [share[number] for share in shares if number < len(share)]
+            for name in ("image", "day", "crop", "place"):
+                found = torch.cat([getattr(sample, name).to(torch.int64) for sample in mine])
+                assert torch.equal(found, getattr(batch, name)[: len(found)].to(torch.int64)), name
+            assert sum(len(sample.place) for sample in mine) == (len(batch.place) if len(shares) > 1 else 3)
+
+
+# Which process this is
+
+
+def test_a_process_knows_its_place_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Rank.here() == Rank()
+    for name, value in {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4}.items():
+        monkeypatch.setenv(name, str(value))
+    assert Rank.here() == Rank()  # a job of a cluster sets such variables for one process, too
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert Rank.here() == Rank(number=5, of=8, local=1, machines=2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert Rank.here().machines == 2
+    with pytest.raises(ValueError, match="give torchrun the same --nproc-per-node everywhere"):
+        Rank(number=1, of=5, machines=2)
+
+
+def test_more_processes_than_chips_or_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = sharing.recipe_of("unet3df")
+    with pytest.raises(ValueError, match="4 processes cannot share a batch of 3 chips; start as many as that at most"):
+        check_devices(recipe, Rank(of=4))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="3 processes on a machine with 2 GPUs; start one a GPU, or hide the GPUs"):
+        check_devices(recipe, Rank(of=3))
+    check_devices(recipe, Rank(of=2))
+
+
+def test_devices_are_a_number_or_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert processes_of("auto", Rank()) == processes_of("1", Rank()) == 1
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert processes_of("auto", Rank()) == 4
+    assert processes_of("1", Rank(of=2)) == processes_of("2", Rank(of=2)) == processes_of("auto", Rank(of=2)) == 2
+    for text in ("0", "-1", "two", "²"):
+        with pytest.raises(ValueError, match="--devices is auto or a number from 1; got"):
+            processes_of(text, Rank())
+    with pytest.raises(ValueError, match="torchrun has started 2 processes; leave --devices 3 out"):
+        processes_of("3", Rank(of=2))
+
+
+# One step
+
+
+@pytest.mark.parametrize("name", list_backbones())
+def test_every_weight_of_a_backbone_has_a_gradient_for_which_others_wait(name: str) -> None:
+    recipe = sharing.recipe_of(name)
+    if backbone_class(name).stride == 0:
+        recipe = replace(recipe, segmentation=None, classification=ClassificationRecipe())
+    dates = 1 if "resnet" in name else sharing.DATES  # a ResNet sees a single date
+    objective = sharing.objective_of(recipe, dates=dates)
+    objective.loss(sharing.masked(0, dates=dates)).value.backward()
+    assert [key for key, weight in objective.named_parameters() if weight.grad is None] == []
+
+
+def test_the_recurrent_norm_over_all_processes_is_a_batch_norm() -> None:
+    values = 3 + 2 * torch.randn(4, 6, 5, 5)
+    found = []
+    for summed in (None, torch.clone):  # the sum over one process
+        norm, given = StepBatchNorm(6, steps=3, passes=2), values.clone().requires_grad_()
+        norm.summed = summed
+        out = norm(given, 1, of=3)
+        (out**3).sum().backward()
+        assert norm.weight.grad is not None
+        assert given.grad is not None
+        found.append((out, given.grad, norm.weight.grad, norm.running_mean, norm.running_var))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+# Real processes
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / METRICS).open(newline="") as file:
+        return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+
+
+def torchrun(out: Path, *cases: str) -> subprocess.Popen[str]:
+    """Cases of `sharing` in two processes, in a process group of their own."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*run, "-m", "tests.models.sharing", str(out), *cases]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """All cases trained by two processes, and what these said."""
+    folder = tmp_path_factory.mktemp("shared")
+    with torchrun(folder, *CASES, "moving-unet3df") as child:
+        _, said = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 0, said
+    return folder, said
+
+
+def assert_equal_but_for_rounding(case: str, first: dict[str, torch.Tensor], one: dict[str, torch.Tensor]) -> None:
+    objective = sharing.objective_of(sharing.recipe_of(case))
+    objective.loss(sharing.masked(0)).value.backward()
+    for name in IDLE if case == "tsvit" else ():
+        gradient = objective.get_parameter(name).grad
+        assert gradient is not None
+        assert gradient.abs().max() < 1e-7
+    assert list(one) == list(first)
+    moved = {name: float((one[name] - start).abs().max()) for name, start in objective.state_dict().items()}
+    assert max(moved.values()) > 1e-3
+    for name in one.keys() - IDLE:
+        torch.testing.assert_close(first[name], one[name], rtol=0, atol=1e-5, msg=lambda m, n=name: f"{case} {n}: {m}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE_S)
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one_however_unequal_their_masks(
+    shared: tuple[Path, str], tmp_path: Path, case: str
+) -> None:
+    folder = shared[0] / case
+    one = sharing.train(case, tmp_path, Processes()).state_dict()
+    first, second = (torch.load(folder / f"weights-{k}.pt", weights_only=True) for k in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_equal_but_for_rounding(case, first, one)
+    for ours, theirs in zip(rows(folder), rows(tmp_path), strict=True):
+        assert list(ours) == list(theirs)
+        for name in ours:
+            assert float(ours[name] or 0) == pytest.approx(float(theirs[name] or 0), abs=1e-6), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE_S)
+def test_the_first_process_alone_writes_and_speaks(shared: tuple[Path, str]) -> None:
+    folder, said = shared
+    assert [line for line in said.splitlines() if not line.startswith("epoch ")] == []
+    assert sum(line.startswith("epoch 1 of") for line in said.splitlines()) == len(CASES) + 1
+    for case in CASES:
+        assert len(list((folder / case / "tensorboard").glob("events*"))) == 1
+        assert not list((folder / case).rglob("*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE_S)
+def test_processes_that_were_killed_and_started_again_end_with_the_same_bits(
+    shared: tuple[Path, str], tmp_path: Path
+) -> None:
+    with torchrun(tmp_path, "slow-unet3df") as child:
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until and child.poll() is None:
+            if (tmp_path / "slow-unet3df" / METRICS).exists() and len(rows(tmp_path / "slow-unet3df")) >= 2:
+                break
+            time.sleep(0.02)
+        killed = child.poll() is None
+        time.sleep(0.15)  # into the next epoch
+        kill(child)
+        assert killed, child.stderr.read() if child.stderr else ""
+    assert 2 <= len(rows(tmp_path / "slow-unet3df")) < 5
+    with torchrun(tmp_path, "slow-unet3df") as child:
+        _, said = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 0, said
+    folders = tmp_path / "slow-unet3df", shared[0] / "moving-unet3df"
+    resumed, whole = (torch.load(folder / "weights-0.pt", weights_only=True) for folder in folders)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert rows(tmp_path / "slow-unet3df") == rows(shared[0] / "moving-unet3df")
+
+
+def kill(child: subprocess.Popen[str]) -> None:
+    """torchrun gives its processes groups of their own."""
+    import psutil
+
+    family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
+    for process in family:
+        process.kill()
+    psutil.wait_procs(family[1:], timeout=60)
+
+
+RUN = """
+name: tiny
+data: {dates: {pick: even, n: 4}, size: 32, batch: 3, chips: 6, readers: 1}
+augmentation: {noise: 0.01}
+backbone: {name: tsvit, width: 0.125, transformer: {temporal_depth: 1, spatial_depth: 1, heads: 2, head_channels: 8}}
+segmentation: {}
+training: {epochs: 1, schedule: constant, learning_rate: 0.001}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE_S)
+def test_a_command_starts_its_processes_and_they_end_together(synthetic: Synthetic, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(RUN)
+    cube = str(synthetic.folder.path.absolute())
+    arguments = ["finetune", "--recipe", "tiny.yaml", "--cube", cube, "--devices", "2", "--out", "run", "--json"]
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sits_models.cli", *arguments, *more]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment(), timeout=PATIENCE_S, capture_output=True, text=True, check=False
+        )
+
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["epochs"] == 1
+    found = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert (found["processes"], found["backend"], found["devices"]) == (2, "gloo", ["cpu", "cpu"])
+    with Narrator() as narrator:
+        recipe = load_recipe(str(tmp_path / "tiny.yaml"))
+        train(recipe, cubes=[cube], weights=None, out=str(tmp_path / "one"), narrator=narrator)
+    ours, theirs = (load_file(tmp_path / name / "weights" / "weights.safetensors") for name in ("run", "one"))
+    assert list(ours) == list(theirs)
+    for name in ours:
+        if name not in IDLE:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    refused = run("--set", "training.epochs=9")
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert [line for line in refused.stderr.splitlines() if not line.startswith(("reading ", cube))] == [
+        "error: run holds a run of another recipe (training.epochs is 1 there, 9 here); choose another --out"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE_S)
+@pytest.mark.skipif(not shutil.which("g++"), reason="this machine has no C++ compiler, which torch.compile needs")
+@pytest.mark.filterwarnings("ignore")  # of torch.compile itself
+def test_a_compiled_model_learns_what_it_learns_without(tmp_path: Path) -> None:
+    chips = sharing.Masked(Rank(), batches_in_epoch=1, validated=())
+    eager = sharing.train("unet3df", tmp_path / "eager", Processes(), chips=chips, epochs=1).state_dict()
+    compiled = sharing.train("unet3df", tmp_path / "compiled", Processes(), chips=chips, epochs=1, compile=True)
+    assert list(compiled.state_dict()) == list(eager)
+    for name, tensor in compiled.state_dict().items():
+        torch.testing.assert_close(tensor, eager[name], rtol=0, atol=1e-5)

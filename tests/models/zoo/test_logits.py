@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.models.test_checkpoints import model_of
+from tests.models.training import BANDS, recipe_of
+from tests.models.zoo.made import push_tiny, save_run, shared_weights, wishes
+
+from sits_models.backbones import list_backbones
+from sits_models.checkpoints import Probe, load_model
+from sits_models.zoo.entry import LOGITS
+from sits_models.zoo.logits import compare_logits, compute_logits, make_probe, probe_sample, write_logits
+from sits_models.zoo.push import push
+
+
+def test_the_input_of_a_probe_follows_from_its_rule() -> None:
+    probe = Probe(seed=7, chips=2, dates=4, side=3)
+    sample = probe_sample(probe, BANDS)
+    stream = hashlib.shake_256(b"sits-logits 7").digest(2 * 2 * 4 * 3 * 9)
+    for place in (0, 1, 5, 215):
+        number = stream[2 * place] + 256 * stream[2 * place + 1]
+        expected = 0 if number % 17 == 0 else 1 + number % 6000
+        assert int(sample.image.reshape(-1)[place]) == expected
+    assert sample.day.tolist() == [[18_993, 19_083, 19_173, 19_263]] * 2
+    assert sample.valid.all()
+
+
+def test_some_pixels_of_a_probe_are_not_observed() -> None:
+    image = probe_sample(Probe(dates=12, side=16), BANDS).image.numpy()
+    assert 0.05 < float(np.mean(image == 0)) < 0.07
+    assert int(image.max()) == 6000
+
+
+@pytest.mark.parametrize("name", list_backbones())
+def test_every_backbone_takes_a_probe(name: str) -> None:
+    objective, card = model_of(name)
+    probe = make_probe(objective, card)
+    first, second = (compute_logits(objective, card, probe)["logits"] for _ in range(2))
+    assert torch.equal(first, second)
+    assert first.shape[:2] == (2, 3)
+
+
+def test_weights_give_their_stored_logits_on_the_same_machine(tmp_path: Path) -> None:
+    folder = shared_weights(tmp_path)
+    model = load_model(folder)
+    assert compare_logits(folder, model) is None
+    assert model.card.probe is not None
+    stored, computed = load_file(folder / LOGITS), compute_logits(model.objective, model.card, model.card.probe)
+    assert float((stored["logits"] - computed["logits"]).abs().max()) <= 1e-6 * float(stored["logits"].abs().max())
+
+
+def test_a_pretraining_stores_its_embedding(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", recipe_of(contrast=True))
+    folder = tmp_path / "zoo" / push(str(run), wishes(), registry=str(tmp_path / "zoo")).entry.path
+    assert set(load_file(folder / LOGITS)) == {"embedding"}
+    assert compare_logits(folder, load_model(folder)) is None
+
+
+def test_a_model_that_computes_otherwise_is_told_by_how_much(tmp_path: Path) -> None:
+    folder = shared_weights(tmp_path)
+    model = load_model(folder)
+    with torch.no_grad():
+        model.objective.get_parameter("head.bias")[0] += 1.0
+    assert "give other logits than were stored: 1 apart" in str(compare_logits(folder, model))
+    with torch.no_grad():
+        model.objective.get_parameter("head.bias")[0] = torch.nan
+    assert "give other logits than were stored: nan apart" in str(compare_logits(folder, model))
+
+
+def test_stored_logits_that_are_none_are_told(tmp_path: Path) -> None:
+    folder = shared_weights(tmp_path)
+    model = load_model(folder)
+    write_logits(folder / LOGITS, {"logits": torch.zeros(2, 3, 8, 8)})
+    assert "should hold logits of the shape (2, 3, 16, 16); it holds (2, 3, 8, 8)" in str(compare_logits(folder, model))
+    write_logits(folder / LOGITS, {"others": torch.zeros(1)})
+    assert "it holds none" in str(compare_logits(folder, model))
+    (folder / LOGITS).write_bytes(b"torn")
+    assert "logits.safetensors cannot be read" in str(compare_logits(folder, model))
+    without = replace(model, card=replace(model.card, probe=None))
+    assert "says not what the stored logits are of" in str(compare_logits(folder, without))
+
+
+def test_two_seeds_are_two_models(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        push_tiny(tmp_path, tmp_path / "zoo", seed=seed)
+    first, second = (load_file(path) for path in sorted((tmp_path / "zoo").glob(f"tiny/*/{LOGITS}")))
+    assert not torch.equal(first["logits"], second["logits"])

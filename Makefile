@@ -63,10 +63,9 @@ format: $(VENV)/.dev ## put the code into shape
 bench: $(VENV)/.models ## speed against the floor and the peers, memory against size; prints the table of docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
 
-experiment: $(VENV)/.models ## CSCL against random initialisation in two simulated regions; writes the tables of docs/results.md
-	$(BIN)/sits-build --region demo --out out
-	$(BIN)/sits-build --region demo-south --out out
-	$(BIN)/python -m tests.experiments --write
+experiment: $(VENV)/.models ## CSCL against random initialisation in three simulated regions; writes docs/results.md
+	for region in tests/experiments/regions/*.yaml; do $(BIN)/sits-build --region $$region --out out/experiment-regions; done
+	$(BIN)/python -m tests.experiments --jobs $(JOBS) --write
 
 docs: $(VENV)/.dev ## the documentation as pages in site/
 	$(BIN)/mkdocs build --strict

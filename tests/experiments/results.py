@@ -1,108 +1,134 @@
-"""The tables of the experiment: each arm's scores over the seeds, and what pretraining changed, seed by seed."""
+"""The tables of the experiment: each arm's scores, and what pretraining changed, pair by pair."""
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from tests.benchmarks.table import Table
-from tests.experiments.plan import Run
+from tests.experiments.plan import BACKBONES, LABELS, Run
+from tests.experiments.rows import Row
 
-Metrics = Mapping[str, Any]
-COLUMNS: dict[str, Callable[[Metrics], float]] = {
-    "mIoU": lambda found: found["overall"]["scores"]["miou"],
-    "boundary mIoU": lambda found: found["boundary"]["scores"]["miou"],
-    "interior mIoU": lambda found: found["interior"]["scores"]["miou"],
-    "overall accuracy": lambda found: found["overall"]["scores"]["overall_accuracy"],
-    "parcels right": lambda found: found["parcels"]["scores"]["overall_accuracy"],
-}
-COMPARISONS = (
-    ("CSCL - random, equal finetuning steps", "cscl", "random"),
-    ("CSCL - random, equal steps in all", "cscl", "random-longer"),
-)
+__all__ = ["PARTS", "Pair", "pairs_of", "tables_of"]
+
+PARTS = ("overall", "boundary", "interior")
 
 
-def tables_of(runs: Sequence[Run]) -> list[Table]:
-    """Scores and differences of each region, in per cent; runs that are not done are left out."""
-    done = {(run.region, run.seed, run.arm.name): json.loads(run.metrics.read_text()) for run in runs if run.done}
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """CSCL and random initialisation where everything else is equal."""
+
+    region: str
+    backbone: str
+    seed: int
+    labels: int
+    random: Mapping[str, float]
+    """mIoU of each of `PARTS`, per cent."""
+    cscl: Mapping[str, float]
+
+    def difference(self, part: str) -> float:
+        """CSCL minus random, percentage points."""
+        return self.cscl[part] - self.random[part]
+
+
+def pairs_of(done: Mapping[Run, Row]) -> list[Pair]:
+    """All pairs both of whose runs are finished, in the order of the runs."""
+    by_place: dict[tuple[str, str, int, int], dict[str, Mapping[str, float]]] = {}
+    for run, row in done.items():
+        place = (run.region, run.backbone, run.seed, run.labels)
+        by_place.setdefault(place, {})[run.arm] = {part: 100 * row[f"miou_{part}"] for part in PARTS}
+    return [
+        Pair(region=region, backbone=backbone, seed=seed, labels=labels, random=arms["random"], cscl=arms["cscl"])
+        for (region, backbone, seed, labels), arms in by_place.items()
+        if "random" in arms and "cscl" in arms
+    ]
+
+
+def tables_of(done: Mapping[Run, Row]) -> list[Table]:
+    """For labels at 10 m and at 5 m: what pretraining changed, and the scores of both arms in each region."""
+    pairs = pairs_of(done)
     tables = []
-    for region in dict.fromkeys(run.region for run in runs):
-        tables += [_scores(region, runs, done), _differences(region, runs, done)]
+    for labels in LABELS:
+        found = [pair for pair in pairs if pair.labels == labels]
+        if found:
+            where = "labels at 10 m" if labels == 1 else "x2: input at 10 m, labels at 5 m"
+            tables += [_differences(found, where), _scores(found, where, _note(done, labels))]
     return tables
 
 
-def _scores(region: str, runs: Sequence[Run], done: Mapping[tuple[str, int, str], Metrics]) -> Table:
+def _differences(pairs: Sequence[Pair], where: str) -> Table:
     rows = []
-    for arm in dict.fromkeys(run.arm for run in runs):
-        found = [metrics for (where, _, name), metrics in done.items() if (where, name) == (region, arm.name)]
-        epoch = next(run.budget.steps_an_epoch for run in runs)
-        cells = [_spread([100 * column(metrics) for metrics in found]) for column in COLUMNS.values()]
-        rows.append((arm.title, str(arm.pretrain_epochs * epoch), str(arm.finetune_epochs * epoch), *cells))
-    note = _note(region, done)
+    for title, of_backbone in _by_backbone(pairs):
+        for region, part in _by_region(of_backbone):
+            rows.append((title, region, str(len(part)), *(_signed([p.difference(x) for p in part]) for x in PARTS)))
     return Table(
-        title=f"{region}: test split, per cent, mean ± standard deviation over the seeds",
-        columns=("initialisation", "pretraining steps", "finetuning steps", *COLUMNS),
-        rows=tuple(rows),
-        notes=(note,) if note else (),
-    )
-
-
-def _differences(region: str, runs: Sequence[Run], done: Mapping[tuple[str, int, str], Metrics]) -> Table:
-    seeds = list(dict.fromkeys(run.seed for run in runs))
-    rows = []
-    for title, one, other in COMPARISONS:
-        pairs = [
-            (done[region, seed, one], done[region, seed, other])
-            for seed in seeds
-            if (region, seed, one) in done and (region, seed, other) in done
-        ]
-        cells = [_paired([100 * (column(a) - column(b)) for a, b in pairs]) for column in COLUMNS.values()]
-        rows.append((title, *cells))
-    return Table(
-        title=f"{region}: differences in percentage points, mean ± standard deviation (each seed)",
-        columns=("difference", *COLUMNS),
+        title=f"Simulated data, {where}: CSCL minus random, percentage points of mIoU (pairs in which CSCL is better)",
+        columns=("backbone", "region", "pairs", *PARTS),
         rows=tuple(rows),
     )
 
 
-def _note(region: str, done: Mapping[tuple[str, int, str], Metrics]) -> str:
-    """How much was measured, which is the same for all runs of a region."""
-    found = next((metrics for (where, _, _), metrics in done.items() if where == region), None)
-    if found is None:
-        return ""
-    pixels, edge, parcels = (found[part]["scores"]["count"] for part in ("overall", "boundary", "parcels"))
-    seeds = len({seed for where, seed, _ in done if where == region})
-    return (
-        f"{seeds} seeds; {_grouped(pixels)} labelled pixels, {100 * edge / pixels:.0f} % of them at a boundary, "
-        f"{_grouped(parcels)} parcels, {len(found['classes'])} classes."
+def _scores(pairs: Sequence[Pair], where: str, note: str) -> Table:
+    rows = []
+    for title, of_backbone in _by_backbone(pairs)[:-1]:
+        for region, part in _by_region(of_backbone):
+            cells = [_spread([arm[x] for arm in arms]) for x in PARTS for arms in _arms(part)]
+            rows.append((title, region, *cells))
+    columns = [f"{part}, {arm}" for part in PARTS for arm in ("random", "CSCL")]
+    return Table(
+        title=f"Simulated data, {where}: mIoU on the test split, per cent",
+        columns=("backbone", "region", *columns),
+        rows=tuple(rows),
+        notes=(note,),
     )
 
 
-def _grouped(number: int) -> str:
-    return f"{number:,}".replace(",", " ")
+def _arms(pairs: Sequence[Pair]) -> tuple[list[Mapping[str, float]], list[Mapping[str, float]]]:
+    return [pair.random for pair in pairs], [pair.cscl for pair in pairs]
+
+
+def _by_backbone(pairs: Sequence[Pair]) -> list[tuple[str, list[Pair]]]:
+    """Title and pairs of each backbone, and of all together at the end."""
+    each = [(learner.title, [pair for pair in pairs if pair.backbone == learner.name]) for learner in BACKBONES]
+    return [(title, found) for title, found in each if found] + [("all backbones", list(pairs))]
+
+
+def _by_region(pairs: Sequence[Pair]) -> Iterator[tuple[str, list[Pair]]]:
+    """All regions together first."""
+    yield "all", list(pairs)
+    for region in dict.fromkeys(pair.region for pair in pairs):
+        yield region.removeprefix("claim-"), [pair for pair in pairs if pair.region == region]
+
+
+def _note(done: Mapping[Run, Row], labels: int) -> str:
+    """How much was measured and what it took."""
+    rows = [row for run, row in done.items() if run.labels == labels]
+    regions = []
+    for region in dict.fromkeys(row["region"] for row in rows):
+        pixels, edge, classes = next(
+            (row["pixels_overall"], row["pixels_boundary"], row["classes"]) for row in rows if row["region"] == region
+        )
+        grouped, share = f"{pixels:,}".replace(",", " "), 100 * edge / pixels
+        regions.append(f"{region.removeprefix('claim-')} {grouped} px, {share:.0f} % at a boundary, {classes} classes")
+    longest = max(row["cpu_seconds"] for row in rows)
+    return f"Test pixels: {'; '.join(regions)}. The longest run took {longest:.0f} s of one core."
 
 
 def _spread(values: Sequence[float]) -> str:
     """
-    >>> _spread([50.0, 52.0, 54.0]), _spread([50.0]), _spread([])
-    ('52.0 ± 2.0', '50.0', '-')
+    >>> _spread([50.0, 52.0, 54.0]), _spread([50.0])
+    ('52.0 ± 2.0', '50.0')
     """
-    if not values:
-        return "-"
-    mean = f"{statistics.fmean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
+    mean = f"{statistics.mean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
-def _paired(values: Sequence[float]) -> str:
+def _signed(values: Sequence[float]) -> str:
     """
-    >>> _paired([1.0, 2.0, -0.3])
-    '+0.9 ± 1.2 (+1.0, +2.0, -0.3)'
+    >>> _signed([-1.0, 2.0, 5.0])
+    '+2.0 ± 3.0 (2 of 3)'
     """
-    if not values:
-        return "-"
-    each = ", ".join(f"{value:+.1f}" for value in values)
-    if len(values) == 1:
-        return each
-    return f"{statistics.fmean(values):+.1f} ± {statistics.stdev(values):.1f} ({each})"
+    mean, better = f"{statistics.mean(values):+.1f}", sum(value > 0 for value in values)
+    spread = "" if len(values) < 2 else f" ± {statistics.stdev(values):.1f}"
+    return f"{mean}{spread} ({better} of {len(values)})"

@@ -1,93 +1,154 @@
-"""The plan and the tables of the experiment; the runs themselves take half an hour."""
+"""The plan, the rows, the tables and the picture of the experiment; the runs themselves take an hour."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.experiments.__main__ import BEGIN, END, PAGE, plan_of, with_tables
-from tests.experiments.plan import Budget, Run, arms_of, runs_of
-from tests.experiments.results import tables_of
+import yaml
+from tests.experiments.__main__ import BEGIN, END, PAGE, markdown_of, plan_of, with_tables
+from tests.experiments.picture import draw
+from tests.experiments.plan import BACKBONES, REGIONS, Budget, Learner, Run, region_file, runs_of
+from tests.experiments.results import pairs_of, tables_of
+from tests.experiments.rows import Row, append_row, done_of, read_rows
 from tests.synthetic import Synthetic
 
-BUDGET = Budget(pretrain_epochs=4, finetune_epochs=6, steps_an_epoch=40)
+BUDGET = Budget()
 
 
-def runs(tmp_path: Path) -> list[Run]:
-    return list(runs_of(tmp_path / "out", cubes=Path("out"), budget=BUDGET, regions=("demo",), seeds=(0, 1, 2)))
+def runs() -> list[Run]:
+    return list(runs_of(budget=BUDGET))
 
 
-def finish(run: Run, miou: float) -> None:
-    scores = {"scores": {"miou": miou, "overall_accuracy": 0.9, "count": 10_000}}
-    run.metrics.parent.mkdir(parents=True)
-    found = {"overall": scores, "boundary": scores, "interior": scores, "parcels": scores, "classes": [{}] * 13}
-    run.metrics.write_text(json.dumps(found))
+def row_of(run: Run, miou: float) -> Row:
+    return {
+        "key": run.key, "region": run.region, "miou_overall": miou, "miou_boundary": miou - 0.1,
+        "miou_interior": miou + 0.1, "pixels_overall": 10_000, "pixels_boundary": 2_500, "classes": 13,
+        "cpu_seconds": 30.0, "threads": 1, "machine": "x86_64", "python": "3.12", "torch": "2", "sits-cubes": "0.1",
+        "commit": "abc",
+    }  # fmt: skip
 
 
-def test_one_arm_has_as_many_finetuning_steps_as_cscl_and_one_as_many_in_all() -> None:
-    random, cscl, longer = arms_of(BUDGET)
-    assert random.finetune_epochs == cscl.finetune_epochs
-    assert longer.finetune_epochs == cscl.pretrain_epochs + cscl.finetune_epochs
-    assert random.pretrain_epochs == longer.pretrain_epochs == 0
+def test_the_grid_is_three_backbones_regions_and_seeds_in_two_arms_at_two_resolutions() -> None:
+    planned = runs()
+    assert len(planned) == 3 * 3 * 3 * 2 * 2
+    assert len({run.key for run in planned}) == len(planned)
+    assert [run.seed for run in planned] == sorted(run.seed for run in planned)  # seed by seed
 
 
-def test_finetuning_differs_between_arms_by_its_epochs_alone(tmp_path: Path) -> None:
-    random, cscl, longer = (run.finetuning() for run in runs(tmp_path)[:3])
-    assert (random.data, random.backbone, random.segmentation) == (cscl.data, cscl.backbone, cscl.segmentation)
-    assert random.training == cscl.training
-    assert longer.training.epochs == 10
-    assert cscl.backbone.name == "unet3df"
-    assert cscl.backbone.width == 0.25
+def test_both_arms_have_as_many_steps() -> None:
+    for learner in BACKBONES:
+        random, cscl = runs_of(budget=BUDGET, backbones=(learner,), regions=REGIONS[:1], seeds=(0,), labels=(1,))
+        assert random.steps == cscl.steps == learner.steps
+        assert random.pretraining_steps == 0
+        assert 0 < cscl.pretraining_steps < cscl.finetuning_steps
 
 
-def test_both_stages_of_cscl_see_the_same_kind_of_chips(tmp_path: Path) -> None:
-    run = runs(tmp_path)[1]
-    pretraining = run.pretraining()
-    assert pretraining is not None
-    assert pretraining.data == run.finetuning().data
-    assert pretraining.backbone == run.finetuning().backbone
-    assert pretraining.data.chips == 16 * 40
+def test_arms_differ_by_their_steps_alone_and_cscl_is_as_published() -> None:
+    random, cscl = runs()[:2]
+    of_arm = {"arm": "cscl", "pretraining_steps": 1, "finetuning_steps": 1, "pretraining_rate": 0.0}
+    assert replace(random, **of_arm) == replace(cscl, **of_arm)
+    first, second = cscl.pretraining(), cscl.finetuning()
+    assert (first.data, first.backbone, first.augmentation) == (second.data, second.backbone, second.augmentation)
+    assert first.contrast is not None
+    published = (first.contrast.window, first.contrast.positive_weight, first.contrast.mask_self, first.contrast.same)
+    assert published == (3, 0.125, False, "class")
 
 
-def test_another_budget_has_folders_of_its_own(tmp_path: Path) -> None:
-    other = next(runs_of(tmp_path / "out", cubes=Path("out"), budget=Budget(size=32)))
-    assert other.folder.parts[-4] != runs(tmp_path)[0].folder.parts[-4]
+def test_another_choice_is_another_run() -> None:
+    run = runs()[0]
+    others = (
+        replace(run, seed=7),
+        replace(run, learning_rate=1.0),
+        replace(run, budget=replace(BUDGET, size=32)),
+        replace(run, contrast=(("same", "parcel"),)),
+        replace(run, region_sha256="another"),
+    )
+    assert len({run.key, *(other.key for other in others)}) == 6
+    assert replace(run).key == run.key
 
 
-def test_the_plan_counts_what_is_left(tmp_path: Path) -> None:
-    planned = runs(tmp_path)
-    finish(planned[0], 0.5)
-    assert plan_of(planned).startswith("9 runs of 240 to 400 steps, 1 done; the others take about ")
+@pytest.mark.parametrize("region", REGIONS)
+def test_the_regions_are_simulated_and_say_so(region: str) -> None:
+    values = yaml.safe_load(region_file(region).read_text("utf-8"))
+    assert values["id"] == region
+    assert values["imagery"]["source"] == "simulated"
+    assert values["title"].startswith("Simulated")
+    assert values["labels"]["finer"] == [2]
 
 
-def test_tables_give_spread_and_differences_of_equal_seeds(tmp_path: Path) -> None:
-    planned = runs(tmp_path)
-    scores = {"random": (0.50, 0.52, 0.54), "cscl": (0.53, 0.54, 0.55), "random-longer": (0.56, 0.56, 0.56)}
-    for run in planned:
-        finish(run, scores[run.arm.name][run.seed])
-    table, differences = tables_of(planned)
-    assert table.rows[0][:4] == ("random", "0", "240", "52.0 ± 2.0")
-    assert table.rows[1][:4] == ("CSCL", "160", "240", "54.0 ± 1.0")
-    assert table.rows[2][:4] == ("random, longer", "0", "400", "56.0 ± 0.0")
-    assert differences.rows[0][1] == "+2.0 ± 1.0 (+3.0, +2.0, +1.0)"
-    assert differences.rows[1][1] == "-2.0 ± 1.0 (-3.0, -2.0, -1.0)"
-    assert table.notes == ("3 seeds; 10 000 labelled pixels, 100 % of them at a boundary, 10 000 parcels, 13 classes.",)
+def test_finished_runs_are_known_again_and_a_torn_row_is_none(tmp_path: Path) -> None:
+    path, planned = tmp_path / "rows.jsonl", runs()
+    assert read_rows(path) == []
+    append_row(path, row_of(planned[0], 0.5))
+    append_row(path, row_of(planned[1], 0.6))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert list(done_of(read_rows(path), planned)) == planned[:1]
+    append_row(path, row_of(planned[1], 0.6))
+    assert path.read_bytes() == whole
+    assert list(done_of(read_rows(path), planned)) == planned[:2]
 
 
-def test_seeds_that_are_not_done_are_left_out(tmp_path: Path) -> None:
-    planned = runs(tmp_path)
-    finish(planned[0], 0.5)
-    table, differences = tables_of(planned)
-    assert table.rows[0][3] == "50.0"
-    assert table.rows[1][3] == "-"
-    assert differences.rows[0][1] == "-"
+def test_the_first_of_two_rows_of_a_run_counts(tmp_path: Path) -> None:
+    run = runs()[0]
+    assert done_of([row_of(run, 0.5), row_of(run, 0.9)], [run])[run]["miou_overall"] == 0.5
+
+
+def test_a_line_that_is_no_row_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"key": "a"}) + "\n{}\n")
+    with pytest.raises(ValueError, match=r"line 2 of .* is no row of a run"):
+        read_rows(path)
+
+
+def test_the_plan_counts_what_is_left() -> None:
+    planned = runs()
+    done = {run: row_of(run, 0.5) for run in planned[:8]}
+    assert plan_of(planned, done, jobs=2).startswith("108 runs, 8 done; the other 100 take about 25 minutes, 2 at a")
+
+
+def small_grid() -> dict[Run, Row]:
+    """One backbone at 10 m in two regions with two seeds: differences of 1, 3, 5 and -1 points."""
+    planned = list(runs_of(budget=BUDGET, backbones=BACKBONES[:1], regions=REGIONS[:2], seeds=(0, 1), labels=(1,)))
+    scores = iter([0.50, 0.51, 0.50, 0.53, 0.50, 0.55, 0.50, 0.49])
+    return {run: row_of(run, next(scores)) for run in planned}
+
+
+def test_tables_pair_what_is_equal_but_for_the_arm() -> None:
+    done = small_grid()
+    pairs = pairs_of(done)
+    assert [round(pair.difference("boundary"), 9) for pair in pairs] == [1, 3, 5, -1]
+    differences, scores = tables_of(done)
+    assert differences.rows[0] == ("UNet3Df", "all", "4", *["+2.0 ± 2.6 (3 of 4)"] * 3)
+    assert differences.rows[1] == ("UNet3Df", "temperate", "2", *["+3.0 ± 2.8 (2 of 2)"] * 3)
+    assert differences.rows[3][0] == "all backbones"
+    assert scores.rows[2][:6] == ("UNet3Df", "mediterranean", "50.0 ± 0.0", "51.0 ± 2.8", "40.0 ± 0.0", "41.0 ± 2.8")
+    assert scores.notes == (
+        "Test pixels: temperate 10 000 px, 25 % at a boundary, 13 classes; mediterranean 10 000 px, 25 % at a "
+        "boundary, 13 classes. The longest run took 30 s of one core.",
+    )
+
+
+def test_a_run_without_its_partner_is_in_no_table() -> None:
+    done = small_grid()
+    last = list(done)[-1]
+    assert len(pairs_of({run: row for run, row in done.items() if run != last})) == 3
+
+
+def test_the_picture_is_drawn_from_an_unfinished_grid_too(tmp_path: Path) -> None:
+    draw(pairs_of(small_grid()), tmp_path / "images" / "claim.png")
+    assert (tmp_path / "images" / "claim.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_page_has_a_place_for_the_tables() -> None:
-    page = with_tables(PAGE.read_text(), "| a table |")
-    assert f"{BEGIN}\n\n| a table |\n{END}" in page
-    assert with_tables(page, "| another |").count("table |") == 0
+    text = markdown_of(runs(), small_grid())
+    assert text.startswith("8 of 108 runs. x86_64, Python 3.12, torch 2, sits-cubes 0.1 (abc), 1 thread a run.")
+    page = with_tables(PAGE.read_text("utf-8"), text)
+    assert f"{BEGIN}\n\n{text}\n{END}" in page
+    assert with_tables(page, "| another |").count("UNet3Df | all") == 0
 
 
 def test_a_page_without_the_marks_is_refused() -> None:
@@ -96,20 +157,23 @@ def test_a_page_without_the_marks_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_each_arm_is_carried_out_once(synthetic: Synthetic, tmp_path: Path) -> None:
-    from tests.experiments.work import carry_out
+def test_a_grid_is_carried_out_once_and_both_arms_see_the_same_chips(synthetic: Synthetic, tmp_path: Path) -> None:
+    from tests.experiments.runner import run_all
+
+    from sits_catalog.cube import Split
 
     cube = synthetic.folder.path
-    budget = Budget(size=16, dates=4, batch=16, steps_an_epoch=2, pretrain_epochs=1, finetune_epochs=1, width=0.0625)
-    planned = list(runs_of(tmp_path, cubes=cube.parent, budget=budget, regions=(cube.name,), seeds=(0,)))
-    for run in planned:
-        carry_out(run)
-    assert all(run.done for run in planned)
-    assert [(run.folder / "pretrain").exists() for run in planned] == [False, True, False]
-    weights = planned[1].folder / "finetune" / "weights" / "weights.safetensors"
-    before = weights.stat().st_mtime_ns
-    carry_out(planned[1])
-    assert weights.stat().st_mtime_ns == before
-    table, _ = tables_of(planned)
-    assert "±" not in table.rows[1][3]
-    assert float(table.rows[1][3]) >= 0
+    learner = Learner(name="unet3df", title="UNet3Df", steps=4, batch=4, learning_rate=1e-3, pretraining_rate=1e-3)
+    budget = Budget(size=16, dates=4, width=0.0625)
+    planned = list(runs_of(budget=budget, regions=(cube.name,), backbones=(learner,), seeds=(0,), labels=(1,)))
+    rows, said = tmp_path / "rows.jsonl", list[str]()
+    for _ in range(2):
+        run_all(planned, rows, cubes=cube.parent, split=Split.TEST, jobs=1, commit="abc", say=said.append)
+    assert len(said) == len(read_rows(rows)) == 2
+    random, cscl = (done_of(read_rows(rows), planned)[run] for run in planned)
+    assert (random["pretraining_steps"], cscl["pretraining_steps"]) == (0, 1)
+    assert random["pixels_overall"] == cscl["pixels_overall"] > 0
+    assert 0 < random["pixels_boundary"] < random["pixels_overall"]
+    for part in ("overall", "boundary", "interior"):
+        assert 0 <= cscl[f"miou_{part}"] <= 1
+    assert (random["threads"], random["commit"], random["split"]) == (1, "abc", "test")

@@ -19,14 +19,15 @@ from tests.benchmarks import build, chips, labels, memory
 from tests.benchmarks.measure import on_cores
 from tests.benchmarks.table import Table
 
-BENCHMARKS = ("build", "labels", "memory", "chips", "cscl")
+BENCHMARKS = ("build", "labels", "memory", "chips", "cscl", "backbones")
+_WITH_TORCH = ("cscl", "backbones")
 _LIBRARIES = ("numpy", "rasterio", "zarr", "dask", "odc-stac", "stackstac", "shapely", "exactextract")
 
 
 def main() -> None:
     """Run what was asked for and print it."""
     options = _parser().parse_args()
-    facts = _facts(options.cores)
+    facts = _facts(options.cores, with_torch=any(name in _WITH_TORCH for name in options.only or BENCHMARKS))
     with ExitStack() as stack:
         stack.enter_context(on_cores(options.cores))
         folder = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sits-bench-")))
@@ -77,6 +78,12 @@ def _run(folder: Path, options: argparse.Namespace) -> list[Table]:
         tables += cscl.bench(
             sizes=cscl.SIZES, windows=cscl.WINDOWS, rounds=4 * options.repeat, threads=options.cores, say=_say
         )
+    if "backbones" in chosen:
+        from tests.benchmarks import backbones  # needs the extra `models`
+
+        tables += backbones.bench(
+            contests=backbones.CONTESTS, rounds=2 * options.repeat, threads=options.cores, small=False, say=_say
+        )
     return tables
 
 
@@ -84,12 +91,12 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _facts(cores: int) -> dict[str, str]:
+def _facts(cores: int, *, with_torch: bool) -> dict[str, str]:
     """What a reader must know to compare numbers: date, class of machine, versions."""
     import rasterio
 
     versions = {"Python": platform.python_version(), "GDAL": rasterio.__gdal_version__}
-    versions |= {name: version(name) for name in _LIBRARIES}
+    versions |= {name: version(name) for name in (*_LIBRARIES, *(("torch",) if with_torch else ()))}
     memory_gb = round(psutil.virtual_memory().total / 2**30)
     return {
         "date": date.today().isoformat(),

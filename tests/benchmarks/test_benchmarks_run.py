@@ -176,6 +176,53 @@ def test_contrast_is_timed_and_its_memory_is_that_of_a_fresh_process() -> None:
     assert ours[-1] < plain[-1]
 
 
+def test_every_backbone_has_a_plain_transcription() -> None:
+    from tests.benchmarks import backbones
+
+    from sits_models.backbones import list_backbones
+
+    assert {contest.backbone for contest in backbones.CONTESTS} == set(list_backbones())
+
+
+def test_a_plain_backbone_has_the_logits_loss_and_gradients_of_ours() -> None:
+    from tests.benchmarks import backbones
+
+    result = backbones.run(label="U-TAE", rounds=1, threads=1, small=True)  # it compares them
+    assert min(result.values()) > 0
+
+
+@pytest.mark.slow
+def test_all_plain_backbones_have_the_logits_loss_and_gradients_of_ours() -> None:
+    from tests.benchmarks import backbones
+
+    for contest in backbones.CONTESTS:
+        pair = backbones.build_pair(backbones.smallest(contest))
+        buffers = {name: buffer.clone() for name, buffer in pair.ours.named_buffers()}
+        backbones.compare(pair)
+        assert all(buffer.equal(buffers[name]) for name, buffer in pair.ours.named_buffers())
+
+
+def test_backbones_that_differ_are_found() -> None:
+    import torch
+    from tests.benchmarks import backbones
+
+    contest = next(contest for contest in backbones.CONTESTS if contest.backbone == "utae")
+    pair = backbones.build_pair(backbones.smallest(contest))
+    with torch.no_grad():
+        next(pair.ours.parameters()).mul_(1.1)
+    with pytest.raises(AssertionError):
+        backbones.compare(pair)
+
+
+@pytest.mark.slow
+def test_backbones_are_timed_in_fresh_processes() -> None:
+    from tests.benchmarks import backbones
+
+    (table,) = backbones.bench(contests=backbones.CONTESTS[:1], rounds=1, threads=1, small=True, say=silent)
+    assert [row[:2] for row in table.rows] == [("UNet3D", "(2, 4, 13, 8 x 8)")]
+    assert min(table.rows[0][2:]) > 0
+
+
 def test_a_function_runs_in_a_fresh_process() -> None:
     run = measure.run_fresh("json:dumps", watch=True, obj=[1])
     assert run.result == "[1]"

@@ -332,38 +332,79 @@ training: {epochs: 1, schedule: constant, learning_rate: 0.001}
 """
 
 
+def run_alone(folder: Path, synthetic: Synthetic) -> list[str]:
+    """A run of one process in `one`; the command that trains it, but for its --out."""
+    (folder / "tiny.yaml").write_text(RUN)
+    cube = str(synthetic.folder.path.absolute())
+    with Narrator() as narrator:
+        recipe = load_recipe(str(folder / "tiny.yaml"))
+        train(recipe, cubes=[cube], weights=None, out=str(folder / "one"), narrator=narrator)
+    return [sys.executable, "-m", "sits_models.cli", "finetune", "--recipe", "tiny.yaml", "--cube", cube]
+
+
+def in_two(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*command, "--devices", "2"],
+        cwd=folder,
+        env=environment(),
+        timeout=PATIENCE_S,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(PATIENCE_S)
-def test_a_command_starts_its_processes_and_they_end_together(synthetic: Synthetic, tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(RUN)
-    cube = str(synthetic.folder.path.absolute())
-    arguments = ["finetune", "--recipe", "tiny.yaml", "--cube", cube, "--devices", "2", "--out", "run", "--json"]
-
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sits_models.cli", *arguments, *more]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment(), timeout=PATIENCE_S, capture_output=True, text=True, check=False
-        )
-
-    done = run()
+def test_a_command_starts_its_processes_and_ends_with_the_weights_of_one(synthetic: Synthetic, tmp_path: Path) -> None:
+    done = in_two([*run_alone(tmp_path, synthetic), "--out", "two", "--json"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["epochs"] == 1
-    found = json.loads((tmp_path / "run" / "environment.json").read_text())
+    found = json.loads((tmp_path / "two" / "environment.json").read_text())
     assert (found["processes"], found["backend"], found["devices"]) == (2, "gloo", ["cpu", "cpu"])
-    with Narrator() as narrator:
-        recipe = load_recipe(str(tmp_path / "tiny.yaml"))
-        train(recipe, cubes=[cube], weights=None, out=str(tmp_path / "one"), narrator=narrator)
-    ours, theirs = (load_file(tmp_path / name / "weights" / "weights.safetensors") for name in ("run", "one"))
+    ours, theirs = (load_file(tmp_path / name / "weights" / "weights.safetensors") for name in ("two", "one"))
     assert list(ours) == list(theirs)
-    for name in ours:
-        if name not in IDLE:
-            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-    refused = run("--set", "training.epochs=9")
+    for name in ours.keys() - IDLE:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.soak  # processes that start for one sentence
+@pytest.mark.timeout(PATIENCE_S)
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["training.epochs=9"], "one holds a run of another recipe (training.epochs is 1 there, 9 here); choose an"),
+        (["data.batch=1"], "2 processes cannot share a batch of 1 chips; start as many as that at most, or set data."),
+    ],
+)
+def test_what_processes_refuse_is_said_once(synthetic: Synthetic, tmp_path: Path, more: list[str], says: str) -> None:
+    command = [*run_alone(tmp_path, synthetic), "--out", "one"]
+    refused = in_two([*command, *(f"--set={change}" for change in more)], tmp_path)
     assert refused.returncode == 2
     assert refused.stdout == ""
-    assert [line for line in refused.stderr.splitlines() if not line.startswith(("reading ", cube))] == [
-        "error: run holds a run of another recipe (training.epochs is 1 there, 9 here); choose another --out"
-    ]
+    (sentence,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert sentence.startswith(f"error: {says}")
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(PATIENCE_S)
+def test_where_one_process_is_killed_the_others_end_and_it_is_said(synthetic: Synthetic, tmp_path: Path) -> None:
+    import psutil
+
+    command = [*run_alone(tmp_path, synthetic), "--out", "two", "--devices", "2", "--set", "training.epochs=500"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=pipe, stderr=pipe, text=True) as child:
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until and child.poll() is None and not (tmp_path / "two" / METRICS).exists():
+            time.sleep(0.05)
+        processes = psutil.Process(child.pid).children()
+        assert len(processes) == 2
+        processes[1].kill()
+        _, said = child.communicate(timeout=120)
+    assert child.returncode == 1
+    assert "was ended by SIGKILL (out of memory?); run the same command to go on" in said
+    assert not any(process.is_running() for process in processes)
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ class UNet2DCLSTM(Backbone):
         lengths = valid.sum(1)
         dates = torch.argsort((~valid).to(torch.int64), dim=1, stable=True)  # the valid ones first, in their order
         ordered = torch.gather(series, 1, dates[:, :, None, None, None].expand_as(series))
-        inputs = self._gates(ordered.flatten(0, 1)).unflatten(0, (b, t))  # (B, T, 4 hidden, H, W)
+        inputs = self._gates(ordered.flatten(0, 1)).reshape(b, t, -1, h, w)  # (B, T, 4 hidden, H, W)
         total = hidden = cell = series.new_zeros(b, self.channels, h, w)
         for step in range(t):
             hidden, cell = self.lstm(inputs[:, step], hidden, cell, step, of=t)

@@ -348,12 +348,12 @@ def _gather(frames: Tensor, weights: Tensor, lengths: list[int] | int) -> Tensor
 
     `weights` (N, h, w, heads) are of a coarser map; each head's are those of a group of channels.
     """
-    _, _, h, w = frames.shape
+    _, channels, h, w = frames.shape
     heads = weights.shape[-1]
     if isinstance(lengths, int | torch.SymInt):
         fine = functional.interpolate(weights.permute(0, 3, 1, 2), size=(h, w), mode="bilinear", align_corners=False)
-        counted = frames.unflatten(1, (heads, -1)) * fine[:, :, None]  # (B*T, heads, C / heads, H, W)
-        return counted.unflatten(0, (-1, lengths)).sum(1).flatten(1, 2)
+        counted = frames.reshape(-1, heads, channels // heads, h, w) * fine[:, :, None]  # (B*T, heads, C / heads, H, W)
+        return counted.reshape(-1, lengths, channels, h, w).sum(1)
     gathered = []
     # One series after the other, so that what is added up has hardly left the processor's cache.
     for series, coarse in zip(frames.split(lengths), weights.split(lengths), strict=True):

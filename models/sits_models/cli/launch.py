@@ -42,7 +42,7 @@ def start_processes(count: int) -> int:
 
     Where one ends early the others are ended too. Raises RuntimeError where one was killed.
     """
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is public, but not said to be
 
     with socket.create_server(("127.0.0.1", 0)) as here:
         port = here.getsockname()[1]

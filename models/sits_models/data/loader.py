@@ -23,10 +23,11 @@ from sits_models.data.sampling import (
     BatchPlan,
     EpochPlan,
     chips_in_epoch,
+    drawn_parcels,
     parcels_in_epoch,
     plan_epoch,
     plan_evaluation,
-    superblock_px,
+    rectangle_px,
 )
 from sits_models.data.statistics import count_labels, pool_statistics
 from sits_models.device import Rank
@@ -178,15 +179,17 @@ class TrainingData:
         bands: tuple[str, ...],
         table: ClassTable,
         grids: tuple[Grid, ...],
+        middles: tuple[Middles, ...] | None = None,
         rank: Rank | None = None,
     ) -> None:
-        """As `open` makes it."""
+        """As `open` makes it; `middles` are those of the parcels of the grids, for the sampling `middle` alone."""
         self.recipe = recipe
         self.rank = rank or Rank()
         self.cubes = cubes
         self.bands = bands
         self.table = table
         self.grids = grids
+        self._middles = middles
         longest = max(len(cube.facts.days) for cube in cubes)
         self.dates: int = longest if recipe.dates.n is None else recipe.dates.n
         """T of a chip; shorter series are padded."""
@@ -234,10 +237,13 @@ class TrainingData:
         table = table or join_classes(opened, codes=recipe.classes, background=recipe.background)
         parcels = recipe.sampling == "parcel"
         grids = tuple(read_grid(cube, table, parcels=parcels) for cube in opened)
+        middles: tuple[Middles, ...] | None = None
         if recipe.sampling == "middle":
             pairs = zip(opened, grids, strict=True)
-            grids = tuple(with_middles(cube, grid, table, split=Split.TRAIN) for cube, grid in pairs)
-        data = cls(recipe, cubes=opened, bands=names, table=table, grids=grids, rank=rank)
+            every = [find_middles(cube, grid, split=Split.TRAIN) for cube, grid in pairs]
+            middles = known_parcels(every, opened, table)
+            grids = tuple(with_middles(grid, one, split=Split.TRAIN) for grid, one in zip(grids, middles, strict=True))
+        data = cls(recipe, cubes=opened, bands=names, table=table, grids=grids, middles=middles, rank=rank)
         data._settings.open()  # says now what a reader would say later
         return data
 
@@ -271,10 +277,14 @@ class TrainingData:
         return self._train_pixels.copy()
 
     def train_parcels(self) -> NDArray[np.int64]:
-        """(K,): labelled parcels of each class in the train split."""
-        known = known_parcels(self._evaluated().middles(Split.TRAIN), self.cubes, self.table)
-        pairs = zip(known, self.cubes, strict=True)
-        found = [np.bincount(self.table.lookup(cube.facts)[one.crop], minlength=self.table.n) for one, cube in pairs]
+        """(K,): parcels of each class that the sampling `middle` draws; ValueError with another one."""
+        if self._middles is None:
+            raise ValueError(f"parcels are drawn one by one with data.sampling=middle; got {self.recipe.sampling}")
+        drawn = drawn_parcels(self.grids, self.recipe)
+        found = [
+            np.bincount(self.table.lookup(cube.facts)[one.crop[mask]], minlength=self.table.n)
+            for cube, one, mask in zip(self.cubes, self._middles, drawn, strict=True)
+        ]
         return np.sum(found, axis=0, dtype=np.int64)
 
     def plan(self, number: int, *, seed: int) -> EpochPlan:
@@ -352,7 +362,7 @@ class TrainingData:
 
     def _mixed(self) -> int:
         """Superblocks that each reader mixes: as many as its share of the cache holds, up to `MIXED`."""
-        side = superblock_px(self.recipe.size)
+        side = rectangle_px(self.recipe.size, cut=self.recipe.sampling == "middle")
         share = self.recipe.cache_mb * 1e6 * (1 - _FOR_EVALUATION) / self.recipe.readers
         return max(1, min(MIXED, int(share // max(self._superblock_bytes(cube, side) for cube in self.cubes))))
 

@@ -169,10 +169,9 @@ def _keep_nearest(table: NDArray[Any], pixels: _Pixels, distance: NDArray[np.flo
 # Chips around them
 
 
-def with_middles(cube: Cube, grid: Grid, table: ClassTable, *, split: Split) -> Grid:
-    """The grid whose parcels are those of a class of the table in this split, at their middles."""
-    (known,) = known_parcels([find_middles(cube, grid, split=split)], [cube], table)
-    return replace(grid, parcels=np.stack([known.row, known.column, np.full(len(known), int(split))], axis=1))
+def with_middles(grid: Grid, middles: Middles, *, split: Split) -> Grid:
+    """The grid whose parcels are these ones of the split, at their middles and in their order."""
+    return replace(grid, parcels=np.stack([middles.row, middles.column, np.full(len(middles), int(split))], axis=1))
 
 
 def plan_parcels(

@@ -18,12 +18,13 @@ __all__ = [
     "BatchPlan",
     "EpochPlan",
     "chips_in_epoch",
+    "drawn_parcels",
     "evaluation_px",
     "middle_of",
     "parcels_in_epoch",
     "plan_epoch",
     "plan_evaluation",
-    "superblock_px",
+    "rectangle_px",
     "together",
 ]
 
@@ -95,9 +96,14 @@ class EpochPlan:
         return shown
 
 
-def superblock_px(size: int) -> int:
-    """Side of the squares whose chips are read together: a chip that is not cut by their lattice lies in one."""
-    return CHIP * _superblock(size)
+def rectangle_px(size: int, *, cut: bool) -> int:
+    """Side of the ground that the chips of a superblock see at most.
+
+    It is the superblock itself, in which they all lie; or, where its lattice may `cut` them, since each parcel has one
+    window (`middle`), the chunks that one touches which begins in its last pixel.
+    """
+    side = CHIP * _superblock(size)
+    return CHIP * ((side + size - 2) // CHIP + 1) if cut else side
 
 
 def chips_in_epoch(grids: Sequence[Grid], recipe: DataRecipe) -> int:
@@ -115,9 +121,15 @@ def chips_in_epoch(grids: Sequence[Grid], recipe: DataRecipe) -> int:
 
 def parcels_in_epoch(grids: Sequence[Grid], recipe: DataRecipe) -> tuple[int, int]:
     """Of the parcels of the train split those that `middle` draws, and those too near to another split to be drawn."""
-    frames = [_frame(number, grid, Split.TRAIN, recipe.size) for number, grid in enumerate(grids)]
-    found = [_middle_windows(frame) for frame in frames]
-    return sum(len(places) for places, _ in found), sum(left_out for _, left_out in found)
+    every = sum(int((grid.parcels[:, 2] == Split.TRAIN).sum()) for grid in grids)
+    drawn = sum(int(mask.sum()) for mask in drawn_parcels(grids, recipe))
+    return drawn, every - drawn
+
+
+def drawn_parcels(grids: Sequence[Grid], recipe: DataRecipe) -> tuple[NDArray[np.bool_], ...]:
+    """Of each grid, which of its parcels `middle` draws: (parcels,) each."""
+    frames = (_frame(number, grid, Split.TRAIN, recipe.size) for number, grid in enumerate(grids))
+    return tuple(_middle_windows(frame)[1] for frame in frames)
 
 
 def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: int, mixed: int = MIXED) -> EpochPlan:
@@ -130,7 +142,8 @@ def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: i
     stream k modulo readers. So a chunk is decoded once an epoch while its chips are spread over many batches.
 
     With the sampling `middle` each parcel has one window, which may be cut by the lattice and reach beyond the cube:
-    all of them are drawn as often as each other, give or take one. Their labels are hidden but for the middle's.
+    all of them are drawn as often as each other, give or take one. Their labels are hidden but for the middle's. What
+    the chips of neighbouring superblocks both see is decoded for each, where these are not open at the same time.
 
     ValueError where no window lies in the train split.
     """
@@ -460,9 +473,9 @@ def _draw_parcels(frames: Sequence[_Frame], n: int, shift: NDArray[np.int64], rn
 def _draw_middles(frames: Sequence[_Frame], n: int, rng: np.random.Generator) -> Places:
     """Each parcel of the split alike often, the pixel that the grid has of it in the middle of the window."""
     found = [_middle_windows(frame) for frame in frames]
-    every = np.concatenate([places for places, _ in found])
+    every = np.concatenate([places[good] for places, good in found])
     if not len(every):
-        left_out = sum(count for _, count in found)
+        left_out = sum(int((frame.grid.parcels[:, 2] == frame.split).sum()) for frame in frames)
         raise ValueError(
             f"no window of {frames[0].rows.size} px around a parcel of a known class lies in train cells alone "
             f"({left_out} are too near to another split); use smaller chips or another split"
@@ -471,13 +484,12 @@ def _draw_middles(frames: Sequence[_Frame], n: int, rng: np.random.Generator) ->
     return np.asarray(every[np.concatenate(rounds)[:n]])
 
 
-def _middle_windows(frame: _Frame) -> tuple[Places, int]:
-    """The windows of the parcels of the split, and how many are left out since theirs touch other cells."""
-    parcels = frame.grid.parcels[frame.grid.parcels[:, 2] == frame.split]
+def _middle_windows(frame: _Frame) -> tuple[Places, NDArray[np.bool_]]:
+    """The window of each parcel of the grid, and whether it is of the split and touches no other cells."""
+    parcels = frame.grid.parcels
     rows, columns = parcels[:, 0] - frame.rows.size // 2, parcels[:, 1] - frame.columns.size // 2
-    good = frame.holds(rows, columns)
-    places = np.stack([np.full(len(parcels), frame.number), rows, columns], axis=1)[good]
-    return places, int((~good).sum())
+    places = np.stack([np.full(len(parcels), frame.number), rows, columns], axis=1)
+    return places, frame.holds(rows, columns) & (parcels[:, 2] == frame.split)
 
 
 def _around_points(

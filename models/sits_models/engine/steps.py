@@ -60,9 +60,9 @@ class Steps(LightningModule):
         alone, rank = self.processes.alone, self.processes.rank
         # Dropout: every process has draws of its own, for it drops in other chips.
         torch.manual_seed(derived_seed("step", *step) if alone else derived_seed("step", *step, rank.number))
-        whole = self.recipe.data.batch
-        part = {} if alone else {"part": rank.part(whole), "of": whole}
-        loss = self.objective.loss(augment(batch, self.recipe.augmentation, generator=generator, **part))
+        whole = batch.image.shape[0] if alone else self.recipe.data.batch
+        options = self.recipe.augmentation
+        loss = self.objective.loss(augment(batch, options, generator=generator, part=rank.part(whole), of=whole))
         self.train_means.add(_reported(loss), weight=batch.image.shape[0])
         return loss.value if alone else self._share(loss)
 

@@ -9,7 +9,7 @@ from typing import Any, override
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torch.distributed import GradBucket, all_gather, all_reduce, get_world_size
+from torch.distributed import GradBucket, all_gather, all_reduce, get_world_size  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from sits_models.backbones.unet2d_clstm import StepBatchNorm

@@ -8,6 +8,8 @@ from typing import Any
 __all__ = ["published", "published_text", "without_secrets"]
 
 _STARTS_AS_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+_NEXT = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+"""Where a link of a chained address of fsspec begins, such as zip://a.tif::https://example.org/a.zip."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 
 
@@ -18,7 +20,13 @@ def without_secrets(address: str) -> str:
     'https://example.org/a/B02.tif'
     >>> without_secrets("https://me:w#rd@example.org/a")
     'https://example.org/a'
+    >>> without_secrets("zip://a.tif::https://me:word@example.org/a.zip?sig=abc")
+    'zip://a.tif::https://example.org/a.zip'
     """
+    return "::".join(map(_link, _NEXT.split(address)))
+
+
+def _link(address: str) -> str:
     scheme, separator, rest = address.partition("://")
     if not separator:
         return address

@@ -33,12 +33,20 @@ class Rank:
 
     @classmethod
     def here(cls) -> Self:
-        """This process: what torchrun says in its environment, or the only one. Raises ValueError."""
+        """This process: what torchrun says in its environment, or the only one.
+
+        Raises ValueError where the machines run unequal numbers of them.
+        """
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls()
         named = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         number, of, local, beside = (int(os.environ[name]) for name in named)
-        return cls(number=number, of=of, local=local, machines=max(1, of // beside))
+        if of % beside:
+            raise ValueError(
+                f"{beside} of {of} processes run on this machine, and every machine has to run as many; give torchrun "
+                "the same --nproc-per-node everywhere"
+            )
+        return cls(number=number, of=of, local=local, machines=of // beside)
 
     @property
     def first(self) -> bool:

@@ -124,7 +124,10 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerRecipe:
-    """Sizes of a TSViT that the publication varies from one dataset to the next; the defaults are those of PASTIS."""
+    """Sizes of a TSViT that the publication varies from one dataset to the next; the defaults are those of PASTIS.
+
+    They are those of the dense one, also where only some of a `tsvit_parcel` are given.
+    """
 
     patch: int = 2
     """Side of a patch, pixels; it divides the side of a chip."""
@@ -157,7 +160,7 @@ class BackboneRecipe:
     time_channels: tuple[Literal["day_of_year", "year"], ...] | None = None
     """Extra input channels of the backbones that know time no other way; None: what the published one takes."""
     transformer: TransformerRecipe | None = None
-    """Of a TSViT alone; None: the published sizes."""
+    """Of a TSViT alone; None: those published for PASTIS, which are others for `tsvit` than for `tsvit_parcel`."""
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 16:
@@ -296,6 +299,11 @@ class Recipe:
             raise ValueError(
                 "data.sampling middle shows the label of the chip's middle alone, which a classification learns from; "
                 f"set data.sampling=parcel for a {given[0]}"
+            )
+        if self.data.sampling == "middle" and self.data.background:
+            raise ValueError(
+                "data.sampling middle draws parcels alone, so that the background as a class would never be seen: set "
+                "data.background=false"
             )
 
     @property

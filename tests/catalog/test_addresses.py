@@ -18,6 +18,9 @@ from sits_catalog.addresses import published, published_text, without_secrets
         ("http://example.org?sig=SECRET", "http://example.org"),
         ("s3://key:SECRET@bucket/key", "s3://bucket/key"),
         ("http://[::1/broken?sig=SECRET", "http://[::1/broken"),
+        ("zip://zoo::http://me:SECRET@host/a.zip?sig=SECRET", "zip://zoo::http://host/a.zip"),
+        ("zip://a?b=SECRET::simplecache::s3://key:SECRET@bucket/a.zip", "zip://a::s3://bucket/a.zip"),
+        ("simplecache::s3://key:SECRET@bucket/a", "simplecache::s3://bucket/a"),
         ("/data/what?/a#1.tif", "/data/what?/a#1.tif"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from sits_catalog.console import Narrator
 from sits_catalog.cube import Split
 from sits_models.backbones import backbone_class, list_backbones
 from sits_models.device import Rank
-from sits_models.engine import Processes, fit, joined
+from sits_models.engine import CHECKPOINT, METRICS, Processes, fit, joined
 from sits_models.objectives import Objective, build_objective
 from sits_models.recipe import (
     Augmentation,
@@ -31,6 +32,8 @@ from sits_models.recipe import (
 from sits_models.sample import IGNORE_INDEX, Sample
 
 BANDS, CLASSES, DATES, SIZE, BATCH = ("B02", "B04", "B08"), 4, 4, 16, 3
+EPOCHS = 5
+"""Of the trainings whose batch norms move."""
 DENSE = tuple(name for name in list_backbones() if backbone_class(name).stride == 1)
 
 
@@ -140,17 +143,35 @@ def train(
     return objective
 
 
+def refused(case: str, out: Path, processes: Processes) -> None:
+    """Take up a training that is done, where metrics.csv cannot be written."""
+    folder, name = out / case, case.partition("-")[2]
+    if processes.rank.first:
+        (folder / CHECKPOINT).parent.mkdir(parents=True)
+        shutil.copy(out / name / CHECKPOINT, folder / CHECKPOINT)
+        (folder / METRICS).mkdir()
+    processes.gather(None)  # until the folder is there
+    try:
+        train(name, folder, processes)
+    except OSError as error:
+        (out / f"refused-{processes.rank.number}.txt").write_text(f"{type(error).__name__}: {error}")
+
+
 def main(out: Path, cases: list[str]) -> None:
     """Each case in a folder of its own, with the weights of every process.
 
-    In `moving-NAME` batch norms move; `slow-NAME` is the same, but waits before each batch.
+    In `moving-NAME` batch norms move; `slow-NAME` is the same, but waits before each batch. `refused-NAME` is without
+    an epoch, with a folder where the first process alone writes in the end: the error of each process is kept.
     """
     torch.set_num_threads(1)
     with joined(Rank.here()) as processes:
         for case in cases:
+            if case.startswith("refused-"):
+                refused(case, out, processes)
+                continue
             chips = Masked(processes.rank, pause_s=0.1 if case.startswith("slow-") else 0.0)
             moving = case.startswith(("slow-", "moving-"))
-            name, epochs = (case.partition("-")[2], 5) if moving else (case, 2)
+            name, epochs = (case.partition("-")[2], EPOCHS) if moving else (case, 2)
             objective = train(name, out / case, processes, chips=chips, frozen=not moving, epochs=epochs)
             torch.save(objective.state_dict(), out / case / f"weights-{processes.rank.number}.pt")
 

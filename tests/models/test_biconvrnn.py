@@ -102,6 +102,17 @@ def test_only_fixed_puts_the_dates_in_the_order_of_their_days(kind: type[BiConvG
 
 
 @each_kind
+def test_dates_of_one_day_stay_in_the_order_in_which_they_stand(kind: type[BiConvGRU] | type[BiConvLSTM]) -> None:
+    image, valid, day = series(1, 3, seed=2)
+    day[0, 1] = day[0, 0]
+    swapped = torch.tensor([1, 0, 2])
+    with torch.no_grad():
+        fixed = model(kind, "fixed")(image, valid, day)
+        assert torch.equal(fixed, model(kind)(image, valid, day))
+        assert (model(kind, "fixed")(image[:, swapped], valid, day) - fixed).abs().max() > 1e-4
+
+
+@each_kind
 def test_checkpointing_leaves_values_and_gradients_as_they_are(kind: type[BiConvGRU] | type[BiConvLSTM]) -> None:
     image, valid, day = series(2, 4, seed=3)
     valid[1, 2:] = False
@@ -219,8 +230,16 @@ def test_a_second_recurrent_layer_and_foreign_entries_are_named() -> None:
     known = {"inconv.weight": torch.zeros(2, 1, 1, 3, 3), "forward_model.cell_list.1.conv.bias": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"one recurrent layer has other entries: forward_model\.cell_list\.1\.conv"):
         from_reference(known)
-    with pytest.raises(ValueError, match="no inconv"):
+    with pytest.raises(ValueError, match=r"also has the entries: inconv\.weight, outconv\.weight, forward"):
         from_reference({"outconv.bias": torch.zeros(1)})
+    # A file that was cut off.
+    with pytest.raises(ValueError, match=r"also has the entries: outconv\.weight, .*inconv\.bias"):
+        from_reference({"inconv.weight": torch.zeros(2, 1, 1, 3, 3)})
+    state = theirs_of(dict(model(BiConvGRU).state_dict()))
+    state |= {"outconv.weight": torch.zeros(1, 16, 3, 3), "outconv.bias": torch.zeros(1)}
+    state["inconv.weight"] = torch.ones(2)
+    with pytest.raises(ValueError, match=r"has other shapes: inconv\.weight \(2,\)"):
+        from_reference(state)
 
 
 @each_kind

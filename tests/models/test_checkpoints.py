@@ -88,7 +88,8 @@ def model_of(name: str) -> tuple[Objective, Card]:
     """A small model of any backbone: of one date where it takes no series, a classifier where it gives no map."""
     kind = backbone_class(name)
     dates = 1 if issubclass(kind, SingleDate) else DATES
-    recipe = replace(recipe_of(), backbone=BackboneRecipe(name=name, width=0.25))
+    tiny = recipe_of()
+    recipe = replace(tiny, backbone=BackboneRecipe(name=name, width=0.25), data=replace(tiny.data, size=24))
     if kind.stride == 0:
         recipe = replace(recipe, segmentation=None, classification=ClassificationRecipe())
     objective = build_objective(

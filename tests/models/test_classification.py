@@ -71,6 +71,29 @@ def test_the_loss_is_the_mean_over_chips_whose_middle_has_a_class() -> None:
     assert loss.monitors["accuracy"].item() == pytest.approx(right / 3)
 
 
+def test_with_class_weights_the_loss_is_the_weighted_mean_and_counts_their_sum() -> None:
+    plain = objective_of(classification_of()).eval()
+    weights = (0.5, 3.0, 0.0)
+    assert isinstance(plain, Classification)
+    objective = Classification(plain.encoder, classes=CLASSES, class_weights=weights).eval()
+    objective.head.load_state_dict(plain.head.state_dict())
+    sample = sample_of(0, chips=4)
+    crop = sample.crop.clone()
+    crop[:, SIZE // 2, SIZE // 2] = torch.tensor([2, IGNORE_INDEX, 0, 1])
+    loss = objective.loss(sample.replace(crop=crop))
+    logits = objective(sample).detach().tolist()
+    costs = {
+        label: math.log(sum(math.exp(v) for v in logits[chip])) - logits[chip][label]
+        for chip, label in ((0, 2), (2, 0), (3, 1))
+    }
+    assert loss.value.item() == pytest.approx((0.5 * costs[0] + 3 * costs[1]) / 3.5, rel=1e-5)
+    assert loss.count.item() == 3.5
+    assert loss.over["accuracy"].item() == 3
+    assert "class_weights" not in objective.state_dict()
+    with pytest.raises(ValueError, match="3 classes need as many weights; got 2"):
+        Classification(plain.encoder, classes=CLASSES, class_weights=(1.0, 2.0))
+
+
 def test_a_batch_without_a_class_has_no_loss_and_no_gradient() -> None:
     objective = objective_of(classification_of())
     sample = sample_of(0)
@@ -91,10 +114,15 @@ def test_other_objectives_do_not_show_the_middle_alone() -> None:
         replace(recipe_of(), data=DataRecipe(sampling="middle"))
     Recipe(
         name="fine",
-        data=DataRecipe(sampling="middle"),
+        data=DataRecipe(sampling="middle", background=False),
         backbone=BackboneRecipe(name="unet3df"),
         classification=ClassificationRecipe(),
     )
+
+
+def test_a_background_that_is_never_in_the_middle_is_no_class() -> None:
+    with pytest.raises(ValueError, match=r"the background as a class would never be seen: set data\.background=false"):
+        replace(classification_of(), data=DataRecipe(sampling="middle"))
 
 
 @pytest.mark.slow

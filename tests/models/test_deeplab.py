@@ -110,19 +110,36 @@ def test_logits_are_resized_with_corners_on_corners() -> None:
     torch.testing.assert_close(logits[:, :, ::4, ::4], coarse)  # 5 steps of 4 px
 
 
+REFERENCE = {
+    "encoder.backbone.trunk.": "backbone.",
+    **{f"encoder.backbone.pyramid.branches.{i}.": f"encoder.ASPP._atrous_convolution{i + 1}." for i in range(4)},
+    "encoder.backbone.pyramid.branches.4.0.": "encoder.ASPP._image_pool.1.",
+    "encoder.backbone.pyramid.branches.4.1.": "encoder.ASPP._image_pool.2.",
+    "encoder.backbone.pyramid.join.0.": "encoder.conv1.",
+    "encoder.backbone.pyramid.join.1.": "encoder.bn1.",
+    "encoder.backbone.decoder.reduce.0.": "decoder_ft.conv1.",
+    "encoder.backbone.decoder.reduce.1.": "decoder_ft.bn1.",
+    "encoder.backbone.decoder.join.0.": "decoder_ft.conv2.",
+    "encoder.backbone.decoder.join.1.": "decoder_ft.bn2.",
+    "encoder.backbone.decoder.join.4.": "decoder_ft.conv3.",
+    "encoder.backbone.decoder.join.5.": "decoder_ft.bn3.",
+    "head.": "decoder_ft.conv4.",
+}
+"""Our beginnings of names, and those of GLCNet's network for finetuning."""
+
+
 def test_entries_of_the_original_are_all_known_and_others_are_named() -> None:
-    backbone = DeepLabResNet18(3, dates=1, width=1 / 16)  # names below a ResNet-50 are as regular
-    ours = {f"encoder.backbone.{name}" for name in backbone.state_dict()}
-    theirs = {
-        "backbone.layer4.1.conv2.weight": "encoder.backbone.trunk.layer4.1.conv2.weight",
-        "module.encoder.ASPP._atrous_convolution3.1.bias": "encoder.backbone.pyramid.branches.2.1.bias",
-        "encoder.ASPP._image_pool.2.running_var": "encoder.backbone.pyramid.branches.4.1.running_var",
-        "encoder.conv1.weight": "encoder.backbone.pyramid.join.0.weight",
-        "decoder_ft.bn3.num_batches_tracked": "encoder.backbone.decoder.join.5.num_batches_tracked",
-    }
-    found = from_reference(dict.fromkeys(theirs, torch.zeros(1)))
-    assert list(found) == list(theirs.values())
-    assert set(found) <= ours
+    with torch.device("meta"):
+        ours = build(recipe_of("deeplab_resnet50", "segmentation")).state_dict()
+    names = [name for name in ours if name not in ("encoder.mean", "encoder.std")]
+    theirs = {}
+    for name in names:
+        (start,) = (start for start in REFERENCE if name.startswith(start))
+        theirs[f"module.{REFERENCE[start]}{name.removeprefix(start)}"] = ours[name]
+    found = from_reference(theirs)
+    assert list(found) == names
+    assert all(found[name] is ours[name] for name in names)
+    assert len(names) == 374
     for name in ("decoder.conv1.weight", "backbone.fc.weight"):
         with pytest.raises(ValueError, match=f"has no entry '{name}'"):
             from_reference({name: torch.zeros(1)})
@@ -199,5 +216,5 @@ def test_a_recipe_trains_on_chips_of_an_odd_side_and_an_odd_number_of_bands(name
 def test_a_contrast_of_neighbouring_pixels_is_refused_where_there_is_no_embedding_a_pixel(
     name: str, pixels: int
 ) -> None:
-    with pytest.raises(ValueError, match=f"gives one of one in {pixels} pixels: choose a dense backbone"):
+    with pytest.raises(ValueError, match=f"gives one for {pixels} x {pixels} pixels: choose a dense backbone"):
         build(recipe_of(name, "contrast"))

@@ -26,19 +26,21 @@ from sits_catalog.console import Narrator
 from sits_catalog.cube import Split
 from sits_models.backbones import backbone_class, list_backbones
 from sits_models.backbones.unet2d_clstm import StepBatchNorm
-from sits_models.cli.launch import processes_of
+from sits_models.cli.launch import processes_of, start_processes
 from sits_models.data.loader import TrainingData
 from sits_models.data.parts import part_of
 from sits_models.data.sampling import EpochPlan
 from sits_models.data.transforms import augment
 from sits_models.device import Rank
 from sits_models.engine import METRICS, Processes, check_devices
-from sits_models.recipe import Augmentation, ClassificationRecipe, DataRecipe, DateRule, load_recipe
+from sits_models.recipe import Augmentation, ClassificationRecipe, ContrastRecipe, DataRecipe, DateRule, load_recipe
 from sits_models.sample import Sample
 from sits_models.tasks.training import train
 
 ROOT = Path(__file__).parents[2]
-CASES = ("contrast-all", "contrast-kept", "weighted", "unet3df", "unet2d_clstm", "utae", "tsvit")
+CASES = ("contrast-kept", "weighted", "unet2d_clstm", "utae", "tsvit")
+"""A weighted segmentation is one in UNet3Df."""
+MORE = ("contrast-all", "unet3df")
 IDLE = frozenset({"encoder.backbone.last.0.bias", "encoder.backbone.last.1.bias"})
 """Of TSViT what is added to all classes alike: no loss sees it, and of a gradient of rounding Adam makes a step."""
 PATIENCE_S = 900
@@ -156,7 +158,8 @@ def test_a_process_knows_its_place_from_torchrun(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     assert Rank.here() == Rank(number=5, of=8, local=1, machines=2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    assert Rank.here().machines == 2
+    with pytest.raises(ValueError, match=r"3 of 8 processes run on this machine, and every machine has to run as many"):
+        Rank.here()
     with pytest.raises(ValueError, match="give torchrun the same --nproc-per-node everywhere"):
         Rank(number=1, of=5, machines=2)
 
@@ -184,13 +187,63 @@ def test_devices_are_a_number_or_all_gpus(monkeypatch: pytest.MonkeyPatch) -> No
         processes_of("3", Rank(of=2))
 
 
+COMMAND = ["finetune", "--recipe", "recipe.yaml"]
+
+
+@pytest.mark.parametrize(("local", "speaks"), [(0, True), (1, False)])
+def test_a_machine_says_once_that_it_lacks_the_recipe(tmp_path: Path, local: int, speaks: bool) -> None:
+    told = {"RANK": 2 + local, "WORLD_SIZE": 4, "LOCAL_RANK": local, "LOCAL_WORLD_SIZE": 2, "TORCHELASTIC_RUN_ID": "x"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sits_models.cli", *COMMAND],
+        cwd=tmp_path,
+        env={**environment(), **{name: str(value) for name, value in told.items()}},
+        timeout=PATIENCE_S,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no recipe file recipe.yaml") == speaks
+    assert bool(done.stderr) == speaks
+
+
+def test_what_all_processes_of_a_command_refuse_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sits-model", *COMMAND])
+    assert start_processes(2) == 2
+    out, said = capfd.readouterr()
+    assert (out, said.count("error: no recipe file recipe.yaml"), len(said.splitlines())) == ("", 1, 1)
+
+
+def test_a_process_that_is_killed_ends_the_others_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    before = set(psutil.Process().children())
+    # In place of python: processes that only wait, or end.
+    waits = tmp_path / "waits"
+    waits.write_text('#!/bin/sh\n[ "$RANK" = 1 ] && kill -9 $$\nexec sleep 600\n')
+    waits.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(waits))
+    with pytest.raises(
+        RuntimeError, match=r"process 1 of 2 was ended by SIGKILL \(out of memory\?\); run the same com"
+    ):
+        start_processes(2)
+    assert set(psutil.Process().children()) <= before
+
+
 # One step
 
 
-@pytest.mark.parametrize("name", list_backbones())
-def test_every_weight_of_a_backbone_has_a_gradient_for_which_others_wait(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "contrast"), [*((name, False) for name in list_backbones()), *((name, True) for name in sharing.DENSE)]
+)
+def test_every_weight_of_a_backbone_has_a_gradient_for_which_others_wait(name: str, contrast: bool) -> None:
     recipe = sharing.recipe_of(name)
-    if backbone_class(name).stride == 0:
+    if contrast:
+        recipe = replace(recipe, segmentation=None, contrast=ContrastRecipe(mask_ignored=True))
+    elif backbone_class(name).stride == 0:
         recipe = replace(recipe, segmentation=None, classification=ClassificationRecipe())
     dates = 1 if "resnet" in name else sharing.DATES  # a ResNet sees a single date
     objective = sharing.objective_of(recipe, dates=dates)
@@ -237,12 +290,29 @@ def torchrun(out: Path, *cases: str) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """All cases trained by two processes, and what these said."""
+    """Cases trained by two processes, and what these said; one of the trainings had been killed and is taken up."""
     folder = tmp_path_factory.mktemp("shared")
-    with torchrun(folder, *CASES, "moving-unet3df") as child:
+    killed = folder / "slow-unet3df"
+    with torchrun(folder, killed.name) as child:
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until and child.poll() is None:
+            if (killed / METRICS).exists() and len(rows(killed)) >= 2:
+                break
+            time.sleep(0.02)
+        running = child.poll() is None
+        time.sleep(0.15)  # into the next epoch
+        kill(child)
+        assert running, child.stderr.read() if child.stderr else ""
+    assert 2 <= len(rows(killed)) < sharing.EPOCHS
+    return folder, trained_by_two(folder, *CASES, "moving-unet3df", killed.name, "refused-tsvit")
+
+
+def trained_by_two(folder: Path, *cases: str) -> str:
+    """What they said."""
+    with torchrun(folder, *cases) as child:
         _, said = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 0, said
-    return folder, said
+    return said
 
 
 def assert_equal_but_for_rounding(case: str, first: dict[str, torch.Tensor], one: dict[str, torch.Tensor]) -> None:
@@ -259,21 +329,33 @@ def assert_equal_but_for_rounding(case: str, first: dict[str, torch.Tensor], one
         torch.testing.assert_close(first[name], one[name], rtol=0, atol=1e-5, msg=lambda m, n=name: f"{case} {n}: {m}")
 
 
+def assert_two_equal_one(case: str, folder: Path, alone: Path) -> None:
+    """What two processes trained into `folder` is what one does."""
+    one = sharing.train(case, alone, Processes()).state_dict()
+    first, second = (torch.load(folder / f"weights-{k}.pt", weights_only=True) for k in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_equal_but_for_rounding(case, first, one)
+    for ours, theirs in zip(rows(folder), rows(alone), strict=True):
+        assert list(ours) == list(theirs)
+        for name in ours:
+            assert float(ours[name] or 0) == pytest.approx(float(theirs[name] or 0), abs=1e-6), name
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(PATIENCE_S)
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_as_one_however_unequal_their_masks(
     shared: tuple[Path, str], tmp_path: Path, case: str
 ) -> None:
-    folder = shared[0] / case
-    one = sharing.train(case, tmp_path, Processes()).state_dict()
-    first, second = (torch.load(folder / f"weights-{k}.pt", weights_only=True) for k in (0, 1))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert_equal_but_for_rounding(case, first, one)
-    for ours, theirs in zip(rows(folder), rows(tmp_path), strict=True):
-        assert list(ours) == list(theirs)
-        for name in ours:
-            assert float(ours[name] or 0) == pytest.approx(float(theirs[name] or 0), abs=1e-6), name
+    assert_two_equal_one(case, shared[0] / case, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(PATIENCE_S)
+def test_two_processes_train_as_one_in_other_objectives(tmp_path: Path) -> None:
+    trained_by_two(tmp_path, *MORE)
+    for case in MORE:
+        assert_two_equal_one(case, tmp_path / case, tmp_path / f"{case}-alone")
 
 
 @pytest.mark.slow
@@ -289,27 +371,19 @@ def test_the_first_process_alone_writes_and_speaks(shared: tuple[Path, str]) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(PATIENCE_S)
-def test_processes_that_were_killed_and_started_again_end_with_the_same_bits(
-    shared: tuple[Path, str], tmp_path: Path
-) -> None:
-    with torchrun(tmp_path, "slow-unet3df") as child:
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until and child.poll() is None:
-            if (tmp_path / "slow-unet3df" / METRICS).exists() and len(rows(tmp_path / "slow-unet3df")) >= 2:
-                break
-            time.sleep(0.02)
-        killed = child.poll() is None
-        time.sleep(0.15)  # into the next epoch
-        kill(child)
-        assert killed, child.stderr.read() if child.stderr else ""
-    assert 2 <= len(rows(tmp_path / "slow-unet3df")) < 5
-    with torchrun(tmp_path, "slow-unet3df") as child:
-        _, said = child.communicate(timeout=PATIENCE_S)
-    assert child.returncode == 0, said
-    folders = tmp_path / "slow-unet3df", shared[0] / "moving-unet3df"
+def test_processes_that_were_killed_and_started_again_end_with_the_same_bits(shared: tuple[Path, str]) -> None:
+    folders = shared[0] / "slow-unet3df", shared[0] / "moving-unet3df"
     resumed, whole = (torch.load(folder / "weights-0.pt", weights_only=True) for folder in folders)
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
-    assert rows(tmp_path / "slow-unet3df") == rows(shared[0] / "moving-unet3df")
+    assert rows(folders[0]) == rows(folders[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE_S)
+def test_where_the_first_process_cannot_write_at_the_end_all_of_them_say_why(shared: tuple[Path, str]) -> None:
+    first, second = ((shared[0] / f"refused-{k}.txt").read_text() for k in (0, 1))
+    assert first == second
+    assert first.startswith("IsADirectoryError: ")
 
 
 def kill(child: subprocess.Popen[str]) -> None:

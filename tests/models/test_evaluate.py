@@ -40,6 +40,7 @@ from sits_models.recipe import (
     DateRule,
     Recipe,
     SegmentationRecipe,
+    TransformerRecipe,
 )
 from sits_models.sample import Sample
 from sits_models.tasks.evaluate import EvaluationOutcome, evaluate
@@ -490,7 +491,7 @@ def save(folder: Path, cube: str, *, backbone: str = "unet3df", contrast: bool =
     recipe = Recipe(
         name="tiny",
         data=DataRecipe(cubes=(cube,), bands=BANDS, size=32, readers=1, dates=rule),
-        backbone=BackboneRecipe(name=backbone, width=0.0625),
+        backbone=BackboneRecipe(name=backbone, width=0.0625, transformer=TransformerRecipe() if of_parcels else None),
         contrast=ContrastRecipe() if contrast else None,
         segmentation=None if contrast or of_parcels else SegmentationRecipe(),
         classification=ClassificationRecipe() if of_parcels else None,

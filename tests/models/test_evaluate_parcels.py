@@ -236,6 +236,25 @@ def test_parcels_of_a_class_that_the_model_does_not_know_are_told_and_count_nowh
     assert "labelled parcels of this split" in (tmp_path / "report.html").read_text("utf-8")
 
 
+def test_parcels_that_were_never_observed_have_no_class_and_are_told(
+    dataset: Path, evaluated: Evaluated, tmp_path: Path
+) -> None:
+    hidden = evaluated.parcels[::3]
+    copy = shutil.copytree(dataset, tmp_path / "hidden")
+    group = zarr.open_group(f"{copy}/cube.zarr", mode="r+")
+    for one in hidden:
+        group["reflectance"][:, :, one.row, one.column] = 0  # the ground around them stays
+    outcome = run(card_of(copy), tmp_path / "out")
+    seen = [one.parcel for one in evaluated.parcels if one not in hidden]
+    assert pq.read_table(outcome.folder / "per_parcel.parquet")["parcel_id"].to_pylist() == seen
+    metrics = json.loads((outcome.folder / "metrics.json").read_text())
+    assert metrics["not_observed"] == {"parcels": len(hidden)}
+    assert evaluated.metrics["not_observed"] == {"parcels": 0}
+    assert metrics["parcels"]["scores"]["count"] == len(seen)
+    assert f"{len(hidden)} labelled parcels of this split were never observed" in outcome.report.read_text("utf-8")
+    assert "never observed" not in evaluated.outcome.report.read_text("utf-8")
+
+
 def test_several_cubes_are_counted_together(dataset: Path, evaluated: Evaluated, tmp_path: Path) -> None:
     outcome = run(card_of(dataset), tmp_path, cubes=[str(dataset)] * 2)
     assert outcome.parcels is not None

@@ -178,9 +178,11 @@ def test_the_sizes_to_compare_at_are_the_own_the_least_and_larger_ones() -> None
 
 def test_a_difference_is_measured_by_the_largest_value_and_nan_is_one() -> None:
     at = {"shape": (1, 2, 8, 8)}
-    assert Agreement(**at, difference=1e-4, largest=0.5).holds
-    assert not Agreement(**at, difference=1.1e-4, largest=0.5).holds
-    assert Agreement(**at, difference=1.9e-3, largest=20.0).holds
+    for largest in (5.7e-6, 0.5, 20.0):
+        assert Agreement(**at, difference=0.9e-4 * largest, largest=largest).holds
+        assert not Agreement(**at, difference=1.1e-4 * largest, largest=largest).holds
+    assert not Agreement(**at, difference=5.7e-6, largest=5.7e-6).holds, "zeros in place of small values"
+    assert Agreement(**at, difference=0.0, largest=0.0).holds
     assert not Agreement(**at, difference=math.nan, largest=1.0).holds
     model, _ = model_of(recipe_of("resnet18", "paper"))
     program = Program(model)
@@ -319,7 +321,7 @@ def test_an_onnx_file_says_what_it_takes_and_runs_as_the_page_says(tmp_path: Pat
         "1 x 1 dates x 4 x 4 px",
         "3 x 9 dates x 40 x 24 px",
     ]
-    assert lines[10:] == ["equal     to the model, where 1.0e-04 is allowed"]
+    assert lines[10:] == ["equal     to the model, where 1e-04 of the largest value is allowed"]
     assert [path.name for path in Path("files").iterdir()] == ["model.onnx"]
 
     model = onnx.load("files/model.onnx")
@@ -352,6 +354,8 @@ def test_a_file_that_computes_something_else_is_not_kept_and_the_one_before_it_s
 ) -> None:
     weights = weights_of(tmp_path / "weights", recipe_of("resnet18", "paper"))
     (tmp_path / "model.pt2").write_text("the file before")
+    (tmp_path / "model.pt2.partial").mkdir()
+    (tmp_path / "model.pt2.partial" / "notes").write_text("a folder of the user")
 
     def open_another(path: Path) -> object:
         run = open_program(path)
@@ -361,7 +365,38 @@ def test_a_file_that_computes_something_else_is_not_kept_and_the_one_before_it_s
     ended = sits_model("export", "--weights", weights, "--to", "torch", "--out", "model.pt2", "--batch", 1)
     assert_refused(ended, "model.pt2 was not written: what it computes is not", "2.5e-01 of", code=1)
     assert (tmp_path / "model.pt2").read_text() == "the file before"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt2", "weights"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt2", "model.pt2.partial", "weights"]
+    assert (tmp_path / "model.pt2.partial" / "notes").is_file()
+
+
+def test_the_tensors_of_a_larger_file_before_do_not_stay_beside_a_new_one(tmp_path: Path) -> None:
+    target, data = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+
+    def write(*names: str) -> list[str]:
+        new = tmp_path / "new"
+        new.mkdir()
+        for name in names:
+            (new / name).write_text("new")
+        task._move([new / name for name in names], target)
+        new.rmdir()
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    data.write_text("of somebody else")
+    assert write("model.onnx") == ["model.onnx", "model.onnx.data"]
+    assert write("model.onnx.data", "model.onnx") == ["model.onnx", "model.onnx.data"]
+    assert data.read_text() == "new"
+    assert write("model.onnx") == ["model.onnx"]
+
+
+def test_no_folder_is_made_for_a_model_that_cannot_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("it cannot be followed")
+
+    monkeypatch.setattr(task, "trace", fail)
+    weights = weights_of(tmp_path / "weights", recipe_of("resnet18", "paper"))
+    with pytest.raises(RuntimeError, match="it cannot be followed"):
+        export_from(weights, to="torch", out="some/where/model.pt2")
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
 @pytest.mark.slow

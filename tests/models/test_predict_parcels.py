@@ -40,7 +40,7 @@ def dataset(synthetic: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> P
     path = tmp_path_factory.mktemp("parcels") / "tiny"
     shutil.copytree(synthetic.folder.location, path)
     group = zarr.open_group(f"{path}/cube.zarr", mode="r+")
-    group["reflectance"][:, :, 470:, 500:] = 0
+    group["reflectance"][:, :, 488:, 518:] = 0
     return path
 
 
@@ -103,10 +103,13 @@ def test_every_parcel_of_the_cube_has_a_row_with_a_class_where_it_was_seen(
             continue
         middle = pixels[np.argmin(((pixels - pixels.mean(0)) ** 2).sum(1))].tolist()
         assert [row.row, row.column] == middle
-        hidden = middle[0] - SIZE // 2 >= 470 and middle[1] - SIZE // 2 >= 500
+        # A parcel that was never observed, though ground beside it was.
+        hidden = middle[0] >= 488 and middle[1] >= 518
         assert np.isnan(row.predicted) == hidden
     seen = table[table["predicted"].notna()]
     assert 1 <= len(table) - len(seen) - 1 < 20
+    unseen = table[table["predicted"].isna() & table["row"].notna()]
+    assert ((unseen["row"] < 488 + SIZE // 2) | (unseen["column"] < 518 + SIZE // 2)).any()
     assert len(set(seen["predicted"])) == 2
     # Of two classes the probabilities sum up to 1, and the first is the larger.
     np.testing.assert_allclose(seen["probability"] + seen["second_probability"], 1, rtol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,13 @@ from sits_catalog.cube import Split
 from sits_models import folder as folders
 from sits_models.checkpoints import hash_tensors, load_model, read_card
 from sits_models.data.cubes import open_cube
+from sits_models.data.loader import TrainingData
+from sits_models.device import Rank
 from sits_models.engine import CHECKPOINT
+from sits_models.objectives import Classification
 from sits_models.recipe import (
     BackboneRecipe,
+    ClassificationRecipe,
     ContrastRecipe,
     DataRecipe,
     DateRule,
@@ -26,6 +31,8 @@ from sits_models.recipe import (
     SegmentationRecipe,
     TrainingRecipe,
 )
+from sits_models.tasks import training
+from sits_models.tasks.run_folder import begin_run, threads_of
 from sits_models.tasks.training import TrainingOutcome, train
 
 
@@ -148,6 +155,76 @@ def test_nothing_is_written_for_a_precision_that_the_machine_lacks(
     assert not (tmp_path / "out").exists()
 
 
+def middle_of(backbone: str = "unet3df", **changes: object) -> Recipe:
+    recipe = with_data(recipe_of(), background=False, size=32, chips=None, batch=8, **changes)
+    return replace(
+        recipe,
+        segmentation=None,
+        classification=ClassificationRecipe(weights="inverse_frequency"),
+        data=replace(recipe.data, sampling="middle"),
+        backbone=replace(recipe.backbone, name=backbone),
+    )
+
+
+def test_classes_of_parcels_weigh_by_how_many_are_drawn_and_those_left_out_are_told(
+    synthetic: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    units: list[str] = []
+    monkeypatch.setattr(training, "write_confusion", lambda *_, unit, **__: units.append(unit))
+    built: list[Classification] = []
+    monkeypatch.setattr(training, "_check_chips", lambda _, objective, *__: built.append(objective))
+    run(middle_of(), synthetic, tmp_path / "run")
+    with TrainingData.open(middle_of().data, cubes=[str(synthetic.folder.path)]) as data:
+        (drawn, left_out), counts, pixels = data.parcels_in_epoch, data.train_parcels(), data.train_pixels()
+    assert left_out > 0
+    assert built[0].class_weights is not None
+    assert built[0].class_weights.tolist() == pytest.approx([drawn / 3 / n for n in counts.tolist()])
+    assert built[0].class_weights.tolist() != pytest.approx([pixels.sum() / 3 / n for n in pixels.tolist()], rel=1e-3)
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["parcels"] == {
+        "drawn": drawn,
+        "left_out": left_out,
+    }
+    said = f"{drawn} parcels of the train split are drawn; {left_out} are left out, whose chip of 32 px would touch"
+    assert said in capfd.readouterr().err
+    assert units == ["parcel"]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "batch", "of", "says"),
+    [
+        ("deeplab_resnet18", 48, 1, 1, r"DeepLabResNet18 need 2 chips of 48 px .*; got a batch of 1: set .*=2 or more"),
+        ("resnet18", 32, 3, 2, r"ResNet18 need 2 .* of 3 that 2 processes share, at least 1 each: set data\.batch=4"),
+        ("resnet18", 33, 3, 2, None),
+        ("unet3df", 32, 3, 2, None),
+    ],
+)
+def test_a_part_of_a_batch_that_batch_norms_cannot_take_is_refused_before_anything_is_written(
+    synthetic: Synthetic,
+    monkeypatch: pytest.MonkeyPatch,
+    backbone: str,
+    size: int,
+    batch: int,
+    of: int,
+    says: str | None,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    n = 4 if backbone == "unet3df" else 1
+    side = size if backbone != "unet3df" else 32
+    recipe = with_data(recipe_of(), size=side, batch=batch, chips=batch, dates=DateRule(pick="even", n=n))
+    recipe = replace(recipe, backbone=replace(recipe.backbone, name=backbone))
+    with ExitStack() as held:
+        path = str(synthetic.folder.path)
+
+        def prepare() -> None:
+            training._prepare(recipe, [path], None, rank=Rank(of=of), say=lambda _: None, held=held)
+
+        if says is None:
+            prepare()
+            return
+        with pytest.raises(ValueError, match=says):
+            prepare()
+
+
 class Stopped(Exception):  # noqa: N818  # not an error
     """Where a test ends a training."""
 
@@ -203,3 +280,38 @@ def test_the_cube_of_a_run_is_described_by_its_grid(synthetic: Synthetic, tmp_pa
     assert cube["chips"] == {name: n for name, n in counts.items() if name in {split.name.lower() for split in Split}}
     assert len(cube["split_sha256"]) == 64
     assert read_card(tmp_path).data["cubes"] == [{**cube, "path": None}]
+
+
+def test_a_run_that_other_processes_take_up_says_since_when(tmp_path: Path) -> None:
+    def environment() -> dict[str, object]:
+        found: dict[str, object] = json.loads((tmp_path / "environment.json").read_text())
+        return found
+
+    begin_run(tmp_path, recipe_of(), {}, rank=Rank(), devices=["cpu"])
+    first = environment()
+    assert (first["processes"], first["backend"], first["devices"]) == (1, None, ["cpu"])
+    (tmp_path / CHECKPOINT).parent.mkdir()
+    (tmp_path / CHECKPOINT).touch()
+    (tmp_path / "metrics.csv").write_text("epoch\n0\n1\n")
+    begin_run(tmp_path, recipe_of(), {}, rank=Rank(), devices=["cpu"])
+    assert environment() == first
+    for _ in range(2):
+        begin_run(tmp_path, recipe_of(), {}, rank=Rank(of=2), devices=["cpu", "cpu"])
+        (since,) = environment()["resumed"]  # type: ignore[misc, attr-defined]
+        assert (since["after_epochs"], since["processes"], since["devices"]) == (2, 2, ["cpu", "cpu"])
+    assert since["threads"] == torch.get_num_threads()
+    begin_run(tmp_path, recipe_of(), {}, rank=Rank(), devices=["cpu"])
+    assert [since["processes"] for since in environment()["resumed"]] == [2, 1]  # type: ignore[attr-defined]
+
+
+def test_other_processes_than_those_that_began_a_run_keep_their_own_threads(tmp_path: Path) -> None:
+    torch.set_num_threads(3)  # a fixture sets it back
+    begin_run(tmp_path, recipe_of(), {}, rank=Rank(), devices=["cpu"])
+    (tmp_path / CHECKPOINT).parent.mkdir()
+    (tmp_path / CHECKPOINT).touch()
+    for threads in (1, 2):  # the second time they go on as they began
+        torch.set_num_threads(threads)
+        begin_run(tmp_path, recipe_of(), {}, rank=Rank(of=4), devices=["cpu"] * 4)
+        with threads_of(tmp_path):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == threads

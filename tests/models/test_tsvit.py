@@ -19,6 +19,7 @@ from sits_models.backbones.transformer import Transformer
 from sits_models.backbones.tsvit import TSViT, TSViTParcel, exact_rows, from_reference, published_rows
 from sits_models.checkpoints import Card, save_weights, transfer
 from sits_models.checkpoints import from_reference as model_of
+from sits_models.data.cubes import CropEntry
 from sits_models.objectives import Classification, Objective, build_objective
 from sits_models.recipe import BackboneRecipe, ContrastRecipe, Recipe, TransformerRecipe, Variant, load_recipe
 
@@ -64,6 +65,7 @@ def test_parameter_counts_are_the_published_ones() -> None:
     assert count(TSViT(13, dates=16, outputs=17, transformer=wide)) == 2_183_044
     assert count(TSViT(13, dates=16, outputs=20, size=48, transformer=france)) == 3_260_425
     assert count(TSViTParcel(10, dates=60, outputs=19, transformer=france)) == 3_231_233
+    assert count(TSViTParcel(10, dates=60, outputs=19)) == 3_231_233
     short = replace(france, spatial_depth=2)
     assert count(TSViTParcel(13, dates=24, outputs=18, size=48, transformer=short)) == 2_732_289
 
@@ -252,6 +254,26 @@ def test_a_transformer_is_its_formula_however_few_tokens_are_kept_and_rows_taken
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize(("exporting", "largest"), [(False, 3), (True, 7)])
+def test_compiled_rows_are_taken_a_kernels_number_at_a_time_and_exported_ones_all_at_once(
+    monkeypatch: pytest.MonkeyPatch, exporting: bool, largest: int
+) -> None:
+    layers = Transformer(6, depth=1, heads=2, head_channels=5, hidden=9, dropout=0.0)
+    tokens = torch.randn(7, 4, 6)
+    expected = layers(tokens, run=through)
+    rows: list[int] = []
+
+    def watched(layer: object, part: Tensor) -> Tensor:
+        rows.append(len(part))
+        return through(layer, part)
+
+    monkeypatch.setattr(transformer, "ROWS", 3)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    torch.testing.assert_close(layers(tokens, run=watched), expected)
+    assert (max(rows), sum(rows)) == (largest, 7)
+
+
 def test_dropout_acts_in_training_alone() -> None:
     torch.manual_seed(0)
     backbone = TSViT(BANDS, dates=3, size=8, width=1 / 8, outputs=3, transformer=replace(SMALL, dropout=0.5))
@@ -268,12 +290,20 @@ def test_activations_computed_again_give_the_same_gradients(
 ) -> None:
     image, valid, day = series(2, 4, seed=7)
     valid[0, 2:] = False
-    gradients = []
+    gradients, calls = [], []
     for again in (False, True):
         backbone = small(kind, variant).train()
         backbone.checkpointing = again
-        backbone(image, valid, day).square().mean().backward()
+        seen: list[object] = []
+        for layer in (*backbone.over_time.transformer.layers, *backbone.over_space.layers):
+            layer.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))  # type: ignore[misc]
+        value = backbone(image, valid, day).square().mean()
+        forwards = len(seen)
+        value.backward()
+        calls.append((forwards, len(seen) - forwards))
         gradients.append([parameter.grad for parameter in backbone.parameters()])
+    # A call a layer, two over time and one over space; each once more for the gradients.
+    assert calls == [(3, 0), (3, 3)]
     for kept, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(kept, recomputed)
 
@@ -327,6 +357,8 @@ def test_every_parameter_of_a_laptop_recipe_learns(name: str) -> None:
     assert found.count > 0
     for key, parameter in objective.named_parameters():
         assert parameter.grad is not None, key
+        if key == "encoder.backbone.last.1.bias" and parameter.numel() == 1:
+            continue  # what is added to all classes changes no probability: its gradient is rounding, or 0
         assert parameter.grad.abs().max() > 0, key
 
 
@@ -356,7 +388,10 @@ def saved(folder: Path, recipe: Recipe) -> Objective:
     torch.manual_seed(1)
     objective = objective_of(recipe)
     bands = objective.encoder.bands
-    card = Card(recipe=recipe, bands=bands, dates=4, classes=(), radiometry={}, mean=(1500.0,) * 3, std=(900.0,) * 3)
+    classes = tuple(CropEntry(index=i, code=f"c{i}", name="", hcat=None, colour="#000000") for i in range(5))
+    card = Card(
+        recipe=recipe, bands=bands, dates=4, classes=classes, radiometry={}, mean=(1500.0,) * 3, std=(900.0,) * 3
+    )
     save_weights(folder, objective, card)
     return objective
 
@@ -371,7 +406,34 @@ def test_weights_of_a_pretraining_start_all_but_the_tokens_and_the_last_layer(tm
     anew = {name for name, tensor in ours.items() if tensor.shape != theirs[name].shape}
     assert anew == {"over_time.tokens", "last.1.weight", "last.1.bias"}
     assert report.whole
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours.keys() - anew - {"last.0.weight", "last.0.bias"})
+    anew |= {"last.0.weight", "last.0.bias"}
+    left_out = {name for name in report.left_out if name.startswith("encoder.")}
+    assert left_out == {f"encoder.backbone.{name}" for name in anew}
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours.keys() - anew)
+
+
+def test_weights_of_a_segmentation_start_a_pretraining_but_for_the_same(tmp_path: Path) -> None:
+    recipe = with_size(load_recipe("tsvit-laptop"), 12)
+    saved(tmp_path, recipe)
+    report = transfer(objective_of(contrast_of(recipe)), tmp_path)
+    assert report.whole
+    assert {name.removeprefix("encoder.backbone.") for name in report.left_out if name.startswith("encoder.")} == {
+        "over_time.tokens",
+        *(f"last.{layer}.{kind}" for layer in (0, 1) for kind in ("weight", "bias")),
+    }
+
+
+def test_weights_of_a_pretraining_start_all_of_an_encoder_that_gives_an_embedding_too(tmp_path: Path) -> None:
+    recipe = with_size(load_recipe("tsvit-laptop"), 12)
+    recipe = replace(recipe, data=replace(recipe.data, labels=2))
+    pretrained = saved(tmp_path, contrast_of(recipe))
+    started = objective_of(recipe)
+    report = transfer(started, tmp_path)
+    ours, theirs = started.state_dict(), pretrained.state_dict()
+    encoder = {name for name in ours if name.startswith("encoder.")}
+    assert set(report.loaded) == encoder
+    assert "encoder.backbone.over_time.tokens" in encoder
+    assert all(torch.equal(ours[name], theirs[name]) for name in encoder)
 
 
 def test_weights_of_another_number_of_heads_are_refused(tmp_path: Path) -> None:
@@ -459,6 +521,13 @@ def test_foreign_weights_are_named() -> None:
             from_reference({name: torch.zeros(1)})
     with pytest.raises(ValueError, match=r"no weights of a TSViT: over_time\.patches\.weight is missing"):
         model_of({"temporal_token": torch.zeros(1, 2, 4)}, architecture="tsvit", bands=("B02",), dates=5)
+    vector = {"temporal_token": torch.zeros(1, 2, 4), "to_patch_embedding.1.weight": torch.zeros(4)}
+    with pytest.raises(ValueError, match=r"no weights of a TSViT: over_time\.patches\.weight has the shape \(4,\)"):
+        model_of(vector, architecture="tsvit", bands=("B02",), dates=5)
+    with pytest.raises(ValueError, match=r"a tsvit take at least one band; give bands in the order of its training"):
+        model_of(vector, architecture="tsvit", bands=(), dates=5)
+    with pytest.raises(ValueError, match="at least a band and a head; got 1 bands and 0 heads"):
+        model_of(vector, architecture="tsvit", bands=("B02",), dates=5, heads=0)
     assert list(from_reference({"module.mlp_head.1.bias": torch.zeros(4)})) == ["encoder.backbone.last.1.bias"]
 
 

@@ -15,6 +15,17 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+import yaml
+
+LICENCES = {
+    *("apache-2.0", "mit", "openrail", "bsl-1.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "cc"),
+    *("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0"),
+    *("cdla-sharing-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "etalab-2.0", "agpl-3.0", "gpl", "gpl-2.0"),
+    *("gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "isc", "mpl-2.0", "odc-by", "odbl", "pddl", "unlicense", "zlib"),
+    *("unknown", "other"),
+}
+"""Of the list at https://huggingface.co/docs/hub/repositories-licenses those near to what is used here."""
+
 
 class Hub:
     """Repositories by "ORG/REPO", each a list of commits, which are mappings of names to bytes."""
@@ -89,7 +100,10 @@ class Hub:
             self.repositories.setdefault(name, [])
             return self._json(handler, {"url": f"{self.url}/{name}"}, status=status)
         if path == "/api/validate-yaml":
-            return self._json(handler, {"errors": [], "warnings": []})
+            head = yaml.safe_load(json.loads(sent)["content"].split("---")[1])
+            known = head.get("license") in LICENCES and (head["license"] != "other" or "license_name" in head)
+            errors = [] if known else [{"message": f'"license" must be one of the list, got {head.get("license")}'}]
+            return self._json(handler, {"errors": errors, "warnings": []}, status=400 if errors else 200)
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", path)
         if found is None or found[1] not in self.repositories:
             return self._answer(handler, 404, b"", {"X-Error-Code": "RepoNotFound"})

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ class Backbone(nn.Module, ABC):
     ignores_padding: bool = False
     """Whether padded dates, any number of them, leave the output as it is."""
     ignores_order: bool = False
-    """Whether the order in which the dates stand leaves the output as it is."""
+    """Whether the order in which the dates stand, each on a day of its own, leaves the output as it is."""
     of_task: tuple[str, ...] = ()
     """Beginnings of the names of those of its tensors that belong to the outputs of one task, as a head does: weights
     of another task leave them out."""
@@ -109,6 +109,10 @@ class Backbone(nn.Module, ABC):
                 f"data.size={needs.size}"
             )
 
+    def least_chips(self, size: int) -> int:  # noqa: ARG002  # most take statistics over the pixels of a chip
+        """Chips of `size` px that it is trained on at a time at least: no statistic is taken over a single value."""
+        return 1
+
     def forward(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
         """`check`, then `embed`."""
         self.check(image)
@@ -126,7 +130,8 @@ def checkpointed(backbone: Backbone, part: Callable[..., Tensor], *inputs: Tenso
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _still_statistics(backbone)
 
-    return cast(Tensor, checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts))
+    found: Tensor = checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts)
+    return found
 
 
 @contextmanager

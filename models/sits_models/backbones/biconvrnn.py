@@ -15,7 +15,8 @@ meets the dates all at once and U them one by one, without the first date, where
 Deliberate differences, none of which changes a value of `paper` beyond rounding: the backward direction walks the same
 series from its end, where the original is given a reversed copy; padded dates leave the state as it is, wherever they
 stand, where the original reads the state of the last real date, which takes padding to stand at the end; the head gives
-logits, the original their log-softmax. `variant="fixed"` puts the dates in the order of their days first.
+logits, the original their log-softmax. `variant="fixed"` puts the dates in the order of their days first; dates of one
+day stay in the order in which they stand.
 """
 
 from __future__ import annotations
@@ -35,121 +36,6 @@ FEATURES, HIDDEN = 64, 256
 """Published channels of x, and of the state of a direction."""
 PUBLISHED_SIDE = 24
 """Of the chips of MTLCC, pixels."""
-
-
-class _BiConvRNN(Backbone):
-    """What both share: all but the cell.
-
-    A pixel of the state depends on two pixels more on each side a date (GRU; LSTM: one), so the reach grows with the
-    series, and a model may be given longer series than it was trained on: it is applied at the side of training.
-    """
-
-    head = "conv3"
-    ignores_padding = True
-
-    def __init__(
-        self,
-        bands: int,
-        cell: type[ConvGRUCell] | type[ConvLSTMCell],
-        *,
-        size: int | None,
-        width: float,
-        variant: Variant,
-        time_channels: tuple[TimeChannel, ...] | None,
-        outputs: int | None,
-    ) -> None:
-        """Half of the `outputs` channels come from each direction. Raises ValueError for fewer than 2 of them."""
-        super().__init__()
-        self.channels = 2 * scaled(HIDDEN, width) if outputs is None else outputs
-        if self.channels < 2:
-            raise ValueError(f"an embedding of two directions has at least 2 channels; got outputs={outputs}")
-        self.variant = variant
-        self.time_channels = ("day_of_year",) if time_channels is None else time_channels
-        self.needs = Needs(dates=None, size_multiple=1)
-        self.tile_size = PUBLISHED_SIDE if size is None else size
-        self.ignores_order = variant == "fixed"
-        features = scaled(FEATURES, width)
-        self.inconv = nn.Conv2d(bands + len(self.time_channels), features, 3, padding=1)
-        self.forward_cell = cell(features, self.channels - self.channels // 2)
-        self.backward_cell = cell(features, self.channels // 2)
-
-    def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
-        """The last states of both directions, (B, channels, H, W); 0 for a series without a valid date."""
-        if self.variant == "fixed":
-            order = torch.argsort(day, dim=1, stable=True)
-            rows = torch.arange(len(day), device=day.device)[:, None]
-            image, valid, day = image[rows, order], valid[rows, order], day[rows, order]
-        return self.embed_series(with_time_channels(image, valid, day, self.time_channels), valid)
-
-    def embed_series(self, series: Tensor, valid: Tensor) -> Tensor:
-        """The same of bands and time channels (B, T, C, H, W); the dates that `valid` (B, T) marks are taken as they
-        stand."""
-        t = valid.shape[1]
-        frames = series.transpose(0, 1).flatten(0, 1)  # (T*B, C, H, W): all chips of a date are one block
-        # On a CPU the gradients of the weights are slower that way, by more than the rest of an LSTM is faster.
-        frames = frames.contiguous(memory_format=torch.channels_last if frames.is_cuda else torch.contiguous_format)
-        features, known = self.inconv(frames), valid.T  # (T*B, F, H, W), (T, B)
-        ends = [
-            self._run(self.forward_cell, features, known, range(t)),
-            self._run(self.backward_cell, features, known, range(t - 1, -1, -1)),
-        ]
-        return torch.cat(ends, dim=1)
-
-    def _run(self, cell: ConvGRUCell | ConvLSTMCell, features: Tensor, valid: Tensor, order: range) -> Tensor:
-        """The last hidden state of a direction, (B, hidden, H, W)."""
-        # With checkpointing the sums of the gates, many times as wide as the features, are not kept either.
-        late = self.checkpointing and self.training
-        inputs = features if late else cell.input_conv(features)
-
-        def step(x: Tensor, known: Tensor, *state: Tensor) -> Tensor:
-            return cast(Tensor, cell(cell.input_conv(x) if late else x, known[:, None, None, None], *state))
-
-        # Unbound at once: the gradient of one date after the other would each time be that of the whole series.
-        dates = inputs.unflatten(0, valid.shape).unbind(0)
-        state: tuple[Tensor, ...] = ()
-        for t in order:
-            state = (checkpointed(self, step, dates[t], valid[t], *state),)
-        return cell.hidden_of(state[0])
-
-
-class BiConvGRU(_BiConvRNN):
-    """Gated recurrent units: the better of the two in Russwurm and Körner 2018."""
-
-    def __init__(
-        self,
-        bands: int,
-        *,
-        dates: int,  # noqa: ARG002  # any number of dates will do
-        size: int | None = None,
-        width: float = 1.0,
-        variant: Variant = "paper",
-        time_channels: tuple[TimeChannel, ...] | None = None,
-        outputs: int | None = None,
-    ) -> None:
-        """`dates` is not used: any T will do."""
-        super().__init__(
-            bands, ConvGRUCell, size=size, width=width, variant=variant, time_channels=time_channels, outputs=outputs
-        )
-
-
-class BiConvLSTM(_BiConvRNN):
-    """Long short-term memory without peepholes, as in DeepSatModels; of its two states the hidden one is used."""
-
-    def __init__(
-        self,
-        bands: int,
-        *,
-        dates: int,  # noqa: ARG002  # any number of dates will do
-        size: int | None = None,
-        width: float = 1.0,
-        variant: Variant = "paper",
-        time_channels: tuple[TimeChannel, ...] | None = None,
-        outputs: int | None = None,
-    ) -> None:
-        """`dates` is not used: any T will do."""
-        super().__init__(
-            bands, ConvLSTMCell, size=size, width=width, variant=variant, time_channels=time_channels, outputs=outputs
-        )
 
 
 class ConvGRUCell(nn.Module):
@@ -212,6 +98,95 @@ def _convolution(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
     return made
 
 
+class _BiConvRNN(Backbone):
+    """What both share: all but the cell.
+
+    A pixel of the state depends on two pixels more on each side a date (GRU; LSTM: one), so the reach grows with the
+    series, and a model may be given longer series than it was trained on: it is applied at the side of training.
+    """
+
+    head = "conv3"
+    ignores_padding = True
+    cell: type[ConvGRUCell | ConvLSTMCell]
+
+    def __init__(
+        self,
+        bands: int,
+        *,
+        dates: int,  # noqa: ARG002  # any number of dates will do
+        size: int | None = None,
+        width: float = 1.0,
+        variant: Variant = "paper",
+        time_channels: tuple[TimeChannel, ...] | None = None,
+        outputs: int | None = None,
+    ) -> None:
+        """Half of the `outputs` channels come from each direction. Raises ValueError for fewer than 2 of them."""
+        super().__init__()
+        self.channels = 2 * scaled(HIDDEN, width) if outputs is None else outputs
+        if self.channels < 2:
+            raise ValueError(f"an embedding of two directions has at least 2 channels; got outputs={outputs}")
+        self.variant = variant
+        self.time_channels = ("day_of_year",) if time_channels is None else time_channels
+        self.needs = Needs(dates=None, size_multiple=1)
+        self.tile_size = PUBLISHED_SIDE if size is None else size
+        self.ignores_order = variant == "fixed"
+        features = scaled(FEATURES, width)
+        self.inconv = nn.Conv2d(bands + len(self.time_channels), features, 3, padding=1)
+        self.forward_cell = self.cell(features, self.channels - self.channels // 2)
+        self.backward_cell = self.cell(features, self.channels // 2)
+
+    def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
+        """The last states of both directions, (B, channels, H, W); 0 for a series without a valid date."""
+        if self.variant == "fixed":
+            order = torch.argsort(day, dim=1, stable=True)
+            rows = torch.arange(day.shape[0], device=day.device)[:, None]
+            image, valid, day = image[rows, order], valid[rows, order], day[rows, order]
+        return self.embed_series(with_time_channels(image, valid, day, self.time_channels), valid)
+
+    def embed_series(self, series: Tensor, valid: Tensor) -> Tensor:
+        """The same of bands and time channels (B, T, C, H, W); the dates that `valid` (B, T) marks are taken as they
+        stand."""
+        t = valid.shape[1]
+        frames = series.transpose(0, 1).flatten(0, 1)  # (T*B, C, H, W): all chips of a date are one block
+        # On a CPU the gradients of the weights are slower that way, by more than the rest of an LSTM is faster.
+        frames = frames.contiguous(memory_format=torch.channels_last if frames.is_cuda else torch.contiguous_format)
+        features, known = self.inconv(frames), valid.T  # (T*B, F, H, W), (T, B)
+        ends = [
+            self._run(self.forward_cell, features, known, range(t)),
+            self._run(self.backward_cell, features, known, range(t - 1, -1, -1)),
+        ]
+        return torch.cat(ends, dim=1)
+
+    def _run(self, cell: ConvGRUCell | ConvLSTMCell, features: Tensor, valid: Tensor, order: range) -> Tensor:
+        """The last hidden state of a direction, (B, hidden, H, W)."""
+        # With checkpointing the sums of the gates, many times as wide as the features, are not kept either. A CPU is
+        # slower on those of all dates, which fit no cache; a GPU on one date after the other.
+        late = not features.is_cuda or (self.checkpointing and self.training)
+        inputs = features if late else cell.input_conv(features)
+
+        def step(x: Tensor, known: Tensor, *state: Tensor) -> Tensor:
+            return cast(Tensor, cell(cell.input_conv(x) if late else x, known[:, None, None, None], *state))
+
+        # Unbound at once: the gradient of one date after the other would each time be that of the whole series.
+        dates = inputs.unflatten(0, valid.shape).unbind(0)
+        state: tuple[Tensor, ...] = ()
+        for t in order:
+            state = (checkpointed(self, step, dates[t], valid[t], *state),)
+        return cell.hidden_of(state[0])
+
+
+class BiConvGRU(_BiConvRNN):
+    """Gated recurrent units: the better of the two in Russwurm and Körner 2018."""
+
+    cell = ConvGRUCell
+
+
+class BiConvLSTM(_BiConvRNN):
+    """Long short-term memory without peepholes, as in DeepSatModels; of its two states the hidden one is used."""
+
+    cell = ConvLSTMCell
+
+
 GATES = ("reset_gate", "update_gate", "out_gate")
 """The convolutions of a GRU of the original, in our order."""
 
@@ -219,24 +194,28 @@ GATES = ("reset_gate", "update_gate", "out_gate")
 def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the original (ConvBiRNN of michaeltrs/DeepSatModels, either cell) by the names of our objective.
 
-    Raises ValueError for an entry it does not know, such as those of a second recurrent layer, which is not built here.
+    Raises ValueError for an entry it does not know, such as those of a second recurrent layer, which is not built here,
+    for one that is missing, and for one of another number of dimensions.
     """
     given = {name.removeprefix("module."): tensor for name, tensor in state.items()}  # of a model on several GPUs
-    known = {f"{part}.{kind}" for part in ("inconv", "outconv") for kind in ("weight", "bias")}
+    parts = GATES if any(f".{gate}." in name for name in given for gate in GATES) else ("conv",)
     cells = {f"{direction}_model.cell_list.0": f"{direction}_cell" for direction in ("forward", "backward")}
-    known |= {f"{cell}.{part}.{kind}" for cell in cells for part in (*GATES, "conv") for kind in ("weight", "bias")}
-    unknown = [name for name in given if name not in known]
-    if unknown or "inconv.weight" not in given:
-        found = ", ".join(unknown) or "no inconv.weight"
-        raise ValueError(f"a ConvBiRNN of DeepSatModels of one recurrent layer has other entries: {found}")
+    kernels = {"inconv": 5, "outconv": 4} | {f"{cell}.{part}": 4 for cell in cells for part in parts}
+    known = {f"{name}.weight": n for name, n in kernels.items()} | {f"{name}.bias": 1 for name in kernels}
+    for what, names in (
+        ("has other entries", [name for name in given if name not in known]),
+        ("also has the entries", [name for name in known if name not in given]),
+        (
+            "has other shapes",
+            [f"{name} {tuple(x.shape)}" for name, x in given.items() if x.ndim != known.get(name, x.ndim)],
+        ),
+    ):
+        if names:
+            raise ValueError(f"a ConvBiRNN of DeepSatModels of one recurrent layer {what}: {', '.join(names)}")
     first = given["inconv.weight"]
     ours = {"encoder.backbone.inconv.weight": first.flatten(2, 3)}  # (F, C, 1, 3, 3) to (F, C, 3, 3)
     for theirs, name in cells.items():
-        parts = GATES if f"{theirs}.{GATES[0]}.weight" in given else ("conv",)
-        weight, bias = (
-            torch.cat([given[f"{theirs}.{part}.{kind}"] for part in parts if f"{theirs}.{part}.{kind}" in given])
-            for kind in ("weight", "bias")
-        )
+        weight, bias = (torch.cat([given[f"{theirs}.{part}.{kind}"] for part in parts]) for kind in ("weight", "bias"))
         ours |= {f"encoder.backbone.{name}.{key}": value for key, value in _split(weight, bias, len(first)).items()}
     ours["encoder.backbone.inconv.bias"] = given["inconv.bias"]
     return ours | {f"head.{kind}": given[f"outconv.{kind}"] for kind in ("weight", "bias")}

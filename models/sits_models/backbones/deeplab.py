@@ -40,28 +40,29 @@ class _DeepLab(SingleDate):
     """The pooled branch sees the whole chip, so it is applied at the side of training."""
 
     stride = 4
+    depth: Depth
 
     def __init__(
         self,
-        depth: Depth,
         bands: int,
         *,
         dates: int,
-        size: int | None,
-        width: float,
-        variant: Variant,
-        time_channels: tuple[TimeChannel, ...] | None,
-        outputs: int | None,
+        size: int | None = None,
+        width: float = 1.0,
+        variant: Variant = "paper",
+        time_channels: tuple[TimeChannel, ...] | None = None,
+        outputs: int | None = None,
     ) -> None:
+        """Raises ValueError for any other number of dates than 1."""
         super().__init__(dates, time_channels)
         self.variant = variant
         self.tile_size = PUBLISHED_SIDE if size is None else size
         self.context_channels = scaled(CHANNELS, width)
         self.channels = self.context_channels if outputs is None else outputs
         momentum = MOMENTUM[variant]
-        self.fine_channels, coarse = trunk_channels(depth, width=width)
+        self.fine_channels, coarse = trunk_channels(self.depth, width=width)
         inputs = bands + len(self.time_channels)
-        self.trunk = nn.ModuleDict(build_trunk(depth, inputs, width=width, dilation=2, momentum=momentum))
+        self.trunk = nn.ModuleDict(build_trunk(self.depth, inputs, width=width, dilation=2, momentum=momentum))
         self.pyramid = Pyramid(coarse, self.context_channels, momentum=momentum)
         self.decoder = Decoder(
             self.fine_channels,
@@ -75,6 +76,10 @@ class _DeepLab(SingleDate):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
+    def least_chips(self, size: int) -> int:  # noqa: ARG002  # the pooled branch is one value a chip
+        """2, of any side."""
+        return 2
+
     def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
         """The map of the decoder, (B, channels, H / 4, W / 4), rounded up."""
         fine, context = self.encode(self.frame(image, valid, day))
@@ -86,7 +91,7 @@ class _DeepLab(SingleDate):
 
         Raises ValueError for a single chip in training, of which the pooled branch has no statistics.
         """
-        check_statistics(self, chips=len(frame), pixels=1)
+        check_statistics(self, chips=frame.shape[0], pixels=1)
         fine, coarse = run_trunk(self, dict(self.trunk.named_children()), frame)
         branches = [checkpointed(self, branch, coarse) for branch in self.pyramid.branches]
         return fine, cast(Tensor, self.pyramid.join(torch.cat(branches, dim=1)))
@@ -95,55 +100,13 @@ class _DeepLab(SingleDate):
 class DeepLabResNet18(_DeepLab):
     """On a ResNet-18, for small machines; not published."""
 
-    def __init__(
-        self,
-        bands: int,
-        *,
-        dates: int,
-        size: int | None = None,
-        width: float = 1.0,
-        variant: Variant = "paper",
-        time_channels: tuple[TimeChannel, ...] | None = None,
-        outputs: int | None = None,
-    ) -> None:
-        """Raises ValueError for any other number of dates than 1."""
-        super().__init__(
-            18,
-            bands,
-            dates=dates,
-            size=size,
-            width=width,
-            variant=variant,
-            time_channels=time_channels,
-            outputs=outputs,
-        )
+    depth = 18
 
 
 class DeepLabResNet50(_DeepLab):
     """On a ResNet-50, as published."""
 
-    def __init__(
-        self,
-        bands: int,
-        *,
-        dates: int,
-        size: int | None = None,
-        width: float = 1.0,
-        variant: Variant = "paper",
-        time_channels: tuple[TimeChannel, ...] | None = None,
-        outputs: int | None = None,
-    ) -> None:
-        """Raises ValueError for any other number of dates than 1."""
-        super().__init__(
-            50,
-            bands,
-            dates=dates,
-            size=size,
-            width=width,
-            variant=variant,
-            time_channels=time_channels,
-            outputs=outputs,
-        )
+    depth = 50
 
 
 class Pyramid(nn.Module):

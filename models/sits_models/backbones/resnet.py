@@ -29,26 +29,32 @@ class _ResNet(SingleDate):
     """
 
     stride = 32
+    depth: Depth
 
     def __init__(
         self,
-        depth: Depth,
         bands: int,
         *,
         dates: int,
-        size: int | None,
-        width: float,
-        variant: Variant,
-        time_channels: tuple[TimeChannel, ...] | None,
-        outputs: int | None,
+        size: int | None = None,
+        width: float = 1.0,
+        variant: Variant = "paper",
+        time_channels: tuple[TimeChannel, ...] | None = None,
+        outputs: int | None = None,
     ) -> None:
+        """Raises ValueError for any other number of dates than 1, and for `outputs` that the last layer cannot have."""
         super().__init__(dates, time_channels)
         self.variant = variant
         self.tile_size = PUBLISHED_SIDE if size is None else size
-        self.channels = trunk_channels(depth, width=width)[1] if outputs is None else outputs
+        self.channels = trunk_channels(self.depth, width=width)[1] if outputs is None else outputs
         # Children of the backbone itself, so that their names are torchvision's.
-        for name, part in build_trunk(depth, bands + len(self.time_channels), width=width, outputs=outputs).items():
+        inputs = bands + len(self.time_channels)
+        for name, part in build_trunk(self.depth, inputs, width=width, outputs=outputs).items():
             self.add_module(name, part)
+
+    def least_chips(self, size: int) -> int:
+        """2 where a chip of `size` px has one embedding alone."""
+        return 1 if size > self.stride else 2
 
     def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
         """The map of the last stage, (B, channels, H / 32, W / 32), rounded up."""
@@ -61,55 +67,13 @@ class _ResNet(SingleDate):
 class ResNet18(_ResNet):
     """Eighteen layers in basic blocks, 512 channels."""
 
-    def __init__(
-        self,
-        bands: int,
-        *,
-        dates: int,
-        size: int | None = None,
-        width: float = 1.0,
-        variant: Variant = "paper",
-        time_channels: tuple[TimeChannel, ...] | None = None,
-        outputs: int | None = None,
-    ) -> None:
-        """Raises ValueError for any other number of dates than 1."""
-        super().__init__(
-            18,
-            bands,
-            dates=dates,
-            size=size,
-            width=width,
-            variant=variant,
-            time_channels=time_channels,
-            outputs=outputs,
-        )
+    depth = 18
 
 
 class ResNet50(_ResNet):
-    """Fifty layers in bottlenecks, 2048 channels."""
+    """Fifty layers in bottlenecks, 2048 channels; `outputs` are a multiple of 4."""
 
-    def __init__(
-        self,
-        bands: int,
-        *,
-        dates: int,
-        size: int | None = None,
-        width: float = 1.0,
-        variant: Variant = "paper",
-        time_channels: tuple[TimeChannel, ...] | None = None,
-        outputs: int | None = None,
-    ) -> None:
-        """Raises ValueError for any other number of dates than 1, and for `outputs` that are no multiple of 4."""
-        super().__init__(
-            50,
-            bands,
-            dates=dates,
-            size=size,
-            width=width,
-            variant=variant,
-            time_channels=time_channels,
-            outputs=outputs,
-        )
+    depth = 50
 
 
 def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -56,9 +56,10 @@ class _TSViT(Backbone):
 
     head: HeadKind = "none"
     ignores_order = True
-    of_task = ("over_time.tokens", "last.")
     published_days: int
     """Days that have an embedding in the official code."""
+    published_sizes: TransformerRecipe
+    """Those of PASTIS."""
 
     def __init__(
         self,
@@ -75,11 +76,11 @@ class _TSViT(Backbone):
     ) -> None:
         """With `outputs` it has a token for each of so many classes, and gives their logits.
 
-        `expansion` is the factor on the channels inside the MLPs. Raises ValueError for a size that is no multiple of
-        the patch.
+        `transformer` None: `published_sizes`. `expansion` is the factor on the channels inside the MLPs. Raises
+        ValueError for a size that is no multiple of the patch.
         """
         super().__init__()
-        sizes = transformer or TransformerRecipe()
+        sizes = transformer or self.published_sizes
         side = PUBLISHED_SIZE + -PUBLISHED_SIZE % sizes.patch if size is None else size
         if side % sizes.patch or side < 1:
             raise ValueError(
@@ -95,6 +96,7 @@ class _TSViT(Backbone):
         tokens = self.channels if outputs is not None else math.gcd(self.channels, EMBEDDING_TOKENS)
         if outputs is None:
             self.head = "linear"
+        self.of_task = () if outputs is None else ("over_time.tokens", "last.")
         dim, square = scaled(128, width), sizes.patch**2
         layers = {"heads": sizes.heads, "head_channels": sizes.head_channels, "hidden": expansion * dim}
         self.over_time = _OverTime(
@@ -135,6 +137,7 @@ class TSViT(_TSViT):
     """The dense TSViT: a map of each class token, laid together from what the token gives at each patch."""
 
     published_days = 366
+    published_sizes = TransformerRecipe()
 
     def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
         """The logits or the embedding, (B, channels, H, W)."""
@@ -155,14 +158,15 @@ class TSViTParcel(_TSViT):
 
     stride = 0
     published_days = 365
+    published_sizes = TransformerRecipe(patch=3, temporal_depth=8, head_channels=64)
 
     def embed(self, image: Tensor, valid: Tensor, day: Tensor) -> Tensor:
         """The logits or the embedding, (B, channels, 1, 1)."""
         placed = self.embed_patches(image, valid, day).flatten(0, 1)  # (B*tokens, patches, D)
-        tokens = torch.cat([self.chip.expand(len(placed), 1, -1), placed], dim=1)
+        tokens = torch.cat([self.chip.expand(placed.shape[0], 1, -1), placed], dim=1)
         read: Tensor = self.over_space(tokens, run=partial(checkpointed, self), kept=1)
         values: Tensor = self.last(read)  # (B*tokens, 1, values)
-        return values.reshape(len(image), self.channels, 1, 1)
+        return values.reshape(image.shape[0], self.channels, 1, 1)
 
 
 class _OverTime(nn.Module):
@@ -261,7 +265,6 @@ _REFERENCE_LAYERS = {
     "1.fn.net.3": "down",
 }
 
-
 CLASS_TOKENS = "encoder.backbone.over_time.tokens"
 """Name of the tensor of an objective that has a row for each class."""
 
@@ -277,7 +280,8 @@ def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in ("over_time.tokens", "chip", "places"):  # (1, number, D) there
         if (key := f"encoder.backbone.{name}") in ours:
             ours[key] = ours[key].squeeze(0)
-    if (table := "encoder.backbone.over_time.days.weight") in ours:  # a linear layer on one-hot vectors there
+    table = "encoder.backbone.over_time.days.weight"
+    if table in ours and ours[table].ndim == 2:  # a linear layer on one-hot vectors there
         ours[table] = ours[table].T.contiguous()
     return ours
 
@@ -303,13 +307,17 @@ def sizes_of(tensors: Mapping[str, Tensor], *, bands: int, heads: int) -> tuple[
 
     Raises ValueError where they are not those of a TSViT of so many bands and heads.
     """
+    if bands < 1 or heads < 1:
+        raise ValueError(f"a TSViT has at least a band and a head; got {bands} bands and {heads} heads")
     own = {name.removeprefix("encoder.backbone."): tensor for name, tensor in tensors.items()}
-    try:
-        dim, inputs = own["over_time.patches.weight"].shape
-        inner = own["over_space.layers.0.qkv.weight"].shape[0] // 3
-        places = len(own["places"])
-    except KeyError as error:
-        raise ValueError(f"these are no weights of a TSViT: {error.args[0]} is missing") from error
+    for name in ("over_time.patches.weight", "over_space.layers.0.qkv.weight", "places"):
+        if name not in own:
+            raise ValueError(f"these are no weights of a TSViT: {name} is missing")
+        if own[name].ndim != 2:
+            raise ValueError(f"these are no weights of a TSViT: {name} has the shape {tuple(own[name].shape)}")
+    dim, inputs = own["over_time.patches.weight"].shape
+    inner = own["over_space.layers.0.qkv.weight"].shape[0] // 3
+    places = len(own["places"])
     patch, side = math.isqrt(inputs // bands), math.isqrt(places)
     if patch**2 * bands != inputs or side**2 != places:
         raise ValueError(f"these weights take {inputs} values a patch, which is no square patch of {bands} bands")

@@ -356,9 +356,9 @@ def _gather(frames: Tensor, weights: Tensor, lengths: list[int] | int) -> Tensor
         return counted.reshape(-1, lengths, channels, h, w).sum(1)
     gathered = []
     # One series after the other, so that what is added up has hardly left the processor's cache.
-    for series, coarse in zip(frames.split(lengths), weights.split(lengths), strict=True):
+    for series, coarse in zip(torch.split(frames, lengths), torch.split(weights, lengths), strict=True):
         fine = functional.interpolate(coarse.permute(0, 3, 1, 2), size=(h, w), mode="bilinear", align_corners=False)
-        grouped = series.permute(0, 2, 3, 1).unflatten(-1, (heads, -1))  # (T, H, W, heads, C / heads)
+        grouped = series.permute(0, 2, 3, 1).reshape(-1, h, w, heads, channels // heads)  # (T, H, W, heads, C / heads)
         gathered.append((grouped * fine.permute(0, 2, 3, 1)[..., None]).sum(0).flatten(2))  # (H, W, C)
     return torch.stack(gathered).permute(0, 3, 1, 2)
 

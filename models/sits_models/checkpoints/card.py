@@ -17,6 +17,8 @@ __all__ = ["Card", "Probe", "Publication"]
 
 FORMAT = "sits-weights"
 VERSION = "1.1"
+_MOST_CHIPS, _MOST_DATES, _MOST_PIXELS, _LARGEST = 16, 4096, 4096, 1 << 26
+"""Of a probe; the last is 128 MiB a band as it is stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,25 @@ class Probe:
     dates: int
     side: int
     """Pixels."""
+    padding: int = 0
+    """The last dates of the last chip that are none."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an input that nobody can make."""
+        for name, value, least, most in (
+            ("seed", self.seed, 0, 2**63),
+            ("chips", self.chips, 1, _MOST_CHIPS),
+            ("dates", self.dates, 1, _MOST_DATES),
+            ("side", self.side, 1, _MOST_PIXELS),
+            ("padding", self.padding, 0, self.dates - 1),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{name} of a probe should be from {least} to {most}; got {value}")
+        if self.chips * self.dates * self.side**2 > _LARGEST:
+            raise ValueError(
+                f"a probe has at most {_LARGEST} pixels on all its dates; got {self.chips} chips of {self.side} px on "
+                f"{self.dates} dates"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +177,7 @@ class Card:
         """The card of plain values; `name` is what an error calls it. Raises ValueError."""
         if data.get("format") != FORMAT or str(data.get("version")).partition(".")[0] != VERSION.partition(".")[0]:
             found = f"{data.get('format')} {data.get('version')}"
-            raise ValueError(f"{name} should be a card of {FORMAT} {VERSION}; it says {found}")
+            raise ValueError(f"{name} should be a card of {FORMAT} {VERSION}; it says {found[:60]!r}")
         try:
             recipe = _mapping(data["recipe"])
         except (KeyError, TypeError) as error:
@@ -197,7 +218,9 @@ def _publication(value: object) -> Publication | None:
     if value is None:
         return None
     data = _mapping(value)
-    period = data.get("period")
+    period = None if data.get("period") is None else [str(day) for day in _list(data["period"])]
+    if period is not None and len(period) != 2:
+        raise ValueError(f"period should be its first and its last day; got {period}")
     areas = [[float(str(degrees)) for degrees in _list(area)] for area in _list(data.get("areas", []))]
     return Publication(
         name=str(data["name"]),
@@ -207,7 +230,7 @@ def _publication(value: object) -> Publication | None:
         citation=None if data.get("citation") is None else str(data["citation"]),
         created=str(data["created"]),
         areas=tuple((west, south, east, north) for west, south, east, north in areas),
-        period=None if period is None else (str(_list(period)[0]), str(_list(period)[1])),
+        period=None if period is None else (period[0], period[1]),
     )
 
 
@@ -215,7 +238,13 @@ def _probe(value: object) -> Probe | None:
     if value is None:
         return None
     numbers = {key: int(str(number)) for key, number in _mapping(value).items()}
-    return Probe(seed=numbers["seed"], chips=numbers["chips"], dates=numbers["dates"], side=numbers["side"])
+    return Probe(
+        seed=numbers["seed"],
+        chips=numbers["chips"],
+        dates=numbers["dates"],
+        side=numbers["side"],
+        padding=numbers.get("padding", 0),  # cards of before know of none
+    )
 
 
 def _entry(data: Mapping[str, object]) -> CropEntry:

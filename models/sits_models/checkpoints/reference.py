@@ -72,11 +72,13 @@ def from_reference(
     reflectance in [0, 1], as DeepSatModels. `heads` are those of each layer of a TSViT, which its tensors do not tell.
 
     A file is read as tensors and plain values only. Raises ValueError for anything else in it, for an architecture
-    that is not known, and where a tensor is missing, unknown or of another shape.
+    that is not known, for no band, and where a tensor is missing, unknown or of another shape.
     """
     if architecture not in _REFERENCES:
         known = ", ".join(_REFERENCES)
         raise ValueError(f"no reference architecture {architecture!r}; weights of these can be read: {known}")
+    if not bands:
+        raise ValueError(f"weights of a {architecture} take at least one band; give bands in the order of its training")
     state = source if isinstance(source, Mapping) else read_reference(source)
     tensors = _REFERENCES[architecture](state)
     if architecture in ("tsvit", "tsvit_parcel"):

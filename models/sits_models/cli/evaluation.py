@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sits_catalog.console import DONE, Narrator
-from sits_models.cli.options import SIMULATED, AsJson, DeviceName, WeightsFolder, WithTraceback, run
+from sits_models.cli.options import SIMULATED, AsJson, DeviceName, WeightsFolder, WithTraceback, folder_beside, run
 
 __all__ = ["evaluate"]
 
@@ -29,7 +29,9 @@ def evaluate(
         list[str] | None, typer.Option(help="Folder or URL of a labelled dataset; repeatable; default: the recipe's.")
     ] = None,
     split: Annotated[Part, typer.Option(help="Where to measure.")] = Part.TEST,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default: WEIGHTS/evaluation-SPLIT.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; default: evaluation-SPLIT in WEIGHTS or runs/NAME.")
+    ] = None,
     device: DeviceName = "auto",
     json_: AsJson = False,
     debug: WithTraceback = False,
@@ -50,7 +52,7 @@ def evaluate(
     def work() -> int:
         from sits_models.tasks.evaluate import evaluate as measure
 
-        folder = str(out or Path(weights) / f"evaluation-{split.value}")
+        folder = str(out or folder_beside(weights, f"evaluation-{split.value}"))
         with Narrator() as narrator:
             outcome = measure(weights, cubes=cube, out=folder, split=split.value, narrator=narrator, device=device)
         parts = {

@@ -77,16 +77,17 @@ def export(
 
 
 def _lines(exported: Exported) -> list[str]:
+    from sits_models.tasks.exporting import TOLERANCE
+
     facts = [f"{exported.size / 1e6:,.1f} MB"] + ([f"opset {exported.opset}"] if exported.opset else [])
     inputs = (f"{name} {_shape(shape)}" for name, shape in exported.inputs.items())
-    worst = max(exported.agreements, key=lambda agreement: agreement.difference / agreement.allowed)
     return [
         f"{exported.path}: {', '.join(facts)}",
         f"takes     {', '.join(inputs)}",
         f"gives     {exported.output} {_shape(exported.output_shape)}",
         *(f"{axis:9} {dimension}" for axis, dimension in exported.dimensions),
         *(f"differs   by {agreement}" for agreement in exported.agreements),
-        f"equal     to the model, where {worst.allowed:.1e} is allowed",
+        f"equal     to the model, where {TOLERANCE:.0e} of the largest value is allowed",
     ]
 
 

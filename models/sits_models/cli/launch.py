@@ -70,16 +70,23 @@ def hush(rank: Rank) -> None:
 
 
 @contextmanager
-def spoken(rank: Rank) -> Iterator[None]:
-    """Let a process speak of an error that the first one does not know of."""
-    from sits_models.engine import SAID
+def spoken(rank: Rank, *, before: bool = False) -> Iterator[None]:
+    """Let a process speak of an error that the first one does not know of.
 
+    `before` they have met, one process of each machine does: its files may be others than those of the first.
+    """
     try:
         yield
     except Exception as error:
-        if not rank.first and SAID not in getattr(error, "__notes__", ()):
+        if not rank.first and (rank.local == 0 if before else not _said(error)):
             sys.stderr = sys.__stderr__
         raise
+
+
+def _said(error: Exception) -> bool:
+    from sits_models.engine import SAID  # seconds, which a wrong recipe need not wait for
+
+    return SAID in getattr(error, "__notes__", ())
 
 
 def _environment(number: int, count: int, port: int) -> dict[str, str]:

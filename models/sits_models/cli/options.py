@@ -21,6 +21,7 @@ __all__ = [
     "RecipeName",
     "WeightsFolder",
     "WithTraceback",
+    "folder_beside",
     "run",
 ]
 
@@ -49,6 +50,16 @@ WeightsFolder = Annotated[
 DeviceName = Annotated[str, typer.Option(help="Where to compute: auto (a GPU where there is one), cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 WithTraceback = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
+
+
+def folder_beside(weights: str, name: str) -> Path:
+    """Where what is made of weights goes by default: into their folder; for a name of the zoo, below runs/NAME.
+
+    >>> folder_beside("no-such-folder@1a2b", "map").as_posix()
+    'runs/no-such-folder/map'
+    """
+    folder = Path(weights)
+    return (folder if folder.is_dir() else Path("runs") / weights.partition("@")[0]) / name
 
 
 def run(work: Callable[[], int], *, debug: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sits_catalog.console import DONE, INCOMPLETE, Narrator
-from sits_models.cli.options import AsJson, DeviceName, WeightsFolder, WithTraceback, run
+from sits_models.cli.options import AsJson, DeviceName, WeightsFolder, WithTraceback, folder_beside, run
 
 __all__ = ["predict"]
 
@@ -17,8 +17,8 @@ __all__ = ["predict"]
 def predict(
     weights: WeightsFolder,
     cube: Annotated[str, typer.Option(help="Folder or URL of a dataset to map; it needs no labels.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default: WEIGHTS/map.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Tiles at a time; default: chosen.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: map in WEIGHTS or runs/NAME.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Tiles, or parcels, at a time; default: chosen.")] = None,
     tile: Annotated[int | None, typer.Option(min=1, help="Side of a tile in pixels; default: chosen.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read.")] = 2,
     device: DeviceName = "auto",
@@ -49,7 +49,7 @@ def predict(
             outcome = map_cube(
                 weights,
                 cube=cube,
-                out=str(out or Path(weights) / "map"),
+                out=str(out or folder_beside(weights, "map")),
                 narrator=narrator,
                 batch=batch,
                 tile=tile,

@@ -69,7 +69,10 @@ def pretrain(
 def finetune(
     recipe: RecipeName,
     weights: Annotated[
-        str | None, typer.Option(help="A finished run, or a folder of weights, to start from; default: random weights.")
+        str | None,
+        typer.Option(
+            help="A finished run, a folder of weights or a name of the zoo to start from; default: random weights."
+        ),
     ] = None,
     cube: CubeFolders = None,
     out: OutFolder = None,
@@ -78,7 +81,7 @@ def finetune(
     json_: AsJson = False,
     debug: WithTraceback = False,
 ) -> None:
-    """Train a model that gives each pixel a crop class, or take up a training that was interrupted.
+    """Train a model that gives each pixel, or each parcel, a crop class, or take up a training that was interrupted.
 
     Without --weights it starts from random ones.
 
@@ -113,10 +116,11 @@ def _work(
     """Train a recipe in this process, which may be one of several, or in as many as there are devices asked for."""
     rank = Rank.here()
     hush(rank)
-    from sits_models.recipe import load_recipe
+    with spoken(rank, before=True):
+        from sits_models.recipe import load_recipe
 
-    chosen = load_recipe(name, changes=changes or ())
-    count = processes_of(devices, rank)
+        chosen = load_recipe(name, changes=changes or ())
+        count = processes_of(devices, rank)
     if count > rank.of:
         return start_processes(count)
     with spoken(rank), Narrator() as narrator:

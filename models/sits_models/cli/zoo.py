@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,7 +55,7 @@ def list_(registry: _RegistryFolder = None, json_: AsJson = False, debug: WithTr
         if json_:
             print(json.dumps([{**entry.to_json(), "place": place} for place, entry in entries], indent=2))
             return DONE
-        print(_table([_HEAD, *[_row(place, entry) for place, entry in entries]]))
+        print(_printable(_table([_HEAD, *[_row(place, entry) for place, entry in entries]])))
         if any(entry.simulated for _, entry in entries):
             print("simulated: trained on made-up data; such figures say nothing about any real place")
         return DONE
@@ -84,7 +85,7 @@ def info(weights: _Weights, json_: AsJson = False, debug: WithTraceback = False)
 
         rows = {**card_rows(card), "folder": str(folder)}
         width = max(map(len, rows))
-        print("\n".join(f"{key:{width}}  {value}" for key, value in rows.items()))
+        print("\n".join(f"{key:{width}}  {_printable(value, kept='')}" for key, value in rows.items()))
         return DONE
 
     run(work, debug=debug)
@@ -179,6 +180,10 @@ def push(
             return DONE
         print(f"{pushed.entry.name}@{pushed.entry.version}  {'pushed' if pushed.new else 'was there; nothing to do'}")
         print(f"weights   {pushed.place}")
+        if not pushed.tested:
+            print(
+                "scores    none of a test split: there is no evaluation of these weights on the cubes of their training"
+            )
         return DONE
 
     run(work, debug=debug)
@@ -203,7 +208,7 @@ def verify(weights: _Weights, json_: AsJson = False, debug: WithTraceback = Fals
         if json_:
             print(json.dumps({"folder": str(folder), "findings": list(findings)}, indent=2))
         else:
-            print("\n".join(findings) if findings else f"{folder}: whole and true")
+            print(_printable("\n".join(findings)) if findings else f"{folder}: whole and true")
         return FAILED if findings else DONE
 
     run(work, debug=debug)
@@ -224,6 +229,10 @@ def _listed(registry: str | None) -> Sequence[tuple[str, Entry]]:
         with TemporaryDirectory() as scratch:
             return [(_public(registry), entry) for entry in remote_entries(registry, Path(scratch))]
     folder = _registry(registry)
+    if registry is not None and not folder.folder.is_dir():
+        raise FileNotFoundError(f"no folder {registry}; give the folder of a registry of weights, or a URL with one")
+    for sentence in folder.damaged():
+        print(_printable(f"warning: {sentence}", kept=""), file=sys.stderr)
     return [*ours, *((str(folder.folder), entry) for entry in folder.entries())]
 
 
@@ -243,9 +252,15 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _registry(text: str | None) -> Registry:
-    from sits_models.zoo import Registry, default_registry
+    from sits_models.zoo import default_registry
+    from sits_models.zoo.registry import folder_registry
 
-    return default_registry() if text is None else Registry(Path(text))
+    return default_registry() if text is None else folder_registry(text)
+
+
+def _printable(text: str, *, kept: str = "\n") -> str:
+    """What others wrote, without characters that would speak to the terminal."""
+    return "".join(letter if letter.isprintable() or letter in kept else "\ufffd" for letter in text)
 
 
 def _public(text: str) -> str:

@@ -99,7 +99,7 @@ def fit(
                 raise
             text = f"another of the {processes.rank.of} processes of this training ended; run the same command to go on"
             raise processes.said(RuntimeError(text)) from error
-    return keeper.finish()
+    return processes.agree(keeper.finish)
 
 
 def check_precision(training: TrainingRecipe) -> None:

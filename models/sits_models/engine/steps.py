@@ -15,8 +15,7 @@ from sits_models.engine.processes import Processes
 from sits_models.engine.schedule import derived_seed, learning_rate
 from sits_models.metrics import confusion_matrix
 from sits_models.objectives.base import Loss, Objective
-from sits_models.objectives.classification import Classification, middle_class
-from sits_models.objectives.segmentation import Segmentation
+from sits_models.objectives.supervised import Supervised
 from sits_models.recipe import Recipe
 from sits_models.sample import Sample
 
@@ -85,23 +84,20 @@ class Steps(LightningModule):
 
     @override
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
-        if not isinstance(self.objective, Segmentation | Classification):
+        if not isinstance(self.objective, Supervised):
             self.validation_means.add(_reported(self.objective.loss(batch)), weight=batch.image.shape[0])
             return
-        logits = self.objective(batch)
-        target = middle_class(batch) if isinstance(self.objective, Classification) else batch.crop
+        logits, target = self.objective(batch), self.objective.target(batch)
         counts = confusion_matrix(target, logits.argmax(dim=1), classes=self.objective.classes)
         self._matrix = counts if self._matrix is None else self._matrix + counts
-        weights = self.objective.class_weights
-        count = counts.sum() if weights is None else (counts.sum(dim=1) * weights).sum()
-        loss = self.objective.loss_of(logits, target)
-        self.validation_means.add({"loss": Mean(loss, count)}, weight=counts.sum())
+        loss = self.objective.supervised_loss(logits, target)
+        self.validation_means.add({"loss": Mean(loss.value, loss.count)}, weight=counts.sum())
 
     def matrix(self) -> Tensor | None:
         """(K, K) int64 on the CPU: the confusion of the last validation over all processes, which ask together."""
         if not any(self.processes.gather(self._matrix is not None)):
             return None
-        assert isinstance(self.objective, Segmentation | Classification)
+        assert isinstance(self.objective, Supervised)
         k = self.objective.classes
         mine = torch.zeros(k, k, dtype=torch.int64) if self._matrix is None else self._matrix.cpu()
         return self.processes.sum(mine)

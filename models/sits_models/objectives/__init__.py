@@ -12,7 +12,7 @@ from sits_models.objectives.cscl import ContextContrast
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.recipe import Recipe
 
-__all__ = ["Classification", "ContextContrast", "Loss", "Objective", "Segmentation", "build_objective"]
+__all__ = ["Classification", "ContextContrast", "Loss", "Objective", "Segmentation", "build_objective", "gives_logits"]
 
 
 def build_objective(
@@ -31,23 +31,26 @@ def build_objective(
     band; `class_weights` go into the loss of a segmentation or a classification. A backbone that sees the whole chip is
     applied at the side that the recipe trains it at.
     """
-    magnification = recipe.data.labels
-    # Where the published backbone ends in logits, it can only do so at the resolution of its input.
-    gives_logits = (
-        recipe.contrast is None and magnification == 1 and backbone_class(recipe.backbone.name).head == "none"
-    )
     backbone = build_backbone(
         recipe.backbone,
         bands=len(bands),
         dates=dates,
         size=recipe.data.size,
-        outputs=classes if gives_logits else None,
+        outputs=classes if gives_logits(recipe) else None,
     )
     backbone.checkpointing = recipe.training.checkpointing
-    encoder = Encoder(backbone, bands=bands, mean=mean, std=std, magnification=magnification)
+    encoder = Encoder(backbone, bands=bands, mean=mean, std=std, magnification=recipe.data.labels)
     if recipe.contrast is not None:
         return ContextContrast(encoder, recipe=recipe.contrast, background=recipe.data.background)
     if recipe.classification is not None:
         return Classification(encoder, classes=classes, class_weights=class_weights)
     assert recipe.segmentation is not None  # a recipe has one of the three
     return Segmentation(encoder, classes=classes, recipe=recipe.segmentation, class_weights=class_weights)
+
+
+def gives_logits(recipe: Recipe) -> bool:
+    """Whether the backbone of a recipe itself ends in the logits of its classes.
+
+    Where the published one does, it can only do so at the resolution of its input.
+    """
+    return recipe.contrast is None and recipe.data.labels == 1 and backbone_class(recipe.backbone.name).head == "none"

@@ -39,10 +39,11 @@ class ContextContrast(Objective):
         """
         super().__init__()
         if encoder.backbone.stride != 1:
-            what = f"one in {encoder.backbone.stride} pixels" if encoder.backbone.stride else "the whole chip"
+            side = encoder.backbone.stride
+            what = f"for {side} x {side} pixels" if side else "for the whole chip"
             raise ValueError(
                 "a contrast of neighbouring pixels needs an embedding of every pixel; "
-                f"{type(encoder.backbone).__name__} gives one of {what}: choose a dense backbone"
+                f"{type(encoder.backbone).__name__} gives one {what}: choose a dense backbone"
             )
         self.encoder = encoder
         self.similarity = ContextSimilarity(

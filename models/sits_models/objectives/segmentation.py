@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sits_models.encoder import Encoder
 from sits_models.heads import build_head, head_reach
 from sits_models.losses import cross_entropy, focal_loss
-from sits_models.objectives.base import Loss, Objective
+from sits_models.objectives.supervised import Supervised
 from sits_models.recipe import SegmentationRecipe
-from sits_models.sample import IGNORE_INDEX, Sample
+from sits_models.sample import Sample
 
 __all__ = ["Segmentation"]
 
 
-class Segmentation(Objective):
+class Segmentation(Supervised):
     """An encoder with the published head of its backbone, trained by the crop class of each pixel."""
-
-    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -36,21 +33,16 @@ class Segmentation(Objective):
 
         Raises ValueError for a backbone that gives one embedding a chip.
         """
-        super().__init__()
+        super().__init__(classes=classes, class_weights=class_weights)
         if encoder.backbone.stride == 0:
             raise ValueError(
                 f"{type(encoder.backbone).__name__} gives one class a chip and none a pixel: give the recipe the "
                 "section classification in place of segmentation, or a dense backbone"
             )
-        if class_weights is not None and len(class_weights) != classes:
-            raise ValueError(f"{classes} classes need as many weights; got {len(class_weights)}")
         self.encoder = encoder
         self.recipe = recipe
-        self.classes = classes
         backbone = encoder.backbone
         self.head = build_head(backbone.head, channels=encoder.channels, classes=classes, variant=backbone.variant)
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("class_weights", weights, persistent=False)  # of the training, not of the model
 
     @property
     def reach(self) -> int | None:
@@ -71,21 +63,12 @@ class Segmentation(Objective):
         size = (self.encoder.magnification * sample.image.shape[-2], side)
         return functional.interpolate(logits, size=size, mode="bilinear", align_corners=True)
 
-    def loss(self, sample: Sample) -> Loss:
-        """Cross entropy or focal loss, the mean over the pixels with a class; watched: the share that is right.
+    def target(self, sample: Sample) -> Tensor:
+        """The class of each pixel, (B, mH, mW)."""
+        return sample.crop
 
-        With class weights the mean is weighted by them.
-        """
-        logits = self(sample)
-        with torch.no_grad():
-            kept = sample.crop != IGNORE_INDEX
-            right = (logits.argmax(dim=1) == sample.crop) & kept
-            accuracy = right.sum() / kept.sum().clamp(min=1)
-            count = kept.sum() if self.class_weights is None else self.class_weights[sample.crop[kept]].sum()
-        return Loss(self.loss_of(logits, sample.crop), count, {"accuracy": accuracy}, {"accuracy": kept.sum()})
-
-    def loss_of(self, logits: Tensor, crop: Tensor) -> Tensor:
-        """The loss of logits (B, K, H, W) for the classes `crop` (B, H, W), a scalar."""
+    def loss_of(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy or focal loss of logits (B, K, H, W) for the classes `target` (B, H, W), a scalar."""
         if self.recipe.loss == "focal":
-            return focal_loss(logits, crop, gamma=self.recipe.gamma, weights=self.class_weights)
-        return cross_entropy(logits, crop, weights=self.class_weights)
+            return focal_loss(logits, target, gamma=self.recipe.gamma, weights=self.class_weights)
+        return cross_entropy(logits, target, weights=self.class_weights)

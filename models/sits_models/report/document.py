@@ -17,6 +17,7 @@ def evaluation_json(facts: EvaluationFacts) -> dict[str, object]:
         "format": FORMAT,
         "title": facts.title,
         "regions": list(facts.regions),
+        "cubes": [{"config_sha256": sha256} for sha256 in facts.cubes],
         "split": facts.split,
         "simulated": facts.simulated,
         "model": dict(facts.model),
@@ -36,6 +37,7 @@ def evaluation_json(facts: EvaluationFacts) -> dict[str, object]:
             "share": facts.not_counted_share,
             "classes": [{"code": crop.code, "name": crop.name, f"{facts.unit}s": crop.count} for crop in facts.unknown],
         },
+        "not_observed": None if pixels else {"parcels": facts.unobserved},
         "windows": {"size_px": facts.window, "halo_px": facts.halo},
         "bootstrap": {
             "blocks": facts.blocks,

@@ -77,6 +77,8 @@ class EvaluationFacts:
     model: Mapping[str, str]
     """Rows of the section about the model: what, and which."""
     regions: tuple[str, ...]
+    cubes: tuple[str, ...] = ()
+    """SHA-256 of the configuration of each cube, by which it is known whether they are those of a card."""
     split: str
     simulated: bool
     classes: tuple[ClassName, ...]
@@ -93,6 +95,8 @@ class EvaluationFacts:
     sizes: tuple[ParcelGroup, ...]
     unknown: tuple[UnknownClass, ...]
     """Classes with labels in the split that the model does not know, those with most of them first."""
+    unobserved: int = 0
+    """Parcels of known classes that were never observed, and so are given no class, of a model of parcels alone."""
     blocks: int
     """Blocks that the bootstrap draws from."""
     block_m: int

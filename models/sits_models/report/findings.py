@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TypedDict
 
 import fsspec
 import numpy as np
@@ -155,33 +156,22 @@ def find_facts(
 ) -> EvaluationFacts:
     """All that the page tells, intervals drawn with a fixed seed."""
     pixels, parcels = counts.pixels, counts.votes.counted()
-    overall = pixels.overall
-    intervals = _intervals(overall)
+    intervals = _intervals(pixels.overall)
     return EvaluationFacts(
-        title=card.recipe.name,
-        model=_model_rows(card, weights, cubes),
-        regions=tuple(dict.fromkeys(cube.facts.region for cube in cubes)),
+        **_common(card, weights, cubes, notes, intervals, counts.unknown),
         split=split,
-        simulated=any(cube.facts.simulated for cube in cubes),
-        classes=tuple(ClassName(entry.code, entry.name, entry.colour) for entry in card.classes),
-        overall=_group_with("all", overall, intervals),
+        overall=_group_with("all", pixels.overall, intervals),
         boundary=_group("boundary", pixels.boundary),
         interior=_group("interior", pixels.interior),
-        class_intervals=_class_intervals(intervals, len(card.classes)),
         distances=tuple(
             _group(name, counted) for name, counted in pixels.distance_bands.items() if counted.matrix.any()
         ),
         parcels=_group("parcels", parcels) if parcels.matrix.any() else None,
         sizes=_size_groups(counts),
-        unknown=_unknown_classes(counts.unknown),
         blocks=len(pixels.block_keys),
         block_m=pixels.regions.block_px * PIXEL_M,
-        resamples=_RESAMPLES,
-        level=_LEVEL,
         halo=halo,
         window=window,
-        credits=_credits(cubes, notes),
-        software=f"sits-cubes {version('sits-cubes')}",
     )
 
 
@@ -193,38 +183,72 @@ def find_parcel_facts(
     found: ClassifiedParcels,
     unknown: Mapping[tuple[str, str], int],
     *,
+    unobserved: int,
     split: str,
     window: int,
 ) -> EvaluationFacts:
     """As `find_facts`, of a model that gives one class to a parcel: nothing is known of pixels.
 
-    `unknown` are parcels by code and name of the classes that the model does not know.
+    `unknown` are parcels by code and name of the classes that the model does not know, `unobserved` those of known
+    classes that were never observed.
     """
-    classes = len(card.classes)
     regions = Regions(block_px=max(note.block_m for note in notes) // PIXEL_M)
-    counted = found.counted(np.ones(len(found.parcel), np.bool_), classes=classes, block_px=regions.block_px)
+    every = np.ones(len(found.parcel), np.bool_)
+    counted = found.counted(every, classes=len(card.classes), block_px=regions.block_px)
     intervals = _intervals(counted)
     return EvaluationFacts(
-        title=card.recipe.name,
-        model=_model_rows(card, weights, cubes),
-        regions=tuple(dict.fromkeys(cube.facts.region for cube in cubes)),
+        **_common(card, weights, cubes, notes, intervals, unknown),
         split=split,
-        simulated=any(cube.facts.simulated for cube in cubes),
-        classes=tuple(ClassName(entry.code, entry.name, entry.colour) for entry in card.classes),
         overall=None,
         boundary=None,
         interior=None,
-        class_intervals=_class_intervals(intervals, classes),
         distances=(),
         parcels=_group_with("parcels", counted, intervals),
-        sizes=_parcel_sizes(found, cubes, regions, classes=classes),
-        unknown=_unknown_classes(unknown),
+        sizes=_parcel_sizes(found, cubes, regions, classes=len(card.classes)),
+        unobserved=unobserved,
         blocks=len(counted.blocks.truth),
         block_m=regions.block_px * PIXEL_M,
-        resamples=_RESAMPLES,
-        level=_LEVEL,
         halo=0,
         window=window,
+    )
+
+
+class _Common(TypedDict):
+    """What the facts of both kinds of model share."""
+
+    title: str
+    model: Mapping[str, str]
+    regions: tuple[str, ...]
+    cubes: tuple[str, ...]
+    simulated: bool
+    classes: tuple[ClassName, ...]
+    class_intervals: tuple[tuple[float, float] | None, ...]
+    unknown: tuple[UnknownClass, ...]
+    resamples: int
+    level: float
+    credits: tuple[str, ...]
+    software: str
+
+
+def _common(
+    card: Card,
+    weights: str,
+    cubes: Sequence[Cube],
+    notes: Sequence[DatasetNotes],
+    intervals: Intervals | None,
+    unknown: Mapping[tuple[str, str], int],
+) -> _Common:
+    return _Common(
+        title=card.recipe.name,
+        model=_model_rows(card, weights, cubes),
+        regions=tuple(dict.fromkeys(cube.facts.region for cube in cubes)),
+        cubes=tuple(cube.facts.config_sha256 for cube in cubes),
+        simulated=any(cube.facts.simulated for cube in cubes),
+        classes=tuple(ClassName(entry.code, entry.name, entry.colour) for entry in card.classes),
+        class_intervals=_class_intervals(intervals, len(card.classes)),
+        unknown=_unknown_classes(unknown),
+        resamples=_RESAMPLES,
+        level=_LEVEL,
         credits=_credits(cubes, notes),
         software=f"sits-cubes {version('sits-cubes')}",
     )

@@ -25,12 +25,11 @@ from sits_models.data.cubes import Cube, open_cube
 from sits_models.data.loader import EvaluationData
 from sits_models.device import resolve_device
 from sits_models.folder import write_whole
-from sits_models.metrics import ParcelMajority, Scores, boundary_window
+from sits_models.metrics import Scores, boundary_window
 from sits_models.objectives.base import Objective
 from sits_models.objectives.classification import Classification
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.report import (
-    ClassName,
     EvaluationFacts,
     evaluation_json,
     render_evaluation,
@@ -38,7 +37,8 @@ from sits_models.report import (
 )
 from sits_models.report.findings import EvaluationCounts, find_facts, find_parcel_facts, read_notes
 from sits_models.sample import IGNORE_INDEX, Sample
-from sits_models.tasks.evaluate_parcels import classify_parcels, parcel_table, unknown_parcels
+from sits_models.tasks.evaluate_parcels import classify_parcels, unknown_parcels
+from sits_models.tasks.parcel_table import parcel_table
 from sits_models.zoo import find_weights
 
 __all__ = ["EvaluationOutcome", "evaluate"]
@@ -81,7 +81,8 @@ def evaluate(
     Of a model that gives one class to a parcel, each labelled parcel once. `weights` is a folder of weights or of a
     run; `cubes` None: those of the model's recipe. They need no train split. Raises ValueError where the model knows no
     classes, or a cube has no labels in the split, differs in bands or radiometry, or has more dates than the model
-    takes. Pixels, or parcels, of a class that the model does not know count in no score; how many there are is told.
+    takes. Pixels, or parcels, of a class that the model does not know count in no score, nor
+    do parcels that were never observed, which are given no class; how many there are is told.
     """
     if split not in _SPLITS:
         raise ValueError(f"a model is evaluated on one of the splits {', '.join(_SPLITS)}; got {split!r}")
@@ -145,7 +146,9 @@ def _measure_pixels(job: _Job, objective: Segmentation) -> tuple[EvaluationFacts
     )
     if facts.parcels is None:
         return facts, None
-    return facts, _parcel_table(counts.votes.majority(), facts.classes, job.cubes)
+    votes = counts.votes.majority()
+    further = {"share": pa.array(votes.share, pa.float64()), "n_pixels": pa.array(votes.pixels, pa.int64())}
+    return facts, parcel_table(votes, facts.classes, job.cubes, further)
 
 
 def _measure_parcels(job: _Job, objective: Classification) -> tuple[EvaluationFacts, pa.Table]:
@@ -154,14 +157,28 @@ def _measure_parcels(job: _Job, objective: Classification) -> tuple[EvaluationFa
     notes = [read_notes(cube) for cube in job.cubes]
     with _open(job.cubes, objective, job.card, batch=recipe.batch) as data:
         job.narrator.stage(f"classifying the parcels of the {job.split} split")
-        found = classify_parcels(data, objective, size=recipe.size, split=split, narrator=job.narrator)
+        found, unobserved = classify_parcels(data, objective, size=recipe.size, split=split, narrator=job.narrator)
         unknown = unknown_parcels(data, split)
-    job.check_found(len(found.parcel) > 0, "parcel of a class that the model knows")
+    seen = " and that was observed" if unobserved else ""
+    job.check_found(len(found.parcel) > 0, f"parcel of a class that the model knows{seen}")
     job.narrator.stage("drawing the page")
     facts = find_parcel_facts(
-        job.card, job.weights, job.cubes, notes, found, unknown, split=job.split, window=recipe.size
+        job.card,
+        job.weights,
+        job.cubes,
+        notes,
+        found,
+        unknown,
+        unobserved=unobserved,
+        split=job.split,
+        window=recipe.size,
     )
-    return facts, parcel_table(found, facts.classes, job.cubes)
+    further = {
+        "probability": pa.array(found.probability, pa.float32()),
+        "row": pa.array(found.row, pa.int32()),
+        "column": pa.array(found.column, pa.int32()),
+    }
+    return facts, parcel_table(found, facts.classes, job.cubes, further)
 
 
 def _labelled(path: str, card: Card) -> Cube:
@@ -378,25 +395,3 @@ def _write(folder: Path, facts: EvaluationFacts, parcels: pa.Table | None) -> No
     # Last: where there are figures, everything else is there too.
     text = json.dumps(evaluation_json(facts), indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(folder / "metrics.json", f"{text}\n".encode())
-
-
-def _parcel_table(votes: ParcelMajority, classes: Sequence[ClassName], cubes: Sequence[Cube]) -> pa.Table:
-    """A row a parcel with a counted pixel: whose it is, what was declared and what was seen."""
-    codes = np.array([crop.code for crop in classes], object)
-    folders = np.array([cube.facts.path for cube in cubes], object)
-    area = np.full(len(votes.parcel), np.nan)
-    for number, cube in enumerate(cubes):
-        parcels, here = cube.parcels(["parcel_id", "area_ha"]), votes.cube == number
-        area[here] = parcels.set_index("parcel_id")["area_ha"].loc[votes.parcel[here]].to_numpy(np.float64)
-    return pa.table(
-        {
-            "cube": pa.array(folders[votes.cube], pa.string()),
-            "parcel_id": pa.array(votes.parcel, pa.uint32()),
-            "declared": pa.array(codes[votes.target], pa.string()),
-            "predicted": pa.array(codes[votes.predicted], pa.string()),
-            "right": pa.array(votes.target == votes.predicted),
-            "share": pa.array(votes.share, pa.float64()),
-            "n_pixels": pa.array(votes.pixels, pa.int64()),
-            "area_ha": pa.array(area, pa.float64()),
-        }
-    )

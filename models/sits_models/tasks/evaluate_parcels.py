@@ -2,47 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from sits_catalog.console import Narrator
 from sits_catalog.cube import Split
-from sits_models.data.cubes import Cube
 from sits_models.data.loader import EvaluationData
 from sits_models.data.parcels import known_parcels
-from sits_models.objectives.classification import Classification, middle_class
-from sits_models.report import ClassName
+from sits_models.objectives.classification import Classification, middle_class, middle_observed
 from sits_models.report.findings import ClassifiedParcels
 
-__all__ = ["classify_parcels", "parcel_table", "unknown_parcels"]
+__all__ = ["classify_parcels", "unknown_parcels"]
 
 
 def classify_parcels(
     data: EvaluationData, objective: Classification, *, size: int, split: Split, narrator: Narrator
-) -> ClassifiedParcels:
-    """Each labelled parcel of the split whose class the model knows, once, in the order of cubes and parcels."""
+) -> tuple[ClassifiedParcels, int]:
+    """Each labelled parcel of the split whose class the model knows, once, in the order of cubes and parcels.
+
+    Those whose middle was observed on none of the dates that the model sees are left out; beside it how many there are.
+    """
     assert data.table is not None
     total = sum(map(len, known_parcels(data.middles(split), data.cubes, data.table)))
     device, middle = objective.encoder.mean.device, size // 2
     # Cube, parcel, row, column, label and class of each parcel, (n, 6) a batch.
     found, sure = [np.zeros((0, 6), np.int64)], [np.zeros(0, np.float32)]
-    done = 0
+    done = unobserved = 0
     with torch.inference_mode():
         for sample in data.parcels(split, size=size):
             probability, predicted = torch.softmax(objective(sample.to(device)), dim=1).cpu().max(dim=1)
             place, parcel = sample.place + torch.tensor([0, middle, middle]), sample.parcel[:, middle, middle]
             rows = [place[:, 0], parcel, place[:, 1], place[:, 2], middle_class(sample), predicted]
-            found.append(torch.stack(rows, dim=1).numpy())
-            sure.append(probability.numpy())
+            seen = middle_observed(sample)
+            found.append(torch.stack(rows, dim=1)[seen].numpy())
+            sure.append(probability[seen].numpy())
+            unobserved += int((~seen).sum())
             done += len(parcel)
             narrator.progress(done, total)
     columns, probabilities = np.concatenate(found), np.concatenate(sure)
     order = np.lexsort((columns[:, 1], columns[:, 0]))
     cube, parcel_id, row, column, target, guess = columns[order].T
-    return ClassifiedParcels(
+    classified = ClassifiedParcels(
         cube=cube,
         parcel=parcel_id,
         row=row,
@@ -51,6 +53,7 @@ def classify_parcels(
         predicted=guess,
         probability=probabilities[order],
     )
+    return classified, unobserved
 
 
 def unknown_parcels(data: EvaluationData, split: Split) -> Mapping[tuple[str, str], int]:
@@ -64,26 +67,3 @@ def unknown_parcels(data: EvaluationData, split: Split) -> Mapping[tuple[str, st
             key = names.get(crop, (str(crop), ""))
             unknown[key] = unknown.get(key, 0) + n
     return unknown
-
-
-def parcel_table(found: ClassifiedParcels, classes: Sequence[ClassName], cubes: Sequence[Cube]) -> pa.Table:
-    """A row a parcel: whose it is, what was declared, what was seen, and where the middle of its chip lies."""
-    codes = np.array([crop.code for crop in classes], object)
-    folders = np.array([cube.facts.path for cube in cubes], object)
-    area = np.full(len(found.parcel), np.nan)
-    for number, cube in enumerate(cubes):
-        parcels, here = cube.parcels(["parcel_id", "area_ha"]), found.cube == number
-        area[here] = parcels.set_index("parcel_id")["area_ha"].loc[found.parcel[here]].to_numpy(np.float64)
-    return pa.table(
-        {
-            "cube": pa.array(folders[found.cube], pa.string()),
-            "parcel_id": pa.array(found.parcel, pa.uint32()),
-            "declared": pa.array(codes[found.target], pa.string()),
-            "predicted": pa.array(codes[found.predicted], pa.string()),
-            "right": pa.array(found.target == found.predicted),
-            "probability": pa.array(found.probability, pa.float32()),
-            "area_ha": pa.array(area, pa.float64()),
-            "row": pa.array(found.row, pa.int32()),
-            "column": pa.array(found.column, pa.int32()),
-        }
-    )

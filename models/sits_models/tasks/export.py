@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from torch.export import ExportedProgram
 
 from sits_catalog.console import Narrator
 from sits_models.checkpoints import Card, load_model
-from sits_models.folder import move_whole, partial_of
+from sits_models.folder import move_whole
 from sits_models.tasks.exporting import (
     DEFAULT_OPSET,
     SUFFIXES,
+    TOLERANCE,
     Agreement,
     Dimensions,
     Format,
     Program,
     check_format,
     compare,
+    data_of,
     input_shape,
     open_program,
     output_shape,
@@ -99,23 +101,18 @@ def export(
     traced, dimensions = trace(program, asked)
     narrator.stage("writing the file")
     facts = _facts(loaded.card, program, traced, dimensions)
-    folder = partial_of(target)
-    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
-    folder.mkdir(parents=True)
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
+        folder = Path(beside)
         version = opset or DEFAULT_OPSET
         write_program(folder / target.name, traced, output=program.output, facts=facts, opset=version)
         narrator.stage("comparing it with the model")
         agreements = compare(program, open_program(folder / target.name), shapes_to_try(dimensions))
         _check(agreements, target)
-        parts = sorted(
-            folder.iterdir(), key=lambda part: part.name == target.name
-        )  # the one that names the others last
+        # The one that names the others last.
+        parts = sorted(folder.iterdir(), key=lambda part: part.name == target.name)
         written = sum(part.stat().st_size for part in parts)
-        for part in parts:
-            move_whole(part, target.with_name(part.name))
-    finally:
-        shutil.rmtree(folder)
+        _move(parts, target)
     return Exported(
         path=target,
         size=written,
@@ -134,8 +131,16 @@ def _target(out: str | None, card: Card, to: Format) -> Path:
         raise ValueError(f"--out is the name of a file that ends with {SUFFIXES[to]} where --to is {to}; got {target}")
     if target.is_dir():
         raise ValueError(f"--out is the name of a file; {target} is a folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
     return target
+
+
+def _move(parts: Sequence[Path], target: Path) -> None:
+    """Put the parts of a file in the place of the one before, of which nothing is left."""
+    stale = data_of(target) if target.is_file() else None
+    for part in parts:
+        move_whole(part, target.with_name(part.name))
+    if stale is not None and stale.name not in {part.name for part in parts}:
+        stale.unlink(missing_ok=True)
 
 
 def _facts(card: Card, program: Program, traced: ExportedProgram, dimensions: Dimensions) -> dict[str, str]:
@@ -160,5 +165,5 @@ def _check(agreements: tuple[Agreement, ...], target: Path) -> None:
     if failed:
         raise RuntimeError(
             f"{target} was not written: what it computes is not what the model computes, with differences of "
-            f"{'; '.join(map(str, failed))} where {max(a.allowed for a in failed):.1e} is allowed"
+            f"{'; '.join(map(str, failed))} where {TOLERANCE:.0e} of the largest value is allowed"
         )

@@ -27,7 +27,7 @@ from sits_models.folder import lock_folder, sync, write_whole
 from sits_models.maps import Begun, Work, open_work, refuse_another
 from sits_models.maps.parcels import described, write_rows
 from sits_models.maps.work import WORK
-from sits_models.objectives.classification import Classification
+from sits_models.objectives.classification import Classification, middle_observed
 from sits_models.sample import Sample
 
 __all__ = ["ClassifiedCube", "ParcelJob", "predict_parcels"]
@@ -90,8 +90,8 @@ def predict_parcels(folder: Path, job: ParcelJob, *, limit: int | None, narrator
     """Classify all parcels of a cube into the folder, or go on where that was interrupted; `limit` is of cells.
 
     `parcels.parquet` and `prediction.json`. Each parcel is seen in the middle of a chip, as in an evaluation, but with
-    all the ground around it. A parcel without a pixel, or whose chip was never observed, has no class. Raises
-    FileExistsError where the folder holds something else.
+    all the ground around it. A parcel without a pixel, or whose middle was observed on none of the dates that the model
+    sees, has no class. Raises FileExistsError where the folder holds something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
@@ -207,16 +207,15 @@ def _classes_of(
 
 
 def _judge(sample: Sample, logits: torch.Tensor) -> NDArray[Any]:
-    """(B,) of `_CLASS` from logits (B, K); none where nothing of a chip was observed."""
+    """(B,) of `_CLASS` from logits (B, K); none where the middle of a chip was never observed."""
     shares, classes = torch.softmax(logits, dim=1).cpu().topk(min(2, logits.shape[1]), dim=1)
-    observed = (sample.image.view(torch.int16) != 0).flatten(1).any(dim=1).numpy()
+    observed = middle_observed(sample).numpy()
     said = np.zeros(len(logits), _CLASS)
     said["second"] = -1
     for rank, (name, share) in enumerate((("predicted", "probability"), ("second", "second_probability"))):
         if rank < shares.shape[1]:
             said[name] = np.where(observed, classes[:, rank].numpy(), -1)
             said[share] = np.where(observed, shares[:, rank].numpy(), 0)
-    said["predicted"][~observed] = -1
     return said
 
 

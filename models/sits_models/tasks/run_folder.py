@@ -103,14 +103,16 @@ def begin_run(
     resumed = found.get("resumed", [])
     if [found, *resumed][-1].get("processes", 1) != rank.of:
         rows = (folder / METRICS).read_text().splitlines() if (folder / METRICS).is_file() else []
-        after = {"after_epochs": max(0, len(rows) - 1), **where}
+        after = {"after_epochs": max(0, len(rows) - 1), **where, "threads": torch.get_num_threads()}
         write_json(folder / _ENVIRONMENT, {**found, "resumed": [*resumed, after]})
 
 
 @contextmanager
 def threads_of(folder: Path) -> Iterator[None]:
-    """As many threads of torch as the run began with: sums of other parts are not equal to the last bit."""
-    before, wanted = torch.get_num_threads(), json.loads((folder / _ENVIRONMENT).read_text()).get("threads")
+    """As many threads of torch as the run had, since it has this number of processes: sums of other parts are not equal
+    to the last bit."""
+    found = json.loads((folder / _ENVIRONMENT).read_text())
+    before, wanted = torch.get_num_threads(), [found, *found.get("resumed", [])][-1].get("threads")
     try:
         if isinstance(wanted, int) and wanted > 0:
             torch.set_num_threads(wanted)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -164,7 +165,9 @@ def _prepare(
     for note in notes:
         say(note)
     objective = _objective(resolved, data)
-    _check_chips(resolved, objective, data)
+    _check_chips(resolved, objective, data, rank)
+    if resolved.data.sampling == "middle":
+        say(_parcels_said(*data.parcels_in_epoch, size=resolved.data.size))
     return _Ready(
         recipe=resolved,
         data=data,
@@ -228,13 +231,23 @@ def _resolved(
     return dataclasses.replace(recipe, data=choices), notes
 
 
-def _check_chips(recipe: Recipe, objective: Objective, data: TrainingData) -> None:
-    """Raises ValueError where no batch can be drawn, or the backbone cannot take one."""
+def _check_chips(recipe: Recipe, objective: Objective, data: TrainingData, rank: Rank) -> None:
+    """Raises ValueError where no batch can be drawn, or the backbone cannot take one, or a process's part of it."""
     size, backbone = recipe.data.size, objective.encoder.backbone
     try:
         backbone.check(torch.empty(1, data.dates, len(data.bands), size, size, device="meta"))
     except ValueError as error:
         raise ValueError(f"data.size is {size} and a chip holds {data.dates} dates: {error}") from error
+    least, batch = backbone.least_chips(size), recipe.data.batch
+    # Batch norms of several GPUs take their statistics over the whole batch.
+    apart = 1 if torch.cuda.is_available() else rank.of
+    if batch // apart < least:
+        shared = "" if apart == 1 else f" that {apart} processes share, at least {batch // apart} each"
+        fewer = "" if apart == 1 else ", or start fewer"
+        raise ValueError(
+            f"the batch norms of {type(backbone).__name__} need {least} chips of {size} px for their statistics; got a "
+            f"batch of {batch}{shared}: set data.batch={least * apart} or more{fewer}"
+        )
     data.plan(0, seed=recipe.training.seed)
 
 
@@ -249,22 +262,36 @@ def _objective(recipe: Recipe, data: TrainingData) -> Objective:
         classes=data.table.n,
         mean=data.mean,
         std=data.std,
-        class_weights=_inverse_frequency(data.train_pixels()) if weighted else None,
+        class_weights=_inverse_frequency(_labels_drawn(data)) if weighted else None,
     )
 
 
-def _inverse_frequency(pixels: NDArray[np.int64]) -> list[float]:
+def _labels_drawn(data: TrainingData) -> NDArray[np.int64]:
+    """(K,): how many of each class there are of what the chips are drawn by: parcels, or pixels."""
+    return data.train_parcels() if data.recipe.sampling == "middle" else data.train_pixels()
+
+
+def _parcels_said(drawn: int, left_out: int, *, size: int) -> str:
+    near = f"; {left_out:,} are left out, whose chip of {size} px would touch ground of another split"
+    return f"{drawn:,} parcels of the train split are drawn{near if left_out else ''}"
+
+
+def _inverse_frequency(labels: NDArray[np.int64]) -> list[float]:
     """A weight a class, such that every class that occurs weighs alike in the sum; 0 for one that does not.
 
     >>> _inverse_frequency(np.array([6, 2, 0]))
     [0.6666666666666666, 2.0, 0.0]
     """
-    present = int(np.count_nonzero(pixels))
-    return [float(pixels.sum() / (present * n)) if n else 0.0 for n in pixels.tolist()]
+    present = int(np.count_nonzero(labels))
+    return [float(labels.sum() / (present * n)) if n else 0.0 for n in labels.tolist()]
 
 
 def _describe(data: TrainingData, objective: Objective, *, parent: str | None) -> dict[str, object]:
     pixels, encoder = data.train_pixels(), objective.encoder
+    parcels: dict[str, object] = {}
+    if data.recipe.sampling == "middle":
+        drawn, left_out = data.parcels_in_epoch
+        parcels = {"parcels": {"drawn": drawn, "left_out": left_out}}
     return {
         "cubes": [_describe_cube(cube, grid) for cube, grid in zip(data.cubes, data.grids, strict=True)],
         "bands": list(data.bands),
@@ -273,6 +300,7 @@ def _describe(data: TrainingData, objective: Objective, *, parent: str | None) -
             {"index": entry.index, "code": entry.code, "name": entry.name, "train_pixels": int(n)}
             for entry, n in zip(data.table.classes, pixels.tolist(), strict=True)
         ],
+        **parcels,
         # Those of the encoder: weights that training starts from bring their own.
         "statistics": {"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()},
         "parent": parent,
@@ -299,7 +327,9 @@ def _finish(folder: Path, ready: _Ready, fitted: Fitted) -> None:
     simulated = any(cube.facts.simulated for cube in data.cubes)
     write_curves(folder / METRICS, folder / "curves.png", simulated=simulated)
     if fitted.confusion is not None:
-        write_confusion(fitted.confusion, data.table.names, folder / "confusion.png", simulated=simulated)
+        # A classification is validated on parcels, however its chips are drawn.
+        unit: Literal["pixel", "parcel"] = "parcel" if recipe.objective == "classification" else "pixel"
+        write_confusion(fitted.confusion, data.table.names, folder / "confusion.png", simulated=simulated, unit=unit)
     radiometry = data.cubes[0].facts.radiometry
     encoder = objective.encoder
     parent, cubes = described["parent"], described["cubes"]

@@ -8,7 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from sits_models.checkpoints import LoadedModel, load_model
-from sits_models.zoo.entry import CARD, FILES, ITEM, LICENCE, LOGITS, README, WEIGHTS, stored_file, version_of
+from sits_models.zoo.entry import (
+    CARD,
+    FILES,
+    ITEM,
+    LICENCE,
+    LOGITS,
+    README,
+    WEIGHTS,
+    checksums,
+    stored_file,
+    version_of,
+)
 from sits_models.zoo.item import weights_item
 from sits_models.zoo.licences import check_licence
 from sits_models.zoo.logits import compare_logits, compute_logits, make_probe, write_logits
@@ -82,17 +93,18 @@ def verify(folder: Path) -> tuple[str, ...]:
 def _other_bytes(folder: Path) -> list[str]:
     """Files that are not those the item describes."""
     item = _read_item(folder)
-    assets = item.get("assets") if item is not None else None
-    if not isinstance(assets, dict):
+    if item is None:
         return [f"{ITEM} cannot be read as a STAC item"] if (folder / ITEM).is_file() else []
+    try:
+        files = checksums(item, origin=ITEM)
+    except ValueError as error:
+        return [str(error)]
     found = []
-    for asset in assets.values():
-        name, checksum = (str(asset.get(key)) if isinstance(asset, dict) else "" for key in ("href", "file:checksum"))
-        path = folder / name.removeprefix("./")
-        if path.parent != folder or not path.is_file():
-            found.append(f"{ITEM} names {name}, which is not there")
-        elif checksum != f"1220{stored_file(path).sha256}":
-            found.append(f"{path.name} is not the file that {ITEM} describes: its SHA-256 is another")
+    for name, file in files.items():
+        if not (folder / name).is_file():
+            found.append(f"{ITEM} names ./{name}, which is not there")
+        elif stored_file(folder / name) != file:
+            found.append(f"{name} is not the file that {ITEM} describes: its SHA-256 is another")
     return found
 
 
@@ -106,7 +118,19 @@ def _other_item(folder: Path, model: LoadedModel) -> list[str]:
     if not isinstance(theirs, dict):
         return [f"{ITEM} has no properties"]
     found += sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
+    found += ["assets"] if _assets(item, folder) != _assets(expected, folder) else []
     return [f"{ITEM} does not say what {CARD} says: {', '.join(found)} differ"] if found else []
+
+
+def _assets(item: dict[str, object], folder: Path) -> dict[str, dict[str, object]]:
+    """What is said of the files that are there, but for their bytes."""
+    assets = item.get("assets")
+    described = {
+        str(key): {field: value for field, value in asset.items() if field not in ("file:size", "file:checksum")}
+        for key, asset in (assets.items() if isinstance(assets, dict) else ())
+        if isinstance(asset, dict)
+    }
+    return {key: asset for key, asset in described.items() if (folder / str(asset.get("href"))).is_file()}
 
 
 def _read_item(folder: Path) -> dict[str, object] | None:

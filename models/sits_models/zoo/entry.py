@@ -24,6 +24,7 @@ __all__ = [
     "Entry",
     "check_name",
     "checksums",
+    "is_version",
     "read_entry",
     "stored_file",
     "version_of",
@@ -43,6 +44,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MULTIHASH = "1220"
 """SHA-256 and its length of 32 bytes, in the notation of the file extension of STAC."""
 _PIECE = 1 << 20
+_MIOU = ("test_miou", "test_parcel_miou", "validation_miou")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Entry:
     dates: int
     classes: int
     miou: float | None
-    """Of the test split where the card has it, else of the validation split."""
+    """Of the test split where the card has it, else of the validation split; a parcel classifier's is of parcels."""
     licence: str
     simulated: bool
     created: str
@@ -89,16 +91,16 @@ class Entry:
             data = _mapping(value)
             entry = cls(
                 name=check_name(str(data["name"])),
-                version=str(data["version"]),
-                architecture=str(data["architecture"]),
-                objective=str(data["objective"]),
-                bands=tuple(str(band) for band in _list(data["bands"])),
+                version=_text(data["version"]),
+                architecture=_text(data["architecture"]),
+                objective=_text(data["objective"]),
+                bands=tuple(map(_text, _list(data["bands"]))),
                 dates=int(str(data["dates"])),
                 classes=int(str(data["classes"])),
                 miou=None if data["miou"] is None else float(str(data["miou"])),
-                licence=str(data["licence"]),
+                licence=_text(data["licence"]),
                 simulated=data["simulated"] is True,
-                created=str(data["created"]),
+                created=_text(data["created"]),
                 files={str(name): _file(_mapping(file)) for name, file in _mapping(data["files"]).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -117,6 +119,11 @@ def check_name(name: str) -> str:
             f"first, such as demo-unet3df; got {name!r}"
         )
     return name
+
+
+def is_version(text: str) -> bool:
+    """Whether a version could be called so."""
+    return _VERSION.fullmatch(text) is not None
 
 
 def version_of(card: bytes) -> str:
@@ -153,8 +160,9 @@ def checksums(item: object, *, origin: str) -> dict[str, StoredFile]:
 def read_entry(folder: Path) -> Entry:
     """The entry of a folder of shared weights. Raises ValueError or FileNotFoundError where it is none."""
     text = (folder / CARD).read_bytes()
+    read, item = _json(folder / CARD), _json(folder / ITEM)
     try:
-        card = _mapping(json.loads(text))
+        card = _mapping(read)
         recipe, publication = _mapping(card["recipe"]), _mapping(card["publication"])
         metrics = _mapping(card["metrics"])
         summary = {
@@ -165,17 +173,26 @@ def read_entry(folder: Path) -> Entry:
             "bands": card["bands"],
             "dates": card["dates"],
             "classes": len(_list(card["classes"])),
-            "miou": metrics.get("test_miou", metrics.get("validation_miou")),
+            "miou": next((metrics[key] for key in _MIOU if key in metrics), None),
             "licence": publication["licence"],
             "simulated": card["simulated"],
             "created": publication["created"],
         }
-        files = checksums(json.loads((folder / ITEM).read_bytes()), origin=str(folder / ITEM))
     except (KeyError, TypeError, StopIteration) as error:
         raise ValueError(f"{folder / CARD} is no card of shared weights: {error}; push the weights first") from error
+    files = checksums(item, origin=str(folder / ITEM))
     files[ITEM] = stored_file(folder / ITEM)
     plain = {name: dataclasses.asdict(file) for name, file in files.items()}
     return Entry.from_json({**summary, "files": plain}, origin=str(folder))
+
+
+def _json(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no {path}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def _check_files(files: Mapping[str, StoredFile], origin: str) -> None:
@@ -185,6 +202,14 @@ def _check_files(files: Mapping[str, StoredFile], origin: str) -> None:
     missing = [name for name in FILES if name not in files]
     if missing:
         raise ValueError(f"{origin} lists no {missing[0]}; push the weights again")
+
+
+def _text(value: object) -> str:
+    """As it may be shown: a control character would speak to the terminal."""
+    text = str(value)
+    if not text.isprintable():
+        raise ValueError(f"characters that cannot be shown, in {text[:40]!r}")
+    return text
 
 
 def _file(data: Mapping[str, object]) -> StoredFile:

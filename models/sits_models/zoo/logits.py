@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sits_models.checkpoints import Card, LoadedModel, Probe
 from sits_models.objectives import Classification, ContextContrast, Objective, Segmentation
@@ -19,16 +19,26 @@ __all__ = ["TOLERANCE", "compare_logits", "compute_logits", "make_probe", "probe
 
 TOLERANCE = 1e-4
 """Largest difference that counts as equal, over the largest stored value: sums on other machines differ that much."""
-_SIDE = 16
+_SIDE, _COARSE_SIDE = 16, 64
+"""Pixels, of models that keep the resolution and of those that do not."""
+_TRUNK_STRIDE = 16
+"""Input pixels per pixel where convolutions are dilated: of one on fewer pixels than that only the middle counts."""
+_FEW_DATES = 3
+"""Of so few none is spared for padding."""
 _FIRST_DAY, _YEAR = 18_993, 360
 """2022-01-01; the dates are spread over so many days."""
 _GAP, _BRIGHTEST = 17, 6_000
 
 
 def make_probe(objective: Objective, card: Card) -> Probe:
-    """The smallest input that a model takes."""
-    needs = objective.encoder.backbone.needs
-    return Probe(dates=needs.dates or card.dates, side=needs.size or needs.side_for(_SIDE))
+    """A small input that meets all of a model: wide enough for each convolution, and with dates that are none."""
+    backbone = objective.encoder.backbone
+    needs, dates = backbone.needs, backbone.needs.dates or card.dates
+    dilation = max((max(part.dilation) for part in backbone.modules() if isinstance(part, nn.Conv2d)), default=1)
+    least = _SIDE if backbone.stride <= 1 else _COARSE_SIDE
+    if dilation > 1:
+        least = max(least, _TRUNK_STRIDE * (dilation + 1))
+    return Probe(dates=dates, side=needs.size or needs.side_for(least), padding=dates // 4 if dates > _FEW_DATES else 0)
 
 
 def probe_sample(probe: Probe, bands: tuple[str, ...]) -> Sample:
@@ -36,17 +46,20 @@ def probe_sample(probe: Probe, bands: tuple[str, ...]) -> Sample:
 
     Its integers are the first 16 bit numbers, little-endian, of SHAKE-256 over "sits-logits SEED", in the order (chip,
     date, band, row, column): a multiple of 17 is not observed (0), any other number n is 1 + n modulo 6000. Days begin
-    with 2022-01-01 and are 360 // dates apart, at least 1.
+    with 2022-01-01 and are 360 // dates apart, at least 1. The last `padding` dates of the last chip are not valid, but
+    keep their numbers, so that a model that looks at them is noticed.
     """
     b, t, c, side = probe.chips, probe.dates, len(bands), probe.side
     stream = hashlib.shake_256(f"sits-logits {probe.seed}".encode()).digest(2 * b * t * c * side * side)
     numbers = np.frombuffer(stream, "<u2").reshape(b, t, c, side, side)
     stored = np.where(numbers % _GAP == 0, 0, 1 + numbers % _BRIGHTEST).astype(np.uint16)
     days = _FIRST_DAY + max(1, _YEAR // t) * torch.arange(t, dtype=torch.int32)
+    valid = torch.ones(b, t, dtype=torch.bool)
+    valid[-1, t - probe.padding :] = False
     labels = torch.full((b, side, side), IGNORE_INDEX)
     return Sample(
         image=torch.from_numpy(stored),
-        valid=torch.ones(b, t, dtype=torch.bool),
+        valid=valid,
         day=days.expand(b, t).contiguous(),
         clear=torch.from_numpy((stored > 0).all(axis=2)),
         crop=labels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,9 @@ from sits_models.zoo.registry import INDEX, Registry, read_index, shipped, split
 from sits_models.zoo.sources import HUB, Address, HubRepository, Source
 
 __all__ = ["Pulled", "pull", "remote_entries"]
+
+_LARGEST_JSON = 32 << 20
+"""Bytes of an index, an item or a card whose size nothing says: far more than any has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,8 @@ def pull(text: str, *, registry: Registry) -> Pulled:
 
     A name that is there, or is shipped, is left where it is; else a folder of weights, a registry with "/NAME" or
     "/NAME@VERSION" behind it (both as a folder or as a URL), or hf://ORG/REPO[@REVISION]. Files come into a partial
-    folder, in which a later pull goes on; they move into the registry when each has its SHA-256.
+    folder, in which a later pull goes on; they move into the registry when each has its SHA-256. Of weights that are
+    there and damaged, what is not as it should be is fetched again.
 
     Raises FileNotFoundError where there are no weights, ValueError where they are none that were pushed, and OSError
     where a file could not be had or is damaged.
@@ -49,9 +54,13 @@ def pull(text: str, *, registry: Registry) -> Pulled:
         files = _described(source, partial)
         _check_same(source, CARD, partial, files[CARD])
         coming = _coming(source, partial)
-        before = registry.find(coming.name, coming.version)
-        if before is not None:
-            return Pulled(entry=before, folder=registry.folder_of(before), fetched=0)
+        stored = registry.folder_of(coming)
+        whole = [name for name, file in coming.files.items() if _is(stored / name, file)]
+        if len(whole) == len(coming.files):
+            registry.write_index()  # of a pull that was stopped before it
+            return Pulled(entry=coming, folder=stored, fetched=0)
+        for name in whole:
+            shutil.copyfile(stored / name, partial / name)
         fetched = 2 + sum(_fetch(source, name, partial, file) for name, file in files.items() if name != CARD)
         _check_tensors(source, partial)
         _drop_strangers(partial, {*files, ITEM})
@@ -64,7 +73,7 @@ def remote_entries(text: str, scratch: Path) -> tuple[Entry, ...]:
     place = Address(text)
     target = scratch / INDEX
     try:
-        place.fetch(INDEX, target)
+        place.fetch(INDEX, target, limit=_LARGEST_JSON)
     except FileNotFoundError:
         raise FileNotFoundError(f"{place.address} is no registry of weights: it has no {INDEX}") from None
     return read_index(target.read_bytes(), origin=f"{place.address}/{INDEX}")
@@ -78,7 +87,11 @@ def _already_there(text: str, registry: Registry) -> Pulled | None:
     for known in (registry, shipped()):
         entry = known.find(name, version)
         if entry is not None:
-            return Pulled(entry=entry, folder=known.folder_of(entry), fetched=0)
+            folder = known.folder_of(entry)
+            damaged = [name for name, file in entry.files.items() if not _is(folder / name, file)]
+            if damaged:
+                raise OSError(f"{folder / damaged[0]} is damaged; pull these weights again from where they came")
+            return Pulled(entry=entry, folder=folder, fetched=0)
     if Path(text).is_dir():
         return None
     raise FileNotFoundError(
@@ -131,7 +144,7 @@ def _entries(place: Address, scratch: Path) -> tuple[Entry, ...]:
 
 def _has(place: Address, name: str, scratch: Path) -> bool:
     try:
-        place.fetch(name, scratch / name)
+        place.fetch(name, scratch / name, limit=_LARGEST_JSON)
     except FileNotFoundError:
         return False
     return True
@@ -143,17 +156,21 @@ def _has(place: Address, name: str, scratch: Path) -> bool:
 def _fetch(source: Source, name: str, partial: Path, expected: StoredFile | None, *, again: bool = False) -> bool:
     """Fetch a file into the partial folder, whole and of its hash; False where it lies there already."""
     target = partial / name
-    if not again and expected is not None and target.is_file() and stored_file(target) == expected:
+    if not again and expected is not None and _is(target, expected):
         return False
     coming = partial / f"{name}.coming"
     try:
-        source.fetch(name, coming)
+        source.fetch(name, coming, limit=_LARGEST_JSON if expected is None else expected.size)
         if expected is not None:
             _check_same(source, f"{name}.coming", partial, expected)
         coming.replace(target)
     finally:
         coming.unlink(missing_ok=True)
     return True
+
+
+def _is(path: Path, file: StoredFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.size and stored_file(path) == file
 
 
 def _check_same(source: Source, name: str, partial: Path, expected: StoredFile) -> None:
@@ -195,5 +212,7 @@ def _check_tensors(source: Source, partial: Path) -> None:
 def _drop_strangers(partial: Path, names: set[str]) -> None:
     """What earlier attempts left: the index, and files of another version of these weights."""
     for path in partial.iterdir():
-        if path.name not in names:
+        if path.is_dir():
+            shutil.rmtree(path)  # of a download from the hub that was killed
+        elif path.name not in names:
             path.unlink()

@@ -12,16 +12,19 @@ from typing import Any
 
 from pyproj import Transformer
 
-from sits_models.checkpoints import Card, LoadedModel, Publication, load_model, weights_folder
+from sits_models.checkpoints import Card, LoadedModel, Publication, load_model, read_card, weights_folder
 from sits_models.data.cubes import CubeFacts, open_cube
 from sits_models.folder import lock_folder
 from sits_models.zoo.complete import verify, write_whole_folder
 from sits_models.zoo.entry import CARD, LICENCE, WEIGHTS, Entry, check_name, read_entry
 from sits_models.zoo.licences import check_licence
-from sits_models.zoo.registry import Registry, find_weights
+from sits_models.zoo.registry import Registry, find_weights, folder_registry
 from sits_models.zoo.sources import HUB, HubRepository
 
 __all__ = ["Pushed", "Wishes", "push"]
+
+_LARGEST_CARD = 32 << 20
+"""Bytes, far more than any has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +49,17 @@ class Pushed:
     """Their folder, or the address of the repository."""
     new: bool
     """False where the same weights were there before."""
+    tested: bool
+    """Whether scores of a test split are on the card."""
 
 
 def push(source: str, wishes: Wishes, *, registry: str) -> Pushed:
     """Put the weights of a run or a folder into a registry: a folder, or hf://ORG/REPO.
 
-    Weights that are there already, the same to the last byte but for the time, are left alone; others of the same name
-    become a version of it. Raises ValueError where name or licence are none, or the weights do not verify;
-    FileNotFoundError where there are none.
+    The scores of the test split are those of an evaluation in its default folder, where it measured these weights on
+    the cubes of their training. Weights that are there already, the same to the last byte but for the time, are left
+    alone; others of the same name become a version of it. Raises ValueError where name or licence are none, or the
+    weights do not verify; FileNotFoundError where there are none.
     """
     check_name(wishes.name)
     check_licence(wishes.licence)
@@ -67,7 +73,7 @@ def push(source: str, wishes: Wishes, *, registry: str) -> Pushed:
         with TemporaryDirectory(prefix="sits-zoo-") as scratch:
             _complete(Path(scratch), shared, tensors=folder / WEIGHTS, licence=licence)
             return _to_hub(Path(scratch), hub)
-    target = Registry(Path(registry))
+    target = folder_registry(registry)
     target.folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(target.folder), target.partial(f"push-{wishes.name}") as partial:
         _complete(partial, shared, tensors=folder / WEIGHTS, licence=licence)
@@ -82,24 +88,30 @@ def _complete(partial: Path, model: LoadedModel, *, tensors: Path, licence: Path
 
 
 def _to_folder(partial: Path, registry: Registry) -> Pushed:
+    tested = _tested(partial)
     for entry in registry.versions(read_entry(partial).name):
         if _timeless(registry.folder_of(entry) / CARD) == _timeless(partial / CARD):
-            return Pushed(entry=entry, place=str(registry.folder_of(entry)), new=False)
+            registry.write_index()  # of a push that was stopped before it
+            return Pushed(entry=entry, place=str(registry.folder_of(entry)), new=False, tested=tested)
     entry = registry.add(partial)
-    return Pushed(entry=entry, place=str(registry.folder_of(entry)), new=True)
+    return Pushed(entry=entry, place=str(registry.folder_of(entry)), new=True, tested=tested)
 
 
 def _to_hub(partial: Path, hub: HubRepository) -> Pushed:
     entry, before = read_entry(partial), partial / "before.json"
     try:
-        hub.fetch(CARD, before)
+        hub.fetch(CARD, before, limit=_LARGEST_CARD)
     except FileNotFoundError:
         same = False
     else:
         same = _timeless(before) == _timeless(partial / CARD)
     if not same:
         hub.upload({name: partial / name for name in entry.files}, message=f"{entry.name} {entry.version}")
-    return Pushed(entry=entry, place=hub.address, new=not same)
+    return Pushed(entry=entry, place=hub.address, new=not same, tested=_tested(partial))
+
+
+def _tested(folder: Path) -> bool:
+    return any(name.startswith("test_") for name in read_card(folder).metrics)
 
 
 def _timeless(path: Path) -> dict[str, Any]:
@@ -160,18 +172,43 @@ def _iso(day: int) -> str:
 
 
 _SCORES = ("miou", "overall_accuracy")
+_GROUPS = {
+    "pixel": (("overall", ""), ("boundary", "boundary_"), ("interior", "interior_")),
+    "parcel": (("parcels", "parcel_"),),
+}
+"""Of an evaluation, by what the model gives a class to."""
 
 
 def _metrics(card: Card, folder: Path) -> Mapping[str, float]:
-    """Those of the card, and of the test split where the run was evaluated on it."""
-    path = folder.parent / "evaluation-test" / "metrics.json"
-    if not path.is_file():
-        return card.metrics
-    found: dict[str, Any] = json.loads(path.read_bytes())
-    if card.sha256 not in str(found.get("model", {}).get("Weights")):
-        return card.metrics  # of the weights of an earlier run in this folder
-    metrics = dict(card.metrics)
-    for part, prefix in (("overall", ""), ("boundary", "boundary_"), ("interior", "interior_")):
-        scores = found[part]["scores"]
-        metrics |= {f"test_{prefix}{key}": scores[key] for key in _SCORES if scores.get(key) is not None}
-    return metrics
+    """Those of the card, and of the test split where these weights were evaluated on that of their own cubes."""
+    # `evaluate --weights` writes into what it was given: the run, or the folder of weights itself.
+    for place in (folder.parent, folder):
+        path = place / "evaluation-test" / "metrics.json"
+        if path.is_file() and (scores := _test_scores(card, path)) is not None:
+            kept = {name: value for name, value in card.metrics.items() if not name.startswith("test_")}
+            return {**kept, **scores}
+    return card.metrics
+
+
+def _test_scores(card: Card, path: Path) -> dict[str, float] | None:
+    """What an evaluation found; None where it is one of other weights, of other cubes, or of another split."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        ours = card.sha256 in str(found["model"]["Weights"]) and found.get("split", "test") == "test"
+        # An evaluation that does not say what it measured on may be one of another region.
+        if not ours or (measured := _hashes(found.get("cubes"))) is None or measured != _hashes(card.data.get("cubes")):
+            return None
+        scores: dict[str, float] = {}
+        for group, prefix in _GROUPS[found.get("unit", "pixel")]:
+            values = (found[group] or {"scores": {}})["scores"]
+            scores |= {f"test_{prefix}{key}": float(values[key]) for key in _SCORES if values.get(key) is not None}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is no evaluation: {error}; evaluate again, or remove its folder") from error
+    return scores
+
+
+def _hashes(cubes: object) -> set[str] | None:
+    """SHA-256 of the configurations of cubes; None where there are none, which equals no set."""
+    if not isinstance(cubes, list) or not cubes:
+        return None
+    return {str(cube.get("config_sha256")) for cube in cubes}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from sits_models.checkpoints import Card
+from sits_models.zoo.licences import hub_licence
 
 __all__ = ["SIMULATED", "card_rows", "write_readme"]
 
 SIMULATED = "Trained on simulated data: its figures say nothing about any real place."
-_SHOWN = ("miou", "boundary_miou", "interior_miou", "overall_accuracy", "parcel_miou")
+_SHOWN = ("miou", "boundary_miou", "interior_miou", "overall_accuracy", "parcel_miou", "parcel_overall_accuracy")
 
 
 def write_readme(card: Card, *, parameters: int) -> str:
@@ -18,7 +19,7 @@ def write_readme(card: Card, *, parameters: int) -> str:
     authors = f"Authors: {', '.join(publication.authors)}.\n" if publication.authors else ""
     citation = f"\nPlease cite: {publication.citation}\n" if publication.citation else ""
     return f"""---
-license: {"other" if publication.licence.startswith("LicenseRef-") else publication.licence.lower()}
+{_licence(publication.licence)}
 tags: [sentinel-2, satellite-image-time-series, {card.recipe.backbone.name}]
 ---
 
@@ -52,6 +53,12 @@ def card_rows(card: Card) -> dict[str, str]:
     if card.simulated:
         rows["data"] = SIMULATED
     return {**rows, "recipe": recipe.name, "SHA-256 of the tensors": card.sha256}
+
+
+def _licence(licence: str) -> str:
+    """The lines of the front matter: hubs refuse a name that is not on their list."""
+    known = hub_licence(licence)
+    return f"license: {known}" if known is not None else f"license: other\nlicense_name: {licence.lower()}"
 
 
 def _table(card: Card, parameters: int) -> str:

@@ -8,14 +8,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sits_catalog.addresses import published_text, without_secrets
 
-__all__ = ["HUB", "Address", "HubRepository", "Source"]
+if TYPE_CHECKING:
+    from fsspec.callbacks import Callback
+
+__all__ = ["HUB", "Address", "HubRepository", "Source", "TooLargeError"]
 
 HUB = "hf://"
 _CONNECT_S, _SILENCE_S = 30, 60
+
+
+class TooLargeError(OSError):
+    """A file is larger than it may be; what is more was not fetched."""
 
 
 class Source(Protocol):
@@ -25,8 +32,12 @@ class Source(Protocol):
     def address(self) -> str:
         """What an error calls it, without secrets."""
 
-    def fetch(self, name: str, target: Path) -> None:
-        """Copy a file. Raises FileNotFoundError where there is none, OSError where it cannot be had."""
+    def fetch(self, name: str, target: Path, *, limit: int) -> None:
+        """Copy a file of at most `limit` bytes.
+
+        Raises FileNotFoundError where there is none, TooLargeError where it has more bytes, and OSError where it cannot
+        be had.
+        """
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Address:
         head, question, query = self.url.partition("?") if "://" in self.url else (self.url, "", "")
         return head.rstrip("/"), question + query
 
-    def fetch(self, name: str, target: Path) -> None:
+    def fetch(self, name: str, target: Path, *, limit: int) -> None:
         """Copy the file `name` of this folder."""
         import fsspec
 
@@ -71,7 +82,9 @@ class Address:
             filesystem, path = fsspec.core.url_to_fs(url, **_options(url))
             if not _is_web(url) and not filesystem.isfile(path):
                 raise FileNotFoundError(f"nothing is at {without_secrets(url)}")
-            filesystem.get_file(path, str(target))
+            if not _is_web(url):
+                _check_size(filesystem.size(path), limit, without_secrets(url))
+            filesystem.get_file(path, str(target), callback=_stop_after(limit, without_secrets(url)))
 
 
 @dataclass(frozen=True)
@@ -96,16 +109,18 @@ class HubRepository:
         """As it was given."""
         return f"{HUB}{self.name}" + ("" if self.revision is None else f"@{self.revision}")
 
-    def fetch(self, name: str, target: Path) -> None:
+    def fetch(self, name: str, target: Path, *, limit: int) -> None:
         """Copy the file `name` of this repository."""
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
         scratch = target.with_name(f"{target.name}.hub")
         with _told(f"{self.address}/{name}"):
+            endpoint = os.environ.get("HF_ENDPOINT")
+            # The client holds what comes to the size that the hub says here.
+            url = hf_hub_url(self.name, name, revision=self.revision, endpoint=endpoint)
+            _check_size(get_hf_file_metadata(url, endpoint=endpoint).size, limit, f"{self.address}/{name}")
             try:
-                path = hf_hub_download(
-                    self.name, name, revision=self.revision, local_dir=scratch, endpoint=os.environ.get("HF_ENDPOINT")
-                )
+                path = hf_hub_download(self.name, name, revision=self.revision, local_dir=scratch, endpoint=endpoint)
                 Path(path).replace(target)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -119,6 +134,25 @@ class HubRepository:
             api.create_repo(self.name, exist_ok=True)
             operations = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
             api.create_commit(self.name, operations, commit_message=message, revision=self.revision)
+
+
+def _stop_after(limit: int, what: str) -> Callback:
+    """What is told of every piece that came, and ends a fetch that brings too many."""
+    from fsspec.callbacks import Callback
+
+    class Counting(Callback):  # type: ignore[misc]
+        def call(self, *_: Any, **__: Any) -> None:
+            _check_size(self.value, limit, what)
+
+    return Counting()
+
+
+def _check_size(size: int | None, limit: int, what: str) -> None:
+    if size is not None and size > limit:
+        raise TooLargeError(
+            f"{what} has more bytes than the {limit} that it may have: it was replaced, or damaged on its way; nothing "
+            "was kept of it"
+        )
 
 
 def _is_web(url: str) -> bool:
@@ -140,6 +174,8 @@ def _told(what: str) -> Iterator[None]:
     """Whatever clients raise becomes an error of one sentence that says what could not be had."""
     try:
         yield
+    except TooLargeError:
+        raise
     except Exception as error:
         reason, status = _reason(error)
         if status in (404, 410) or (status is None and isinstance(reason, FileNotFoundError)):

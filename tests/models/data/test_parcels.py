@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from tests.synthetic import BANDS, Synthetic
 
 from sits_catalog.cube import Split
+from sits_models.data.chunks import ChunkCache, Chunks, Rectangle
 from sits_models.data.classes import join_classes
 from sits_models.data.cubes import open_cube
 from sits_models.data.grid import Grid, read_grid
 from sits_models.data.loader import EvaluationData, TrainingData
 from sits_models.data.parcels import RECORD, find_middles, measure_parcels
-from sits_models.data.sampling import chips_in_epoch, parcels_in_epoch, plan_epoch
+from sits_models.data.sampling import chips_in_epoch, parcels_in_epoch, plan_epoch, rectangle_px
 from sits_models.recipe import DataRecipe, DateRule
 from sits_models.sample import IGNORE_INDEX
 
@@ -162,7 +163,6 @@ def test_a_training_sees_each_parcel_in_the_middle_of_a_chip_and_its_label_alone
         drawn, left_out = data.parcels_in_epoch
         known = np.isin(synthetic.table.parcels.crop_type, (1, 2, 3)) & (synthetic.n_pixels > 0)
         assert drawn + left_out == (known & (synthetic.split == Split.TRAIN)).sum() > 20
-        assert data.train_parcels().sum() == drawn + left_out
         seen = []
         for sample in data.epoch(0, seed=1):
             middle = (slice(None), size // 2, size // 2)
@@ -173,6 +173,81 @@ def test_a_training_sees_each_parcel_in_the_middle_of_a_chip_and_its_label_alone
             assert (sample.crop[middle].numpy() == labels - 1).all()
         assert len(set(seen)) == drawn
         assert len(seen) == -(-drawn // 4) * 4
+        kinds = synthetic.table.parcels.crop_type[np.unique(seen) - 1]
+        assert data.train_parcels().tolist() == np.bincount(kinds, minlength=4)[1:].tolist()
+
+
+def test_parcels_of_each_class_are_counted_as_often_as_they_are_drawn_whatever_their_size(
+    synthetic: Synthetic, tmp_path: Path
+) -> None:
+    parcel, crop = np.zeros((540, 576), np.uint32), np.zeros((540, 576), np.uint16)
+    split = np.asarray(zarr.open_group(synthetic.folder.location + "/cube.zarr", mode="r")["split"][...])
+    cells = read_grid(open_cube(synthetic.folder.location), None, parcels=False).split == Split.TRAIN
+    inner = [(y, x) for y, x in np.argwhere(cells).tolist() if (split[64 * y :, 64 * x :][:64, :64] == 1).all()]
+    # Of c1 one large parcel, of c2 three of a pixel.
+    (y, x), *others = inner
+    parcel[64 * y :, 64 * x :][:40, :40], crop[64 * y :, 64 * x :][:40, :40] = 1, 1
+    for number, (y, x) in enumerate(others[:3], 2):
+        parcel[64 * y + 32, 64 * x + 32], crop[64 * y + 32, 64 * x + 32] = number, 2
+    path = str(copy_of(synthetic, tmp_path / "cube", parcel_id=parcel, crop_type=crop))
+    with TrainingData.open(settings_of(synthetic, classes=("c1", "c2")), cubes=[path]) as data:
+        assert data.train_pixels().tolist() == [1600, 3]
+        assert data.train_parcels().tolist() == [1, 3]
+    with (
+        TrainingData.open(settings_of(synthetic, sampling="uniform", chips=8), cubes=[path]) as data,
+        pytest.raises(ValueError, match=r"one by one with data\.sampling=middle; got uniform"),
+    ):
+        data.train_parcels()
+
+
+def decoded_in_an_epoch(grid: Grid, *, mixed: int, room: int) -> tuple[int, int]:
+    """Chunks that an epoch of one reader decodes with room for so many, and those that its superblocks see together."""
+    plan = plan_epoch([grid], DataRecipe(size=24, sampling="middle", readers=1), seed=0, epoch=0, mixed=mixed)
+    assert plan.around is not None
+    assert plan.last is not None
+    cache = ChunkCache(room)
+
+    def read(where: Rectangle) -> Chunks:
+        empty, byte_a_chunk = np.zeros((1, 1, 1, 0), np.uint16), np.zeros(len(where.chunks()), bool)
+        return Chunks(where=where, image=empty, clear=byte_a_chunk, crop=None, parcel=None, boundary=None, split=None)
+
+    for place, around, last in zip(plan.places, plan.around, plan.last, strict=True):
+        first, end = np.maximum(place[1:], 0) // 64, -(-np.minimum(place[1:] + 24, grid.height) // 64)
+        rectangle = Rectangle(0, *around.tolist())
+        cache.fetch(Rectangle(0, first[0], end[0], first[1], end[1]).chunks(), rectangle, read)
+        if last:
+            cache.release(rectangle)
+    each = np.unique(plan.around, axis=0)
+    return cache.decoded, int(((each[:, 1] - each[:, 0]) * (each[:, 3] - each[:, 2])).sum())
+
+
+def test_as_many_superblocks_are_mixed_as_the_cache_has_room_for_where_the_lattice_cuts_their_chips() -> None:
+    points = np.random.default_rng(0).integers(0, 16 * 64, (1600, 2)).tolist()
+    grid = grid_of(np.ones((16, 16), np.uint8), [(row, column, 1) for row, column in points])
+    room = 36
+    seen = {}
+    for cut in (False, True):
+        seen[cut] = decoded_in_an_epoch(grid, mixed=room // (rectangle_px(24, cut=cut) // 64) ** 2, room=room)
+    decoded, together = seen[True]
+    assert 256 <= decoded <= 1.05 * together
+    # As if none were cut: chunks are forgotten while their superblock is drawn from, and decoded again and again.
+    assert seen[False][0] > 2 * seen[False][1]
+
+
+def test_a_chunk_is_decoded_once_for_each_superblock_that_sees_it_though_the_lattice_cuts_its_chips(
+    synthetic: Synthetic,
+) -> None:
+    rectangle = 192 * 192 * (4 * (2 * 4 + 1) + 9)  # 3 x 3 chunks
+    settings = settings_of(synthetic, size=24, readers=1, chips=400, cache_mb=2.5 * rectangle / 1e6 / (7 / 8))
+    with TrainingData.open(settings, cubes=[str(synthetic.folder.path)]) as data:
+        assert data._mixed() == 2
+        for _ in data.epoch(0, seed=0):
+            pass
+        around = np.unique(data.plan(0, seed=0).around, axis=0)
+        assert (around[:, 1] - around[:, 0]).max() == (around[:, 3] - around[:, 2]).max() == 3
+        assert data._reader is not None
+        seen = ((around[:, 1] - around[:, 0]) * (around[:, 3] - around[:, 2])).sum()
+        assert 0 < data._reader.cache.decoded <= seen
 
 
 def test_an_evaluation_sees_each_labelled_parcel_once_and_no_ground_of_another_split(synthetic: Synthetic) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sits_catalog.cube import Split
 from sits_models.data.grid import Grid
-from sits_models.data.sampling import EpochPlan, chips_in_epoch, plan_epoch, plan_evaluation, superblock_px
+from sits_models.data.sampling import EpochPlan, chips_in_epoch, plan_epoch, plan_evaluation, rectangle_px
 from sits_models.recipe import DataRecipe
 
 SAMPLINGS = ("uniform", "class", "parcel")
@@ -251,7 +251,7 @@ def test_a_chip_lies_in_the_blocks_that_are_decoded_for_it() -> None:
     for size in (24, 64, 100):
         plan = plan_epoch([grid], DataRecipe(size=size, chips=300), seed=0, epoch=1)
         assert plan.around is not None
-        side = superblock_px(size) // 64
+        side = rectangle_px(size, cut=False) // 64
         for chip, (top, bottom, left, right) in enumerate(plan.around.tolist()):
             held = {(0, y, x) for y in range(top, bottom) for x in range(left, right)}
             assert blocks_of(plan, chip, grid) <= held

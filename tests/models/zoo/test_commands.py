@@ -86,3 +86,41 @@ def test_shipped_weights_are_listed_as_simulated() -> None:
     listed = {row["name"]: row for row in json.loads(sits_model("zoo", "list", "--json").stdout)}
     assert {entry.name for entry in shipped().entries()} == set(listed)
     assert all(row["simulated"] and row["place"] == "shipped" for row in listed.values())
+
+
+def test_a_url_is_no_registry_to_write_to_and_a_folder_that_is_not_there_none_to_list(tmp_path: Path) -> None:
+    save_run(tmp_path / "run")
+    url = "s3://key:SECRET@bucket/zoo"
+    for command in (["push", "run", "--name", "tiny", "--licence", "MIT"], ["pull", "run"]):
+        refused = sits_model("zoo", *command, "--registry", url)
+        assert_refused(refused, "are put into a folder of this machine; got s3://bucket/zoo")
+        assert "SECRET" not in refused.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert_refused(
+        sits_model("zoo", "list", "--registry", "nowhere"), "no folder nowhere; give the folder of a registry"
+    )
+
+
+def test_a_damaged_folder_is_warned_of_and_the_others_are_listed(tmp_path: Path) -> None:
+    bad = Path(push_tiny(tmp_path, tmp_path / "zoo", name="bad").place)
+    push_tiny(tmp_path, tmp_path / "zoo", name="good")
+    (bad / "card.json").write_text("{")
+    listed = sits_model("zoo", "list")
+    assert listed.code == 0
+    assert f"warning: the weights in {bad} are damaged" in listed.stderr
+    assert "good " in listed.stdout
+
+
+def test_what_others_wrote_cannot_speak_to_the_terminal(tmp_path: Path) -> None:
+    push_tiny(tmp_path, tmp_path / "zoo", description="\x1b[2JGood.\nname  other", authors=("A\x07",))
+    shown = sits_model("zoo", "info", "tiny").stdout
+    assert "\ufffd[2JGood.\ufffdname  other" in shown
+    assert all(letter.isprintable() or letter == "\n" for letter in shown)
+
+
+def test_a_push_says_where_no_scores_were_found(tmp_path: Path) -> None:
+    save_run(tmp_path / "run")
+    assert (
+        "scores    none of a test split"
+        in sits_model("zoo", "push", "run", "--name", "tiny", "--licence", "MIT").stdout
+    )

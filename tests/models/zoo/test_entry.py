@@ -57,6 +57,7 @@ def index_with(tmp_path: Path, **changes: object) -> bytes:
         ({"files": {CARD: {"size": 1, "sha256": "short"}}}, "SHA-256 'short'"),
         ({"files": {CARD: {"size": -1, "sha256": "a" * 64}}}, "a file of -1 bytes"),
         ({"bands": "B02"}, "a list, got 'B02'"),
+        ({"architecture": "\x1b[2Jtsvit"}, r"characters that cannot be shown, in '\\x1b\[2Jtsvit'"),
     ],
 )
 def test_an_index_from_anywhere_leads_out_of_no_folder(tmp_path: Path, changes: dict[str, object], says: str) -> None:
@@ -69,7 +70,10 @@ def test_an_index_from_anywhere_leads_out_of_no_folder(tmp_path: Path, changes: 
     [
         (b"{", "is not JSON"),
         (b"[]", "is no index of a registry"),
-        (b'{"format": "sits-zoo", "version": "2.0", "weights": []}', "should be an index of sits-zoo 1.0; it says 2.0"),
+        (
+            b'{"format": "sits-zoo", "version": "2.0", "weights": []}',
+            "should be an index of sits-zoo 1.0; it says '2.0'",
+        ),
         (b'{"format": "sits-zoo", "version": "1.0", "weights": [3]}', "lists no weights that can be read"),
     ],
 )

@@ -87,3 +87,17 @@ def test_a_hub_that_cannot_be_asked_is_not_taken_for_an_empty_one(tmp_path: Path
 def test_what_is_no_repository_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"a repository of the hub is hf://ORG/REPO or hf://ORG/REPO@REVISION"):
         HubRepository.of(text)
+
+
+@pytest.mark.parametrize("licence", ["GPL-3.0-or-later", "ODbL-1.0", "0BSD", "LicenseRef-farm"])
+def test_the_hub_knows_the_licence(tmp_path: Path, hub: Hub, licence: str) -> None:
+    push_to(hub, tmp_path, licence=licence)
+    assert len(hub.repositories["org/tiny"]) == 1
+
+
+def test_a_file_that_the_hub_says_to_be_too_large_is_not_fetched(tmp_path: Path, hub: Hub) -> None:
+    push_to(hub, tmp_path)
+    hub.repositories["org/tiny"][0]["README.md"] += bytes(1000)
+    with pytest.raises(OSError, match=r"hf://org/tiny/README\.md has more bytes than the \d+ that it may have"):
+        pull("hf://org/tiny", registry=Registry(tmp_path / "ours"))
+    assert Registry(tmp_path / "ours").entries() == ()

@@ -11,11 +11,13 @@ from safetensors.torch import load_file
 from tests.models.test_checkpoints import model_of
 from tests.models.training import BANDS, recipe_of
 from tests.models.zoo.made import push_tiny, save_run, shared_weights, wishes
+from torch import nn
 
 from sits_models.backbones import list_backbones
 from sits_models.checkpoints import Probe, load_model
+from sits_models.objectives import Objective
 from sits_models.zoo.entry import LOGITS
-from sits_models.zoo.logits import compare_logits, compute_logits, make_probe, probe_sample, write_logits
+from sits_models.zoo.logits import TOLERANCE, compare_logits, compute_logits, make_probe, probe_sample, write_logits
 from sits_models.zoo.push import push
 
 
@@ -91,3 +93,49 @@ def test_two_seeds_are_two_models(tmp_path: Path) -> None:
         push_tiny(tmp_path, tmp_path / "zoo", seed=seed)
     first, second = (load_file(path) for path in sorted((tmp_path / "zoo").glob(f"tiny/*/{LOGITS}")))
     assert not torch.equal(first["logits"], second["logits"])
+
+
+def test_the_last_dates_of_the_last_chip_are_padding_that_holds_numbers() -> None:
+    sample = probe_sample(Probe(dates=8, side=3, padding=2), BANDS)
+    assert sample.valid.tolist() == [[True] * 8, [True] * 6 + [False] * 2]
+    assert sample.image[1, 6:].numpy().any()
+
+
+def test_a_probe_is_wide_and_has_padding_where_the_model_can_tell() -> None:
+    probes = {name: make_probe(*model_of(name)) for name in ("unet3df", "resnet18", "deeplab_resnet18", "tsvit")}
+    assert {name: probe.padding for name, probe in probes.items()} == {
+        "unet3df": 1,
+        "resnet18": 0,
+        "deeplab_resnet18": 0,
+        "tsvit": 1,
+    }
+    assert probes["unet3df"].side == 16
+    assert min(probes["resnet18"].side, probes["deeplab_resnet18"].side) >= 64
+
+
+def convolutions(objective: Objective) -> list[nn.Conv2d]:
+    return [part for part in objective.modules() if isinstance(part, nn.Conv2d) and max(part.dilation) > 1]
+
+
+def test_each_changed_dilation_is_noticed() -> None:
+    objective, card = model_of("deeplab_resnet18")
+    probe = make_probe(objective, card)
+    stored = compute_logits(objective, card, probe)["logits"]
+    dilated = convolutions(objective)
+    assert dilated
+    for part in dilated:
+        before = part.dilation, part.padding
+        part.dilation = part.padding = (3 * part.dilation[0],) * 2
+        apart = float((compute_logits(objective, card, probe)["logits"] - stored).abs().max())
+        assert apart > TOLERANCE * float(stored.abs().max())
+        part.dilation, part.padding = before
+
+
+def test_a_dropped_mask_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, card = model_of("tsvit")
+    backbone, probe = objective.encoder.backbone, make_probe(objective, card)
+    stored, embed = compute_logits(objective, card, probe)["logits"], backbone.embed
+    monkeypatch.setattr(backbone, "embed", lambda image, valid, day: embed(image, torch.ones_like(valid), day))
+    apart = (compute_logits(objective, card, probe)["logits"] - stored).abs().amax(dim=(1, 2, 3))
+    assert float(apart[0]) == 0
+    assert float(apart[1]) > TOLERANCE * float(stored.abs().max())

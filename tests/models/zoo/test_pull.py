@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import fsspec
@@ -17,7 +18,7 @@ from sits_models.zoo.complete import verify
 from sits_models.zoo.entry import CARD, FILES, ITEM, WEIGHTS, stored_file
 from sits_models.zoo.pull import pull
 from sits_models.zoo.registry import INDEX, PARTIAL
-from sits_models.zoo.sources import Address
+from sits_models.zoo.sources import Address, TooLargeError
 
 
 def served(folder: Path) -> dict[str, bytes]:
@@ -223,3 +224,53 @@ def test_a_killed_pull_leaves_nothing_half(tmp_path: Path, ours: Registry) -> No
         pulled = pull(f"{server.url}/tiny", registry=ours)
     assert served(pulled.folder) == served(tmp_path / "zoo" / entry.path)
     assert not (ours.folder / PARTIAL).exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_copy_is_mended_by_pulling_again(tmp_path: Path, ours: Registry, name: str) -> None:
+    entry = push_tiny(tmp_path, tmp_path / "zoo").entry
+    folder = pull(str(tmp_path / "zoo" / "tiny"), registry=ours).folder
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    with FileServer(served(tmp_path / "zoo")) as server:
+        pulled = pull(f"{server.url}/tiny", registry=ours)
+        asked = {path.rpartition("/")[2] for path, _ in server.requests if entry.path in path}
+    assert pulled.fetched
+    assert asked == {CARD, ITEM, name}
+    assert (folder / name).read_bytes() == whole
+    assert verify(folder) == ()
+    assert not (ours.folder / PARTIAL).exists()
+
+
+def test_a_name_whose_files_are_damaged_is_not_said_to_be_there(tmp_path: Path, ours: Registry) -> None:
+    push_tiny(tmp_path, tmp_path / "zoo")
+    folder = pull(str(tmp_path / "zoo" / "tiny"), registry=ours).folder
+    (folder / WEIGHTS).write_bytes(b"torn")
+    with pytest.raises(
+        OSError, match=r"weights\.safetensors is damaged; pull these weights again from where they came"
+    ):
+        pull("tiny", registry=ours)
+
+
+def test_what_a_killed_download_from_the_hub_left_is_removed(tmp_path: Path, ours: Registry) -> None:
+    push_tiny(tmp_path, tmp_path / "zoo")
+    text = str(tmp_path / "zoo" / "tiny")
+    left = ours.folder / PARTIAL / f"pull-{sha256(text.encode()).hexdigest()[:16]}" / "README.md.coming.hub"
+    left.mkdir(parents=True)
+    (left / "README.md").touch()
+    assert {path.name for path in pull(text, registry=ours).folder.iterdir()} == set(FILES)
+
+
+def test_a_file_that_is_larger_than_it_should_be_is_not_fetched_to_its_end(tmp_path: Path, ours: Registry) -> None:
+    entry = push_tiny(tmp_path, tmp_path / "zoo").entry
+    files = served(tmp_path / "zoo")
+    endless = files[f"{entry.path}/README.md"] + bytes(40_000_000)
+    coming = tmp_path / "coming"
+    with FileServer({"README.md": endless}) as server:
+        with pytest.raises(TooLargeError, match=r"README\.md has more bytes than the 1000 that it may have"):
+            Address(server.url).fetch("README.md", coming, limit=1000)
+        assert coming.stat().st_size < 20_000_000
+    with FileServer({**files, f"{entry.path}/README.md": endless}) as server:
+        with pytest.raises(OSError, match="has more bytes than"):
+            pull(f"{server.url}/tiny", registry=ours)
+        assert nothing_in(ours.folder)

@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.models.test_report import facts_of
 from tests.models.zoo.made import CREATED, push_tiny, save_run, shared_weights, wishes
 from tests.synthetic import Synthetic
 
 from sits_models.checkpoints import load_model, read_card, save_weights
 from sits_models.data.cubes import open_cube
+from sits_models.report import evaluation_json
 from sits_models.zoo import Registry
 from sits_models.zoo.complete import verify
 from sits_models.zoo.entry import CARD, FILES, ITEM, LOGITS, README, WEIGHTS
@@ -119,30 +121,75 @@ def test_no_path_of_the_training_is_published_but_its_place_and_time_are(tmp_pat
     assert item["properties"]["start_datetime"] == f"{published.period[0]}T00:00:00Z"
 
 
-def test_the_test_split_is_told_where_the_run_was_evaluated_on_it(tmp_path: Path) -> None:
-    run = save_run(tmp_path / "run")
-    sha256 = read_card(run).sha256
-    scores = {"miou": 0.5, "overall_accuracy": None}
-    document = {
-        "model": {"Weights": f"run, SHA-256 {sha256}"},
-        **{part: {"scores": scores} for part in ("overall", "boundary", "interior")},
-    }
-    (run / "evaluation-test").mkdir()
-    (run / "evaluation-test" / "metrics.json").write_text(json.dumps(document))
+def evaluated(run: Path, *, inside: str = "", parcels: bool = False, cubes: tuple[str, ...] = ("a" * 64,)) -> None:
+    """What an evaluation leaves."""
+    facts = facts_of()
+    facts = replace(facts, model={"Weights": f"run, SHA-256 {read_card(run).sha256}"}, cubes=cubes)
+    if parcels:
+        facts = replace(facts, overall=None, boundary=None, interior=None)
+    folder = run / inside / "evaluation-test"
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(evaluation_json(facts)))
+
+
+@pytest.mark.parametrize("inside", ["", "weights"])
+def test_the_test_split_is_told_where_the_run_was_evaluated_on_it(tmp_path: Path, inside: str) -> None:
+    run, facts = save_run(tmp_path / "run"), facts_of()
+    evaluated(run, inside=inside)
     pushed = push(str(run), wishes(), registry=str(tmp_path / "zoo"))
-    card = read_card(pushed.place)
-    assert card.metrics == {
+    metrics = read_card(pushed.place).metrics
+    groups = {"": facts.overall, "boundary_": facts.boundary, "interior_": facts.interior}
+    expected = {f"test_{prefix}miou": group.scores.miou for prefix, group in groups.items() if group}
+    assert {key: value for key, value in metrics.items() if key.endswith("miou")} == {
         "validation_miou": 0.25,
-        "test_miou": 0.5,
-        "test_boundary_miou": 0.5,
-        "test_interior_miou": 0.5,
+        **expected,
     }
-    assert pushed.entry.miou == 0.5
-    document["model"] = {"Weights": "run, SHA-256 of others"}
-    (run / "evaluation-test" / "metrics.json").write_text(json.dumps(document))
-    assert read_card(push(str(run), wishes(name="another"), registry=str(tmp_path / "zoo")).place).metrics == {
-        "validation_miou": 0.25
+    assert pushed.tested
+    assert pushed.entry.miou == expected["test_miou"]
+
+
+def test_a_parcel_classifier_that_was_evaluated_tells_its_scores_of_parcels(tmp_path: Path) -> None:
+    run, parcels = save_run(tmp_path / "run"), facts_of().parcels
+    assert parcels is not None
+    evaluated(run, parcels=True)
+    pushed = push(str(run), wishes(), registry=str(tmp_path / "zoo"))
+    assert read_card(pushed.place).metrics == {
+        "validation_miou": 0.25,
+        "test_parcel_miou": parcels.scores.miou,
+        "test_parcel_overall_accuracy": parcels.scores.overall_accuracy,
     }
+    assert pushed.entry.miou == parcels.scores.miou
+    assert "| test parcel miou |" in (Path(pushed.place) / README).read_text()
+
+
+@pytest.mark.parametrize("cubes", [("b" * 64,), ("a" * 64, "b" * 64), ()])
+def test_scores_of_another_region_are_not_those_of_the_weights(tmp_path: Path, cubes: tuple[str, ...]) -> None:
+    run = save_run(tmp_path / "run")
+    evaluated(run, cubes=cubes)
+    pushed = push(str(run), wishes(), registry=str(tmp_path / "zoo"))
+    assert (read_card(pushed.place).metrics, pushed.tested) == ({"validation_miou": 0.25}, False)
+
+
+def test_scores_of_the_weights_of_an_earlier_run_are_not_taken(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run")
+    evaluated(run)
+    save_run(tmp_path / "run", seed=2)
+    assert not push(str(run), wishes(), registry=str(tmp_path / "zoo")).tested
+
+
+@pytest.mark.parametrize(
+    ("licence", "lines"),
+    [
+        ("GPL-3.0-or-later", ["license: gpl-3.0"]),
+        ("ODbL-1.0", ["license: odbl"]),
+        ("EUPL-1.2", ["license: other", "license_name: eupl-1.2"]),
+        ("LicenseRef-farm", ["license: other", "license_name: licenseref-farm"]),
+    ],
+)
+def test_the_page_names_the_licence_as_the_hub_does(tmp_path: Path, licence: str, lines: list[str]) -> None:
+    text = (Path(push_tiny(tmp_path, tmp_path / "zoo", licence=licence).place) / README).read_text()
+    assert text.splitlines()[1 : 1 + len(lines)] == lines
+    assert text.splitlines()[1 + len(lines)].startswith("tags: ")
 
 
 # Verifying
@@ -190,3 +237,18 @@ def test_a_licence_that_is_none_is_found(tmp_path: Path) -> None:
     card["publication"]["licence"] = "free"
     (folder / CARD).write_text(json.dumps(card))
     assert any("no SPDX identifier of a licence is 'free'" in finding for finding in verify(folder))
+
+
+def test_an_item_that_lists_too_little_is_not_whole(tmp_path: Path) -> None:
+    folder = shared_weights(tmp_path)
+    item = json.loads((folder / ITEM).read_bytes())
+    (folder / ITEM).write_text(json.dumps({**item, "assets": {}}))
+    assert any("item.json lists no weights.safetensors" in finding for finding in verify(folder))
+
+
+def test_an_asset_that_is_told_otherwise_is_found(tmp_path: Path) -> None:
+    folder = shared_weights(tmp_path)
+    item = json.loads((folder / ITEM).read_bytes())
+    item["assets"]["weights"]["roles"] = ["thumbnail"]
+    (folder / ITEM).write_text(json.dumps(item))
+    assert verify(folder) == ("item.json does not say what card.json says: assets differ",)

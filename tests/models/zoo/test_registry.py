@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.models.zoo.made import push_tiny, save_run
+from tests.models.zoo.made import push_tiny, save_run, wishes
 
 from sits_models.zoo import Registry, default_registry, find_weights, shipped
-from sits_models.zoo.entry import CARD
+from sits_models.zoo.entry import CARD, ITEM
+from sits_models.zoo.pull import pull
+from sits_models.zoo.push import push
+from sits_models.zoo.registry import INDEX, PARTIAL
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +74,65 @@ def test_a_damaged_card_is_named(tmp_path: Path) -> None:
     card = tmp_path / "zoo" / entry.path / CARD
     card.write_text("{}")
     with pytest.raises(ValueError, match=rf"{entry.version}/card\.json is no card of shared weights"):
-        Registry(tmp_path / "zoo").entries()
+        Registry(tmp_path / "zoo").find("tiny")
+
+
+@pytest.mark.parametrize("name", [CARD, ITEM])
+@pytest.mark.parametrize("text", ["{", None, "\xff"])
+def test_one_damaged_folder_leaves_the_others_and_is_named(tmp_path: Path, name: str, text: str | None) -> None:
+    registry = Registry(tmp_path / "zoo")
+    bad = registry.folder_of(push_tiny(tmp_path, tmp_path / "zoo", name="bad").entry)
+    good = push_tiny(tmp_path, tmp_path / "zoo", name="good").entry
+    (bad / name).unlink()
+    if text is not None:
+        (bad / name).write_bytes(text.encode("latin-1"))
+    assert registry.entries() == (good,)
+    (sentence,) = registry.damaged()
+    assert sentence.startswith(f"the weights in {bad} are damaged: ")
+    assert registry.find("good") == good
+    with pytest.raises(ValueError, match=f"{bad} are damaged"):
+        registry.find("bad")
+    # The same weights again mend the folder.
+    assert push_tiny(tmp_path, tmp_path / "zoo", name="bad").new
+    assert registry.damaged() == ()
+    assert {entry.name for entry in registry.entries()} == {"bad", "good"}
+    assert not (registry.folder / PARTIAL).exists()
+
+
+def test_a_version_in_the_folder_of_another_is_damaged(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "zoo")
+    entry = push_tiny(tmp_path, tmp_path / "zoo").entry
+    registry.folder_of(entry).rename(tmp_path / "zoo" / "tiny" / "00000000")
+    assert registry.entries() == ()
+    assert f"its card.json is that of tiny@{entry.version}" in registry.damaged()[0]
+
+
+def test_an_index_that_was_not_written_is_written_by_the_next_push_or_pull(tmp_path: Path) -> None:
+    registry, index = Registry(tmp_path / "zoo"), tmp_path / "zoo" / INDEX
+    push_tiny(tmp_path, tmp_path / "zoo")
+    whole = index.read_bytes()
+    index.unlink()
+    assert not push_tiny(tmp_path, tmp_path / "zoo").new
+    assert index.read_bytes() == whole
+    push_tiny(tmp_path, tmp_path / "theirs")
+    index.write_text("{}")
+    assert pull(str(tmp_path / "theirs"), registry=registry).fetched == 0
+    assert index.read_bytes() == whole
+
+
+def test_a_push_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "zoo")
+    with pytest.raises(FileNotFoundError), registry.partial("push-tiny") as partial:
+        (partial / CARD).rename(partial / "nowhere" / CARD)
+    assert not (tmp_path / "zoo" / PARTIAL).exists()
+
+
+def test_a_url_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SITS_ZOO", "s3://key:SECRET@bucket/zoo")
+    with pytest.raises(ValueError, match="are put into a folder of this machine; got s3://bucket/zoo:"):
+        default_registry()
+    with pytest.raises(ValueError, match="got s3://bucket/zoo"):
+        push(str(save_run(tmp_path / "run")), wishes(), registry="s3://bucket/zoo")
 
 
 def test_a_list_of_weights_needs_no_torch() -> None:

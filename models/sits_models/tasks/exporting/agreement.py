@@ -14,7 +14,9 @@ from sits_models.tasks.exporting.program import Inputs, Program, draw_inputs
 __all__ = ["TOLERANCE", "Agreement", "Shape", "compare", "shapes_to_try"]
 
 TOLERANCE = 1e-4
-"""Of the largest value of the model's output, or of 1 where that is smaller."""
+"""Of the largest value of the model's output."""
+_FLOOR = 1e-12
+"""What two zeros of different programs may be apart."""
 Shape = tuple[int, int, int, int]
 """Batch, dates, height, width."""
 
@@ -32,7 +34,7 @@ class Agreement:
     @property
     def allowed(self) -> float:
         """How large the difference may be."""
-        return TOLERANCE * max(1.0, self.largest)
+        return max(TOLERANCE * self.largest, _FLOOR)
 
     @property
     def holds(self) -> bool:

@@ -17,7 +17,7 @@ from sits_models.tasks.exporting.tracing import input_shape, output_shape
 if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
 
-__all__ = ["DEFAULT_OPSET", "OPSETS", "SUFFIXES", "Format", "check_format", "open_program", "write_program"]
+__all__ = ["DEFAULT_OPSET", "OPSETS", "SUFFIXES", "Format", "check_format", "data_of", "open_program", "write_program"]
 
 Format = Literal["torch", "onnx"]
 SUFFIXES: dict[Format, str] = {"torch": ".pt2", "onnx": ".onnx"}
@@ -42,6 +42,11 @@ def check_format(to: Format, opset: int | None) -> None:
             raise ValueError(
                 f"--to onnx needs {', '.join(_RUNTIMES)}, and there is no {name}: `pip install 'sits-cubes[export]'`"
             ) from error
+
+
+def data_of(path: Path) -> Path:
+    """Where a file that would be too large leaves its tensors."""
+    return path.with_name(f"{path.name}.data")
 
 
 def write_program(path: Path, traced: ExportedProgram, *, output: str, facts: Mapping[str, str], opset: int) -> None:

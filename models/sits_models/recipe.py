@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -343,7 +344,10 @@ def recipe_to_plain(recipe: Recipe) -> dict[str, object]:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, every value spelt out; `load_recipe` reads it back."""
-    return yaml.safe_dump(recipe_to_plain(recipe), sort_keys=False, allow_unicode=True, width=120)
+    plain = recipe_to_plain(recipe)
+    # Unicode's own line breaks come back as spaces where PyYAML writes them as they are.
+    readable = _LINE_BREAKS.isdisjoint(json.dumps(plain, ensure_ascii=False))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=readable, width=120)
 
 
 def _shipped() -> Any:
@@ -373,6 +377,7 @@ def _built(document: Document) -> Recipe:
     return build(Recipe, dataclasses.replace(document, data=_with_numbers(Recipe, document.data)))
 
 
+_LINE_BREAKS = frozenset("\x85\u2028\u2029")
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -103,7 +104,8 @@ def speed_table(contests: list[Contest], device: torch.device, *, rounds: int, c
     """Chips a second of ours, and ours against the plain one in the same precision."""
     rows = []
     for contest in contests:
-        costs = {name: cost(contest, device, rounds=rounds) for name, cost in _variants(device, compiled).items()}
+        _say(contest.label)
+        costs = {name: cost(contest, device, rounds=rounds) for name, cost in _variants(compiled).items()}
         chips = {name: contest.batch / cost.seconds for name, cost in costs.items()}
         rows.append(
             (
@@ -128,7 +130,7 @@ def speed_table(contests: list[Contest], device: torch.device, *, rounds: int, c
 Measure = Callable[..., Cost]
 
 
-def _variants(device: torch.device, compiled: bool) -> dict[str, Measure]:
+def _variants(compiled: bool) -> dict[str, Measure]:
     """How to measure each contestant, by its name."""
 
     def measure(which: str, *, bf16: bool = False, compiling: bool = False, checkpointing: bool = False) -> Measure:
@@ -195,6 +197,7 @@ def agreement_table(contests: list[Contest], device: torch.device, *, steps: int
         step = training_step(pair.ours, pair.our_loss)
         for _ in range(steps):
             step()
+        _say(f"{contest.label}: bfloat16")
         rows.append((contest.label, *bf16_agreement(pair.ours.eval(), pair, device)))
         del pair, step
         gc.collect()
@@ -223,6 +226,7 @@ def loader_table(cube: Path | None, device: torch.device, *, small: bool) -> Tab
     with _dataset(cube) as dataset:
         for name, variant in (("unet3df", "32"), ("utae", "32"), ("tsvit", "32"), ("utae", "bf16")):
             for readers in (2, 8):
+                _say(f"{name}, {variant}: {readers} readers")
                 rows.append(_waiting(dataset, name, device, readers=readers, bf16=variant == "bf16", small=small))
     where = "a small simulated dataset" if cube is None else "the dataset"
     columns = ("backbone", "readers", "chips/s", "a step, ms", "of it waiting, ms", "waiting, share")
@@ -259,7 +263,7 @@ def _waiting(
         backbone=BackboneRecipe(name=name, width=0.125 if small else 1.0),
         segmentation=SegmentationRecipe(),
     )
-    with TrainingData.open([dataset], recipe.data) as data:
+    with TrainingData.open(recipe.data, cubes=[dataset]) as data:
         model = build_objective(
             recipe, bands=data.bands, dates=data.dates, classes=len(data.table.classes), mean=data.mean, std=data.std
         ).to(device)
@@ -293,6 +297,10 @@ def _exact_float32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _named(device: torch.device) -> str:

@@ -345,7 +345,7 @@ def test_a_publication_goes_with_the_card(tmp_path: Path) -> None:
     written = json.loads((tmp_path / CARD).read_text())
     assert (written["version"], written["cube_version"], written["simulated"]) == ("1.1", "1.0", True)
     assert written["publication"]["areas"] == [[3.0, 48.0, 3.5, 48.5], [-60.0, -34.5, -59.5, -34.0]]
-    assert written["probe"] == {"seed": 0, "chips": 2, "dates": 4, "side": 16}
+    assert written["probe"] == {"seed": 0, "chips": 2, "dates": 4, "side": 16, "padding": 0}
 
 
 def test_a_card_of_the_first_version_is_read(tmp_path: Path) -> None:

@@ -176,8 +176,9 @@ class Card:
     def from_json(cls, data: Mapping[str, object], *, name: str) -> Self:
         """The card of plain values; `name` is what an error calls it. Raises ValueError."""
         if data.get("format") != FORMAT or str(data.get("version")).partition(".")[0] != VERSION.partition(".")[0]:
-            found = f"{data.get('format')} {data.get('version')}"
-            raise ValueError(f"{name} should be a card of {FORMAT} {VERSION}; it says {found[:60]!r}")
+            found = f"{data.get('format')} {data.get('version')}"[:60]
+            found = found if found.isprintable() else ascii(found)
+            raise ValueError(f"{name} should be a card of {FORMAT} {VERSION}; it says {found}")
         try:
             recipe = _mapping(data["recipe"])
         except (KeyError, TypeError) as error:

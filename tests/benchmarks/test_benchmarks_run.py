@@ -165,7 +165,7 @@ def test_the_plain_contrast_has_the_loss_and_gradients_of_ours() -> None:
     assert min(result["ms"].values()) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_contrast_is_timed_and_its_memory_is_that_of_a_fresh_process() -> None:
     from tests.benchmarks import cscl
 
@@ -191,7 +191,7 @@ def test_a_plain_backbone_has_the_logits_loss_and_gradients_of_ours() -> None:
     assert min(result.values()) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_all_plain_backbones_have_the_logits_loss_and_gradients_of_ours() -> None:
     from tests.benchmarks import backbones
 

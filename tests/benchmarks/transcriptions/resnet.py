@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torchvision
 from torch import Tensor, nn
 
 __all__ = ["PlainResNet"]
@@ -13,6 +12,8 @@ class PlainResNet(nn.Module):
 
     def __init__(self, bands: int, *, layers: int, classes: int) -> None:
         super().__init__()
+        import torchvision  # which takes seconds
+
         kind = {18: torchvision.models.resnet18, 50: torchvision.models.resnet50}[layers]
         whole = kind(num_classes=classes)
         whole.conv1 = nn.Conv2d(bands, 64, 7, stride=2, padding=3, bias=False)

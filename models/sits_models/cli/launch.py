@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sits_models.device import Rank
@@ -19,6 +19,8 @@ __all__ = ["hush", "processes_of", "spoken", "start_processes"]
 
 _PARENT = "SITS_MODEL_STARTED_BY"
 _POLL_S, _PATIENCE_S = 0.1, 10.0
+_SPEAKS_S = 60.0
+"""How long the first process, which speaks for all, may take to meet the error that another met before it."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -123,6 +125,8 @@ def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
                         "command to go on"
                     )
             if failed := [code for code in codes if code]:
+                with suppress(subprocess.TimeoutExpired):
+                    processes[0].wait(timeout=_SPEAKS_S)
                 return failed[0]
             if None not in codes:
                 return 0

@@ -233,6 +233,7 @@ CONTESTS = (
 class Pair:
     """Both with the same weights, and one batch for both."""
 
+    contest: Contest
     ours: Objective
     plain: nn.Module
     sample: Sample
@@ -333,15 +334,27 @@ def build_pair(contest: Contest, *, seed: int = 0) -> Pair:
     missing, unexpected = ours.load_state_dict(module.from_reference(plain.state_dict()), strict=False)
     assert set(missing) <= {"encoder.mean", "encoder.std"}, missing
     assert not unexpected, unexpected
+    middle = contest.size // 2
+    target = sample.crop[:, middle, middle] if contest.chip_classes else sample.crop
+    return Pair(
+        contest=contest,
+        ours=ours.train(),
+        plain=plain.train(),
+        sample=sample,
+        arguments=_arguments(contest, ours, sample),
+        target=target,
+    )
+
+
+def _arguments(contest: Contest, ours: Objective, sample: Sample) -> tuple[Tensor, ...]:
+    """What the transcription takes: bands in the dtype of our statistics, the day as it is rounded in float32."""
     with torch.no_grad():
         series = ours.encoder.normalize(sample.image)
     names: tuple[TimeChannel, ...] = ("day_of_year",) if contest.day_channel else ()
-    channels = with_time_channels(series, sample.valid, sample.day, names)
+    channels, rounded = (with_time_channels(each, sample.valid, sample.day, names) for each in (series, series.float()))
+    channels = torch.cat([channels[:, :, : contest.bands], rounded[:, :, contest.bands :].to(series.dtype)], dim=2)
     days = (sample.day - PASTIS_DAY,) if contest.positions else ()
-    arguments = (channels, sample.valid, *days)
-    middle = contest.size // 2
-    target = sample.crop[:, middle, middle] if contest.chip_classes else sample.crop
-    return Pair(ours=ours.train(), plain=plain.train(), sample=sample, arguments=arguments, target=target)
+    return channels, sample.valid, *days
 
 
 def make_batch(contest: Contest, *, seed: int) -> Sample:
@@ -372,7 +385,7 @@ def make_batch(contest: Contest, *, seed: int) -> Sample:
 
 
 def compare(pair: Pair) -> None:
-    """Raises AssertionError unless both give the same logits, loss and gradients; dropout is left out meanwhile."""
+    """Raises AssertionError unless both give the same logits, loss and gradients in float64; without dropout."""
     dropouts = {
         module: module.p
         for model in (pair.ours, pair.plain)
@@ -383,7 +396,7 @@ def compare(pair: Pair) -> None:
     for module in dropouts:
         module.p = 0.0
     try:
-        _compare_values(pair)
+        _compare_in_double(pair)
     finally:
         for module, share in dropouts.items():
             module.p = share
@@ -393,7 +406,10 @@ def compare(pair: Pair) -> None:
             model.zero_grad()
 
 
-def _compare_values(pair: Pair) -> None:
+def _compare_in_double(pair: Pair) -> None:
+    # Fifty layers with batch norm over a few pixels make of float32's rounding a thousandth of the logits.
+    models = pair.ours.double(), pair.plain.double()
+    pair = replace(pair, arguments=_arguments(pair.contest, pair.ours, pair.sample))
     with torch.no_grad():
         ours, plain = pair.ours(pair.sample), pair.plain(*pair.arguments)
     if isinstance(pair.plain, PlainBiConvRNN):
@@ -406,10 +422,12 @@ def _compare_values(pair: Pair) -> None:
     module = importlib.import_module(type(pair.ours.encoder.backbone).__module__)
     theirs = module.from_reference({**pair.plain.state_dict(), **_gradients(pair.plain)})
     names = [name for name, gradient in _gradients(pair.ours).items() if gradient.any()]
-    a, b = (torch.cat([of[name].double().flatten() for name in names]) for of in (_gradients(pair.ours), theirs))
+    a, b = (torch.cat([of[name].flatten() for name in names]) for of in (_gradients(pair.ours), theirs))
     # As one vector: biases in front of a norm have gradients that are nothing but rounding.
     assert float(a @ b / (a.norm() * b.norm())) > 0.9999, f"other gradients: {a @ b / (a.norm() * b.norm())}"
     torch.testing.assert_close(a.norm(), b.norm(), rtol=2e-3, atol=0.0)
+    for model in models:
+        model.float()
 
 
 def training_step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:

@@ -34,7 +34,7 @@ def test_names_and_outputs_are_those_of_torchvision(name: str, kind: type[ResNet
         found = ours.eval()(image, valid, day)
         assert found.shape == (1, ours.channels, 2, 2)
         logits = torch.nn.functional.linear(found.mean(dim=(2, 3)), state["fc.weight"], state["fc.bias"])
-        torch.testing.assert_close(logits, theirs(image[:, 0]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits, theirs(image[:, 0]), rtol=1e-4, atol=1e-4)
 
 
 def test_weights_are_drawn_as_in_torchvision() -> None:

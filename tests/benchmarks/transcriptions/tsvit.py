@@ -110,8 +110,8 @@ class _Tokens(nn.Module):
     def over_time(self, series: Tensor) -> Tensor:
         """(B, T, C, H, W) to class tokens of each patch, (B*K, patches, dim)."""
         b, t, _, height, width = series.shape
-        index = (series[:, :, -1, 0, 0] * 365.0001).to(torch.int64)
-        days = self.to_temporal_embedding_input(functional.one_hot(index, self.days).to(torch.float32))  # (B, T, dim)
+        index = (series[:, :, -1, 0, 0].to(torch.float32) * 365.0001).to(torch.int64)
+        days = self.to_temporal_embedding_input(functional.one_hot(index, self.days).to(series.dtype))  # (B, T, dim)
         p, h, w = self.patch, height // self.patch, width // self.patch
         patches = series[:, :, :-1].reshape(b, t, -1, h, p, w, p).permute(0, 3, 5, 1, 4, 6, 2)
         patches = patches.reshape(b * h * w, t, -1)  # (B*patches, T, p*p*C)

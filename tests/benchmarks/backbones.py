@@ -277,8 +277,8 @@ def bench(
         rows.append((contest.label, shown.shape(), result["ours_ms"], result["plain_ms"], result["ratio"]))
     notes = (
         f"Forward, cross entropy, backward and Adam; {threads} threads, float32; median of {rounds} interleaved "
-        f"rounds, {MORE} times as many where a step takes less than {SHORT} s, after one that does not count; 'x ours' is the "
-        "median of the rounds' ratios: above 1 ours is faster.",
+        f"rounds, {MORE} times as many where a step takes less than {SHORT} s, after one that does not count; 'x ours' "
+        "is the median of the rounds' ratios: above 1 ours is faster.",
         "Both have the same weights; logits, loss and gradients agree. Ours takes stored samples and normalises them, "
         "the plain one is given normalised channels.",
     )

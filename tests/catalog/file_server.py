@@ -7,8 +7,9 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
+
+from tests.services.loopback import Loopback, QuietHandler
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Behaviour:
     """Byte of the file at which each of the next partial answers ends, and says so."""
 
 
-class FileServer:
+class FileServer(Loopback):
     """Serves `files`, by path without the first slash, until it is closed."""
 
     def __init__(self, files: dict[str, bytes], behaviour: Behaviour | None = None) -> None:
@@ -46,30 +47,15 @@ class FileServer:
         self.go_on = threading.Event()
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def log_message(self, *args: object) -> None:
-                pass
-
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 outer.answer(self)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
+        super().__init__(Handler)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
         self.go_on.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().close()
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         path, _, _ = handler.path.lstrip("/").partition("?")

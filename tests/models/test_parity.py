@@ -15,6 +15,7 @@ CHECKS = {
     "cscl_": "cscl",
     "data_": "data",
     "deeplab_": "deeplab",
+    "glcnet_ntxent_": "nt_xent",
     "losses_": "losses",
     "metrics_": "metrics",
     "tsvit": "tsvit",
@@ -23,7 +24,7 @@ CHECKS = {
     "unet3df_": "unet3d",
     "utae_": "utae",
 }
-LATER = ("glcnet_", "seco_")
+LATER = ("glcnet_full_", "glcnet_style_", "seco_")
 """Methods that are not built yet."""
 
 

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import psutil
 import pytest
 from distributed import Client
+from tests.services.loopback import Loopback
 
 from sits_pipeline import cluster as module
 from sits_pipeline.cluster import Cluster, feed, open_cluster
@@ -554,7 +555,7 @@ def test_a_scheduler_that_goes_away_is_an_error(tmp_path: Path) -> None:
 # Limits of services
 
 
-class CountingServer:
+class CountingServer(Loopback):
     """Says how many requests were under way at the same time, and when they came."""
 
     def __init__(self, seconds: float) -> None:
@@ -578,16 +579,7 @@ class CountingServer:
                 with suppress(OSError):  # who asked may have been killed
                     self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        super().__init__(Handler)
 
 
 @pytest.fixture

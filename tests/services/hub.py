@@ -11,11 +11,11 @@ import base64
 import hashlib
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import yaml
+from tests.services.loopback import Loopback, QuietHandler
 
 LICENCES = {
     *("apache-2.0", "mit", "openrail", "bsl-1.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "cc"),
@@ -27,7 +27,7 @@ LICENCES = {
 """Of the list at https://huggingface.co/docs/hub/repositories-licenses those near to what is used here."""
 
 
-class Hub:
+class Hub(Loopback):
     """Repositories by "ORG/REPO", each a list of commits, which are mappings of names to bytes."""
 
     def __init__(self) -> None:
@@ -38,13 +38,7 @@ class Hub:
         """Status to answer with, by name of a file."""
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def log_message(self, *args: object) -> None:
-                pass
-
+        class Handler(QuietHandler):
             def do_HEAD(self) -> None:
                 outer.resolve(self, body=False)
 
@@ -54,19 +48,7 @@ class Hub:
             def do_POST(self) -> None:
                 outer.post(self)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)
 
     def resolve(self, handler: BaseHTTPRequestHandler, *, body: bool) -> None:
         """GET or HEAD /ORG/REPO/resolve/REVISION/NAME."""

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.pipeline.sources.range_server import RangeServer
+from tests.services.loopback import Loopback, QuietHandler
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Issued:
             time.sleep(0.02)
 
 
-class LoopbackServer:
+class LoopbackServer(Loopback):
     """An http server whose requests one function answers: (method, path with query, headers, body) to status, JSON."""
 
     def __init__(
@@ -63,12 +64,7 @@ class LoopbackServer:
     ) -> None:
         more = {"Content-Type": "application/json", **(headers or {})}
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: object) -> None:
-                pass
-
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 self.reply("GET")
 
@@ -86,16 +82,7 @@ class LoopbackServer:
                 self.end_headers()
                 self.wfile.write(content)
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        super().__init__(Handler)
 
 
 class SasService(LoopbackServer):

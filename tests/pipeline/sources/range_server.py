@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.services.loopback import Loopback, QuietHandler
 
-class RangeServer:
+
+class RangeServer(Loopback):
     def __init__(
         self, folder: Path, *, ranges: bool = True, tags: bool = True, user: str = "", token: str = ""
     ) -> None:
@@ -31,31 +32,18 @@ class RangeServer:
         self.shift_ranges = False
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            # Head and body are written apart: without this the body waits until the head is acknowledged.
-            disable_nagle_algorithm = True
-
-            def log_message(self, *args: object) -> None:
-                pass
-
+        class Handler(QuietHandler):
             def do_HEAD(self) -> None:
                 outer.answer(self, body=False)
 
             def do_GET(self) -> None:
                 outer.answer(self, body=True)
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self.thread.start()
+        super().__init__(Handler)
 
     def close(self) -> None:
         self.closed = True
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        super().close()
 
     def answer(self, handler: BaseHTTPRequestHandler, *, body: bool) -> None:
         path = unquote(urlsplit(handler.path).path).lstrip("/")

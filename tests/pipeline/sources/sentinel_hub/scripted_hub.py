@@ -7,18 +7,18 @@ import json
 import socket
 import struct
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
+from tests.services.loopback import Loopback
 
 Json = dict[str, Any]
 CLIENT, SECRET = "sh-client-of-a-test", "SECRET-of-a-client-7d1f"
@@ -83,7 +83,7 @@ def answer(
     return Reply(body=tar(files_of(dn, scl, tile, ranks)), headers=headers)
 
 
-class ScriptedHub:
+class ScriptedHub(Loopback):
     """Serves on a port of its own; `process` and `search` are asked for each request's reply, by its JSON."""
 
     def __init__(self) -> None:
@@ -95,20 +95,11 @@ class ScriptedHub:
         self.valid: set[str] = set()
         self.requests: list[Json] = []
         self.searches: list[Json] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(_handler(self))
 
     @property
     def host(self) -> str:
         return self.url.removeprefix("http://")
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def _new_token(self) -> Reply:
         token = f"TOKEN-of-a-test-{len(self.tokens)}"

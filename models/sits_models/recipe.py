@@ -226,14 +226,20 @@ class TrainingRecipe:
     """The loop."""
 
     epochs: int = 50
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of adam and adamw: what the running means of gradients and of their squares keep."""
+    momentum: float = 0.9
+    """Of sgd."""
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
-    schedule: Literal["constant", "exponential", "cosine"] = "exponential"
+    schedule: Literal["constant", "exponential", "cosine", "milestones"] = "exponential"
     """exponential: times `decay` every `decay_every` epochs; cosine: to `final_learning_rate` in the last epoch, or,
-    where that is 0, in the epoch after it, so that none is trained at a rate of 0."""
+    where that is 0, in the epoch after it, so that none is trained at a rate of 0; milestones: times `decay` at each."""
     decay: float = 0.975
     decay_every: int = 1
+    milestones: tuple[int, ...] = ()
+    """Finished epochs after each of which the rate falls, for the schedule of that name."""
     restart_every: int | None = None
     """Epochs after which the schedule begins anew."""
     warmup_epochs: int = 0
@@ -258,6 +264,16 @@ class TrainingRecipe:
         _check_at_least(0, "training", weight_decay=self.weight_decay, warmup_epochs=self.warmup_epochs)
         _check_at_least(0, "training", seed=self.seed, final_learning_rate=self.final_learning_rate)
         _check_above_zero("training", learning_rate=self.learning_rate, decay=self.decay, clip_norm=self.clip_norm)
+        for key, value in (("momentum", self.momentum), ("betas", self.betas[0]), ("betas", self.betas[1])):
+            if not 0 <= value < 1:
+                raise ValueError(f"training.{key} is at least 0 and below 1; got {value}")
+        if (self.schedule == "milestones") != bool(self.milestones):
+            raise ValueError(
+                f"training.schedule {self.schedule} goes {'with' if self.schedule == 'milestones' else 'without'} "
+                "training.milestones"
+            )
+        if list(self.milestones) != sorted({*self.milestones}) or any(epoch < 1 for epoch in self.milestones):
+            raise ValueError(f"training.milestones are numbers of epochs from 1, ascending; got {self.milestones}")
 
 
 def _check_at_least(least: int, section: str, **values: float | None) -> None:

@@ -67,6 +67,20 @@ def test_two_trainings_of_one_seed_are_equal_bit_for_bit(tmp_path: Path) -> None
     assert not torch.equal(one.state_dict()["head.weight"], third.state_dict()["head.weight"])
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_each_optimizer_takes_what_the_recipe_says_of_it(tmp_path: Path, optimizer: str) -> None:
+    recipe = recipe_of(epochs=1, optimizer=optimizer, betas=(0.5, 0.99), momentum=0.75, weight_decay=0.125)
+    train(recipe, tmp_path)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)["optimizer_states"][0]
+    group = state["param_groups"][0]
+    assert group["weight_decay"] == 0.125
+    if optimizer == "sgd":
+        assert group["momentum"] == 0.75
+        assert "betas" not in group
+    else:
+        assert tuple(group["betas"]) == (0.5, 0.99)
+
+
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_a_training_that_was_stopped_ends_with_the_same_bits(tmp_path: Path, stop: int) -> None:
     recipe = recipe_of(epochs=3, schedule="cosine", optimizer="adamw", clip_norm=0.5)
@@ -265,6 +279,7 @@ def test_nothing_but_the_stages_is_said(tmp_path: Path, capfd: pytest.CaptureFix
         ({"schedule": "exponential", "decay": 0.5}, [1.0, 0.5, 0.25, 0.125]),
         ({"schedule": "exponential", "decay": 0.5, "decay_every": 2}, [1.0, 1.0, 0.5, 0.5]),
         ({"schedule": "exponential", "decay": 0.5, "restart_every": 2}, [1.0, 0.5, 1.0, 0.5]),
+        ({"schedule": "milestones", "decay": 0.1, "milestones": (1, 3)}, [1.0, 0.1, 0.1, 0.01]),
         ({"schedule": "cosine", "epochs": 3}, [1.0, 0.75, 0.25]),
         ({"schedule": "cosine", "epochs": 3, "final_learning_rate": 0.5}, [1.0, 0.75, 0.5]),
         ({"schedule": "cosine", "epochs": 5, "warmup_epochs": 2}, [1 / 3, 2 / 3, 1.0, 0.75, 0.25]),

@@ -24,6 +24,8 @@ def learning_rate(training: TrainingRecipe, epoch: int) -> float:
     phase = (epoch - training.warmup_epochs) % length
     if training.schedule == "exponential":
         return first * float(training.decay ** (phase // training.decay_every))
+    if training.schedule == "milestones":
+        return first * float(training.decay ** sum(phase >= epoch for epoch in training.milestones))
     if training.schedule == "cosine":
         final = training.final_learning_rate
         # An epoch at a rate of 0 would learn nothing: with an end of 0 that epoch is the one after the last.

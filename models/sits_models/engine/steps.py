@@ -37,8 +37,12 @@ class Steps(LightningModule):
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
         training = self.recipe.training
+        learnt = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        common = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+        if training.optimizer == "sgd":
+            return torch.optim.SGD(learnt, momentum=training.momentum, **common)
         kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-        return kind(self.objective.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+        return kind(learnt, betas=training.betas, **common)
 
     @override
     def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:

@@ -235,7 +235,8 @@ class TrainingRecipe:
     weight_decay: float = 0.0
     schedule: Literal["constant", "exponential", "cosine", "milestones"] = "exponential"
     """exponential: times `decay` every `decay_every` epochs; cosine: to `final_learning_rate` in the last epoch, or,
-    where that is 0, in the epoch after it, so that none is trained at a rate of 0; milestones: times `decay` at each."""
+    where that is 0, in the epoch after it, so that none is trained at a rate of 0; milestones: times `decay` at each
+    of these."""
     decay: float = 0.975
     decay_every: int = 1
     milestones: tuple[int, ...] = ()

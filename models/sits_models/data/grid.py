@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow
@@ -14,7 +14,10 @@ from sits_catalog.cube import CHIP, Split
 from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import Cube, CubeFacts
 
-__all__ = ["Grid", "read_grid"]
+__all__ = ["Grid", "Ground", "read_grid"]
+
+Ground = Literal["split", "unsplit", "all"]
+"""What is learnt from: the train split; that, or all of a cube without splits; or all, of whatever split it is."""
 
 _WORDS = {code.name.lower(): int(code) for code in Split}
 
@@ -42,15 +45,19 @@ class Grid:
         return int(np.where(self.split == split, rows[:, None] * columns[None, :], 0).sum())
 
 
-def read_grid(cube: Cube, table: ClassTable | None, *, parcels: bool) -> Grid:
+def read_grid(cube: Cube, table: ClassTable | None, *, parcels: bool, ground: Ground = "split") -> Grid:
     """The grid of a cube, from `chips.parquet` and, where asked for, `parcels.parquet`.
 
-    Without a `table` no class is counted. ValueError where the cube has no splits.
+    Without a `table` no class is counted. Chips that are learnt from whatever the cube says (`ground`) are of the train
+    split of the grid. ValueError where the cube has no splits, and these are asked for.
     """
     chips = cube.chip_table(["row", "col", "split", *([] if table is None else ["crop_counts"])], kind="grid")
     words = chips["split"].to_pandas()
-    if words.isna().all():
+    unsplit = bool(words.isna().all())
+    if unsplit and ground == "split":
         raise ValueError(f"{cube.facts.path} has no splits; make them with sits-cube split")
+    if unsplit or ground == "all":
+        words[:] = Split.TRAIN.name.lower()
     height, width = cube.facts.shape
     rows, columns = (chips[name].to_numpy().astype(np.int64) // CHIP for name in ("row", "col"))
     split = np.zeros((-(-height // CHIP), -(-width // CHIP)), np.uint8)

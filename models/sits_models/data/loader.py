@@ -14,7 +14,7 @@ from sits_catalog.cube import CHIP, Split
 from sits_models.data.chips import ChipReader, pick_bands
 from sits_models.data.classes import ClassTable, join_classes
 from sits_models.data.cubes import Cube, check_radiometry, open_cube
-from sits_models.data.grid import Grid, read_grid
+from sits_models.data.grid import Grid, Ground, read_grid
 from sits_models.data.parcels import Middles, find_middles, known_parcels, plan_parcels, with_middles
 from sits_models.data.parts import part_of
 from sits_models.data.readers import Plans, ReaderSettings, Workers, read_in_threads
@@ -218,10 +218,12 @@ class TrainingData:
         table: ClassTable | None = None,
         bands: Sequence[str] | None = None,
         rank: Rank | None = None,
+        ground: Ground = "split",
     ) -> Self:
         """The data of these folders; `table` and `bands`, those of a trained model, go before the recipe's.
 
-        Of several processes, `rank` says whose part of every batch is read, in training and in evaluation.
+        Of several processes, `rank` says whose part of every batch is read, in training and in evaluation. `ground`
+        other than "split" is for learning without labels: cubes need none then, and without any the table is empty.
         Bands are joined by name, classes by code. ValueError, with one sentence, where the cubes do not fit together or
         to the recipe: no cube, another radiometry, a band, a class, a split or finer labels missing.
         """
@@ -234,9 +236,11 @@ class TrainingData:
         names = tuple(bands or recipe.bands or opened[0].facts.bands)
         for cube in opened:
             pick_bands(cube, names)
+        if table is None and ground != "split" and not any(cube.facts.has_labels for cube in opened):
+            table = ClassTable(())
         table = table or join_classes(opened, codes=recipe.classes, background=recipe.background)
         parcels = recipe.sampling == "parcel"
-        grids = tuple(read_grid(cube, table, parcels=parcels) for cube in opened)
+        grids = tuple(read_grid(cube, table, parcels=parcels, ground=ground) for cube in opened)
         middles: tuple[Middles, ...] | None = None
         if recipe.sampling == "middle":
             pairs = zip(opened, grids, strict=True)

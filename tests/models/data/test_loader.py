@@ -128,6 +128,18 @@ def test_a_cube_without_splits_says_how_to_make_them(synthetic: Synthetic, monke
     monkeypatch.setattr(cube, "chip_table", lambda columns, kind: chips)
     with pytest.raises(ValueError, match="has no splits; make them with sits-cube split"):
         read_grid(cube, None, parcels=False)
+    for ground in ("unsplit", "all"):
+        assert (read_grid(cube, None, parcels=False, ground=ground).split == Split.TRAIN).all()
+
+
+def test_all_ground_is_learnt_from_only_where_that_is_asked_for(synthetic: Synthetic) -> None:
+    cube = open_cube(synthetic.folder.location)
+    splits = read_grid(cube, None, parcels=False)
+    assert len(np.unique(splits.split)) == 3
+    np.testing.assert_array_equal(read_grid(cube, None, parcels=False, ground="unsplit").split, splits.split)
+    whole = read_grid(cube, None, parcels=False, ground="all")
+    assert (whole.split == Split.TRAIN).all()
+    assert whole.area(Split.TRAIN) == 540 * splits.width
 
 
 @pytest.mark.parametrize("labels", [1, 2])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from sits_models.data.draws import Draws
 from sits_models.recipe import Augmentation
 from sits_models.sample import Sample
 
@@ -31,9 +30,8 @@ def augment(
     Raises ValueError where chips that are not square are to be turned by 90 degrees.
     """
     chips = sample.image.shape[0]
-    draws = _Draws(generator, slice(None), chips) if part is None else _Draws(generator, part, of)
-    if len(range(draws.chips)[draws.part]) != chips:
-        raise ValueError(f"the part {part} of a batch of {of} chips was announced; got {chips} chips")
+    draws = Draws.of(generator, chips=chips) if part is None else Draws(generator, part, of)
+    draws.check(chips)
     sample = _oriented(sample, options, draws)
     sample = sample.replace(image=sample.image.to(torch.float32))
     if options.drop_dates > 0:
@@ -43,33 +41,7 @@ def augment(
     return sample
 
 
-@dataclass(frozen=True)
-class _Draws:
-    """Random numbers of the chips of a part, drawn for all chips of the batch, in the memory of the CPU."""
-
-    generator: torch.Generator
-    part: slice
-    chips: int
-
-    def uniform(self, *shape: int) -> Tensor:
-        """(chips of the part, ...)"""
-        return torch.rand((self.chips, *shape), generator=self.generator, device=self._device).cpu()[self.part]
-
-    def normal(self, *shape: int) -> Tensor:
-        """(chips of the part, ...)"""
-        return torch.randn((self.chips, *shape), generator=self.generator, device=self._device).cpu()[self.part]
-
-    def integers(self, below: int) -> Tensor:
-        """(chips of the part,)"""
-        drawn = torch.randint(0, below, (self.chips,), generator=self.generator, device=self._device)
-        return drawn.cpu()[self.part]
-
-    @property
-    def _device(self) -> torch.device:
-        return self.generator.device
-
-
-def _oriented(sample: Sample, options: Augmentation, draws: _Draws) -> Sample:
+def _oriented(sample: Sample, options: Augmentation, draws: Draws) -> Sample:
     codes = _draw_orientations(sample.image.shape[0], options, draws)
     if not any(codes):
         return sample
@@ -86,7 +58,7 @@ _TRANSPOSE, _LEFT_RIGHT, _UP_DOWN = 1, 2, 4
 _ROTATIONS = torch.tensor([0, _TRANSPOSE | _UP_DOWN, _LEFT_RIGHT | _UP_DOWN, _TRANSPOSE | _LEFT_RIGHT])
 
 
-def _draw_orientations(chips: int, options: Augmentation, draws: _Draws) -> list[int]:
+def _draw_orientations(chips: int, options: Augmentation, draws: Draws) -> list[int]:
     """A symmetry for each chip."""
     codes = torch.zeros(chips, dtype=torch.int64)
     if options.rotations:
@@ -111,7 +83,7 @@ def _orient(maps: Tensor, codes: list[int]) -> Tensor:
     return out
 
 
-def _without_dates(sample: Sample, probability: float, draws: _Draws) -> Sample:
+def _without_dates(sample: Sample, probability: float, draws: Draws) -> Sample:
     chances = draws.uniform(sample.valid.shape[1]).to(sample.valid.device)
     chances = chances.masked_fill(~sample.valid, -1.0)
     # The date with the largest draw stays: any date of the chip, each as likely.
@@ -124,15 +96,11 @@ def _without_dates(sample: Sample, probability: float, draws: _Draws) -> Sample:
     )
 
 
-def _varied(image: Tensor, options: Augmentation, draws: _Draws) -> Tensor:
+def _varied(image: Tensor, options: Augmentation, draws: Draws) -> Tensor:
     values = image
     if options.gain > 0:
         factors = 1 + options.gain * draws.normal(1, image.shape[2], 1, 1)
         values = values * factors.to(image.device)
     if options.noise > 0:
-        # A generator a chip: else every process would draw the noise of the whole batch for its part of it.
-        seeds = draws.integers(2**62).tolist()
-        generators = [torch.Generator(device=image.device).manual_seed(seed) for seed in seeds]
-        noise = [torch.randn(image.shape[1:], generator=one, device=image.device) for one in generators]
-        values = values + options.noise * REFLECTANCE * torch.stack(noise)
+        values = values + options.noise * REFLECTANCE * draws.noise(image.shape[1:], image.device)
     return torch.where(image > 0, values.clamp(1.0, LARGEST), 0.0)

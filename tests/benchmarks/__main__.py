@@ -19,8 +19,8 @@ from tests.benchmarks import build, chips, labels, memory
 from tests.benchmarks.measure import on_cores
 from tests.benchmarks.table import Table
 
-BENCHMARKS = ("build", "labels", "memory", "chips", "cscl", "backbones")
-_WITH_TORCH = ("cscl", "backbones")
+BENCHMARKS = ("build", "labels", "memory", "chips", "cscl", "contrast", "backbones")
+_WITH_TORCH = ("cscl", "contrast", "backbones")
 _LIBRARIES = ("numpy", "rasterio", "zarr", "dask", "odc-stac", "stackstac", "shapely", "exactextract")
 
 
@@ -78,6 +78,10 @@ def _run(folder: Path, options: argparse.Namespace) -> list[Table]:
         tables += cscl.bench(
             sizes=cscl.SIZES, windows=cscl.WINDOWS, rounds=4 * options.repeat, threads=options.cores, say=_say
         )
+    if "contrast" in chosen:
+        from tests.benchmarks import contrast  # needs the extra `models`
+
+        tables += contrast.bench(chips=contrast.CHIPS, rounds=4 * options.repeat, threads=options.cores, say=_say)
     if "backbones" in chosen:
         from tests.benchmarks import backbones  # needs the extra `models`
 

@@ -176,6 +176,26 @@ def test_contrast_is_timed_and_its_memory_is_that_of_a_fresh_process() -> None:
     assert ours[-1] < plain[-1]
 
 
+def test_the_plain_contrast_of_sampled_pixels_has_the_loss_and_gradients_of_ours() -> None:
+    from tests.benchmarks import contrast
+
+    result = contrast.run(chips=3, rounds=1, threads=1)  # it compares them
+    assert result["ratio"][contrast.OURS] == 1
+    assert min(result["ms"].values()) > 0
+
+
+@pytest.mark.soak
+def test_sampled_pixels_are_timed_and_their_memory_is_that_of_a_fresh_process() -> None:
+    from tests.benchmarks import contrast
+
+    (table,) = contrast.bench(chips=(2, 64), rounds=1, threads=1, say=silent)
+    assert [row[:2] for row in table.rows[:2]] == [("2 x 64", contrast.OURS), ("2 x 64", contrast.PLAIN)]
+    ours, plain = table.rows[2][-1], table.rows[3][-1]
+    assert isinstance(ours, float)
+    assert isinstance(plain, float)
+    assert ours < plain
+
+
 def test_every_backbone_has_a_plain_transcription() -> None:
     from tests.benchmarks import backbones
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sits_models.objectives import nt_xent as module
-from sits_models.objectives.nt_xent import nt_xent, two_views
+from sits_models.objectives.nt_xent import contrast, nt_xent, two_views
 
 
 def in_loops(
@@ -63,6 +63,43 @@ def test_value_and_gradients_are_those_of_loops(
     ours, theirs = (torch.autograd.grad(3 * loss, [queries, keys]) for loss in (found, expected))
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_queries_that_find_their_positive_are_counted(*, decoupled: bool) -> None:
+    """By hand: the first finds it, the second finds another, the third two alike, the fourth but for a hidden one."""
+    keys = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0], [-1.0, 0.0]])
+    queries = torch.tensor([[2.0, 1.0], [1.0, 2.0], [0.0, 1.0], [-1.0, 2.0]])
+    hidden = torch.zeros(4, 4, dtype=torch.bool)
+    hidden[3, 1] = hidden[3, 2] = True
+    found = contrast(
+        queries,
+        keys,
+        torch.tensor([0, 0, 1, 3]),
+        temperature=0.1,
+        no_negative=lambda rows: hidden[rows],
+        decoupled=decoupled,
+    )
+    assert found.right.item() == 2
+    assert found.right.dtype == torch.int64
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("temperature", [0.001, 0.01, 100.0])
+def test_no_temperature_overflows(temperature: float, *, decoupled: bool) -> None:
+    queries, keys = (vectors(6, 3, seed=seed).detach().float().requires_grad_() for seed in (0, 1))
+    found = nt_xent(queries, keys, torch.arange(6), temperature=temperature, decoupled=decoupled)
+    found.backward()
+    a, b = (torch.nn.functional.normalize(x.double().detach(), dim=1) for x in (queries, keys))
+    scores = a @ b.T / temperature
+    among = scores.clone().fill_diagonal_(-torch.inf) if decoupled else scores
+    floor = torch.full((6, 1), math.log(module.FLOOR) if decoupled else -torch.inf)
+    expected = (torch.cat([among, floor], dim=1).logsumexp(dim=1) - scores.diagonal()).mean()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
+    assert queries.grad is not None
+    assert queries.grad.isfinite().all()
+    assert keys.grad is not None
+    assert keys.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(("decoupled", "expected"), [(True, -1.3068528), (False, 0.2395448)])

@@ -26,7 +26,7 @@ from sits_models.backbones.base import TimeChannel, checkpointed, scaled
 from sits_models.backbones.trunk import Depth, SingleDate, build_trunk, check_statistics, run_trunk, trunk_channels
 from sits_models.recipe import Variant
 
-__all__ = ["Decoder", "DeepLabResNet18", "DeepLabResNet50", "Pyramid", "from_reference"]
+__all__ = ["Decoder", "DeepLab", "DeepLabResNet18", "DeepLabResNet50", "Pyramid", "from_reference", "rename"]
 
 PUBLISHED_SIDE = 256
 """Of the crops of GLCNet's finetuning, pixels."""
@@ -36,8 +36,11 @@ CHANNELS, FINE_CHANNELS = 256, 48
 MOMENTUM: dict[Variant, float] = {"paper": 0.9, "fixed": 0.1}
 
 
-class _DeepLab(SingleDate):
-    """The pooled branch sees the whole chip, so it is applied at the side of training."""
+class DeepLab(SingleDate):
+    """DeepLabV3+ on a ResNet of any `depth`.
+
+    The pooled branch sees the whole chip, so it is applied at the side of training.
+    """
 
     stride = 4
     depth: Depth
@@ -72,9 +75,7 @@ class _DeepLab(SingleDate):
             momentum=momentum,
             dropouts=(0.5, 0.1),
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
+        _draw_weights(self)
 
     def least_chips(self, size: int) -> int:  # noqa: ARG002  # the pooled branch is one value a chip
         """2, of any side."""
@@ -96,14 +97,27 @@ class _DeepLab(SingleDate):
         branches = [checkpointed(self, branch, coarse) for branch in self.pyramid.branches]
         return fine, cast(Tensor, self.pyramid.join(torch.cat(branches, dim=1)))
 
+    def new_decoder(self) -> Decoder:
+        """Another decoder of the two maps, for a pretraining: to `context_channels`, without dropout, drawn anew."""
+        decoder = Decoder(
+            self.fine_channels,
+            self.context_channels,
+            self.context_channels,
+            narrow=cast(nn.Conv2d, self.decoder.reduce[0]).out_channels,
+            momentum=MOMENTUM[self.variant],
+            dropouts=(0.0, 0.0),
+        )
+        _draw_weights(decoder)
+        return decoder
 
-class DeepLabResNet18(_DeepLab):
+
+class DeepLabResNet18(DeepLab):
     """On a ResNet-18, for small machines; not published."""
 
     depth = 18
 
 
-class DeepLabResNet50(_DeepLab):
+class DeepLabResNet50(DeepLab):
     """On a ResNet-50, as published."""
 
     depth = 50
@@ -150,15 +164,26 @@ class Decoder(nn.Module):
         self.reduce = _layer(fine, narrow, 1, momentum)
         self.join = nn.Sequential(
             *_layer(context + narrow, context, 3, momentum),
-            nn.Dropout(dropouts[0]),
+            _dropout(dropouts[0]),
             *_layer(context, outputs, 3, momentum),
-            nn.Dropout(dropouts[1]),
+            _dropout(dropouts[1]),
         )
 
     def forward(self, fine: Tensor, context: Tensor) -> Tensor:
         """(B, fine, H, W) and (B, context, h, w) to (B, outputs, H, W)."""
         resized = functional.interpolate(context, size=fine.shape[2:], mode="bilinear", align_corners=True)
         return cast(Tensor, self.join(torch.cat([resized, self.reduce(fine)], dim=1)))
+
+
+def _draw_weights(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+
+
+def _dropout(probability: float) -> nn.Module:
+    """One of 0 would still draw a number for every value of its map."""
+    return nn.Dropout(probability) if probability else nn.Identity()
 
 
 def _layer(inputs: int, outputs: int, side: int, momentum: float, *, dilation: int = 1) -> nn.Sequential:

@@ -38,11 +38,11 @@ class Steps(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         training = self.recipe.training
         learnt = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
-        common = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+        rate, decay = training.learning_rate, training.weight_decay
         if training.optimizer == "sgd":
-            return torch.optim.SGD(learnt, momentum=training.momentum, **common)
+            return torch.optim.SGD(learnt, lr=rate, momentum=training.momentum, weight_decay=decay)
         kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-        return kind(learnt, betas=training.betas, **common)
+        return kind(learnt, lr=rate, betas=training.betas, weight_decay=decay)
 
     @override
     def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:

@@ -15,15 +15,29 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
-__all__ = ["FLOOR", "NoNegative", "nt_xent", "two_views"]
+__all__ = ["FLOOR", "Contrast", "NoNegative", "contrast", "nt_xent", "two_views"]
 
 FLOOR = 1e-8
 """Added to the denominator where that leaves the positive out."""
 _SIMILARITIES = 2**21
 """Of a block at most: 8 MB."""
+_NEAR_SIMILARITIES, _NEAR_QUERIES = 2**17, 128
+"""Of a block on a CPU, where what stays in the cache is computed twice as fast: so many similarities or, among more
+keys, queries."""
 
 NoNegative = Callable[[slice], Tensor]
 """Of the queries of a slice, which keys are no negatives: (queries, keys) bool. The positive need not be among them."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What comes of comparing queries with keys."""
+
+    value: Tensor
+    """The loss, a scalar."""
+    right: Tensor
+    """How many queries are more alike to their positive than to any negative: a scalar without gradient. Where all
+    vectors are the same there is none."""
 
 
 def nt_xent(
@@ -41,6 +55,20 @@ def nt_xent(
     (N,), and the sum goes over it and all keys that are not `no_negative`. `decoupled` leaves the positive out of the
     sum and adds `FLOOR` to it, as GLCNet does: that loss may be negative. Computed in float32 at least.
     """
+    found = contrast(queries, keys, positive, temperature=temperature, no_negative=no_negative, decoupled=decoupled)
+    return found.value
+
+
+def contrast(
+    queries: Tensor,
+    keys: Tensor,
+    positive: Tensor,
+    *,
+    temperature: float,
+    no_negative: NoNegative | None = None,
+    decoupled: bool = False,
+) -> Contrast:
+    """The loss of `nt_xent`, and how many queries find their positive."""
     if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1] or positive.shape != queries.shape[:1]:
         raise ValueError(
             "queries (N, D), keys (M, D) and the numbers of N positives are compared; got "
@@ -55,8 +83,8 @@ def nt_xent(
             decoupled=decoupled,
             gradient=torch.is_grad_enabled() and (a.requires_grad or b.requires_grad),
         )
-        loss: Tensor = _Blocks.apply(a, b, positive, options)
-    return loss
+        value, right = _Blocks.apply(a, b, positive, options)
+    return Contrast(value, right)
 
 
 def two_views(first: Tensor, second: Tensor, *, temperature: float, decoupled: bool = False) -> Tensor:
@@ -86,39 +114,51 @@ class _Blocks(torch.autograd.Function):
     """Value of the loss of vectors of length 1; its gradients are made forwards and kept."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, queries: Tensor, keys: Tensor, positive: Tensor, options: _Options) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, queries: Tensor, keys: Tensor, positive: Tensor, options: _Options
+    ) -> tuple[Tensor, Tensor]:
         total = torch.zeros((), dtype=torch.float64, device=queries.device)
+        found = torch.zeros((), dtype=torch.int64, device=queries.device)
         by_queries, by_keys = torch.zeros_like(queries), torch.zeros_like(keys)
-        n = max(1, len(queries))
-        for rows in _blocks(len(queries), len(keys)):
-            scaled = queries[rows] @ keys.T / options.temperature  # (block, M)
-            right = positive[rows, None]
-            best = scaled.gather(1, right)
-            hidden = torch.zeros_like(scaled, dtype=torch.bool)
+        n, exact = max(1, len(queries)), queries / options.temperature
+        for rows in _blocks(len(queries), len(keys), cpu=not queries.is_cuda):
+            scores, right = exact[rows] @ keys.T, positive[rows, None]  # (block, M), (block, 1)
+            best = scores.gather(1, right)
+            scores.scatter_(1, right, -torch.inf)
             if options.no_negative is not None:
-                hidden |= options.no_negative(rows)
-            summed = scaled.masked_fill_(hidden.scatter_(1, right, options.decoupled), -torch.inf)
-            log_sum = summed.logsumexp(dim=1, keepdim=True)
+                scores.masked_fill_(options.no_negative(rows), -torch.inf)
+            nearest = scores.amax(dim=1, keepdim=True)
+            found += (best > nearest).sum()
+            # Of the sum e^(score - shift), in which nothing overflows, the block keeps the terms.
             if options.decoupled:
-                log_sum = torch.logaddexp(log_sum, torch.full_like(log_sum, math.log(FLOOR)))
-            total += (log_sum - best).sum(dtype=torch.float64)
+                shift = nearest.clamp(min=math.log(FLOOR))
+                terms = scores.sub_(shift).exp_()
+                summed = terms.sum(dim=1, keepdim=True) + (math.log(FLOOR) - shift).exp()
+            else:
+                shift = torch.maximum(nearest, best)
+                terms = scores.scatter_(1, right, best).sub_(shift).exp_()
+                summed = terms.sum(dim=1, keepdim=True)
+            total += (shift - best + summed.log()).sum(dtype=torch.float64)
             if options.gradient:
-                # Of a block, by its similarities: the softmax, less 1 at the positive.
-                by_scaled = summed.sub_(log_sum).exp_()
-                by_scaled.scatter_add_(1, right, torch.full_like(best, -1.0))
-                by_scaled /= n * options.temperature
-                by_queries[rows] = by_scaled @ keys
-                by_keys += by_scaled.T @ queries[rows]
+                # By its scores: the softmax, terms / summed, less 1 at the positive.
+                terms.scatter_add_(1, right, -summed)
+                each = 1 / (summed * n * options.temperature)
+                by_queries[rows] = each * (terms @ keys)
+                by_keys.addmm_(terms.T, each * queries[rows])
         ctx.save_for_backward(by_queries, by_keys)
-        return (total / n).to(queries.dtype)
+        ctx.mark_non_differentiable(found)
+        return (total / n).to(queries.dtype), found
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, by_loss: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: FunctionCtx, by_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
         by_queries, by_keys = ctx.saved_tensors  # type: ignore[attr-defined]  # torch's stubs lack it
         return by_loss * by_queries, by_loss * by_keys, None, None
 
 
-def _blocks(queries: int, keys: int) -> Iterator[slice]:
-    step = max(1, _SIMILARITIES // max(1, keys))
+def _blocks(queries: int, keys: int, *, cpu: bool) -> Iterator[slice]:
+    step = _SIMILARITIES // max(1, keys)
+    if cpu:
+        step = min(step, max(_NEAR_QUERIES, _NEAR_SIMILARITIES // max(1, keys)))
+    step = max(1, step)
     return (slice(first, min(first + step, queries)) for first in range(0, queries, step))

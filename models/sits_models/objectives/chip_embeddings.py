@@ -1,0 +1,59 @@
+"""What a pretraining takes of an encoder other than an embedding a pixel: one a chip, and the two maps of a DeepLab."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sits_models.backbones.deeplab import DeepLab
+from sits_models.encoder import Encoder
+from sits_models.sample import Sample
+
+__all__ = ["chip_channels", "embed_chips", "embed_maps", "leave_decoder_out", "require_plain"]
+
+
+def chip_channels(encoder: Encoder) -> int:
+    """C of `embed_chips`."""
+    backbone = encoder.backbone
+    return backbone.context_channels if isinstance(backbone, DeepLab) else encoder.channels
+
+
+def embed_chips(encoder: Encoder, sample: Sample) -> Tensor:
+    """One embedding a chip, (B, C), float32: the mean of the map, of a DeepLab that of its joined branches."""
+    embedded = embed_maps(encoder, sample)[1] if isinstance(encoder.backbone, DeepLab) else encoder(sample)
+    return embedded.mean(dim=(2, 3), dtype=torch.promote_types(embedded.dtype, torch.float32))
+
+
+def embed_maps(encoder: Encoder, sample: Sample) -> tuple[Tensor, Tensor]:
+    """Of a DeepLab, the map of the first stage and that of the joined branches; see `DeepLab.encode`.
+
+    Raises ValueError for other bands, or another number of dates.
+    """
+    backbone = encoder.backbone
+    assert isinstance(backbone, DeepLab)  # objectives that need the maps refuse others
+    if sample.bands != encoder.bands:
+        raise ValueError(f"this model takes the bands {', '.join(encoder.bands)}; got {', '.join(sample.bands)}")
+    image = encoder.normalize(sample.image)
+    backbone.check(image)
+    return backbone.encode(backbone.frame(image, sample.valid, sample.day))
+
+
+def leave_decoder_out(encoder: Encoder) -> None:
+    """Let no gradient be waited for in the decoder of a DeepLab, whose weights stay as they are drawn.
+
+    Other processes would wait for one, and an optimiser would let the weights decay.
+    """
+    if isinstance(encoder.backbone, DeepLab):
+        encoder.backbone.decoder.requires_grad_(requires_grad=False)
+
+
+def require_plain(encoder: Encoder, what: str) -> None:
+    """Raises ValueError for finer labels, or for a backbone that gives logits, of which there are none in a `what`."""
+    name = type(encoder.backbone).__name__
+    if encoder.magnification != 1:
+        raise ValueError(
+            f"{what} has no labels, so that ones {encoder.magnification} times finer are no use to it: set "
+            "data.labels=1"
+        )
+    if encoder.backbone.head == "none":
+        raise ValueError(f"{what} needs embeddings; {name} gives logits of classes: choose another backbone")

@@ -1,0 +1,111 @@
+"""Two views of the same, drawn together and apart from all others, of all processes that share a batch.
+
+Chen et al., "A simple framework for contrastive learning of visual representations" (SimCLR), ICML 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sits_models.objectives.collapse import effective_rank
+from sits_models.objectives.nt_xent import contrast
+
+__all__ = ["Found", "Gathered", "ViewContrast", "as_it_is", "count_of"]
+
+Gathered = Callable[[Tensor], Tensor]
+"""From this process's vectors (N, D) to those of all processes (M, D), in the order of the processes."""
+
+
+def as_it_is(vectors: Tensor) -> Tensor:
+    """What a process that is alone gathers."""
+    return vectors
+
+
+@dataclass(frozen=True)
+class Found:
+    """A loss and what is worth watching, scalars; all but the loss without gradient."""
+
+    value: Tensor
+    """The mean over the vectors of both views that this process has."""
+    accuracy: Tensor
+    """Share of them that are more alike to their other view than to anything else."""
+    effective_rank: Tensor
+    """In how many directions they lie."""
+    pairs: int
+    """Of all processes. One pair alone has no negative: its value is 0, and means nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewContrast:
+    """NT-Xent of two views, whose negatives are those of all processes."""
+
+    temperature: float
+    decoupled: bool
+    """Whether the positive is left out of the denominator, as GLCNet does."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"a temperature is a number above 0; got {self.temperature}")
+
+    def __call__(self, first: Tensor, second: Tensor, *, gathered: Gathered) -> Found:
+        """Of vectors (N, D) each; row i of one view belongs to row i of the other.
+
+        Every vector of this process is a query, and all others of both views and all processes are its keys. Raises
+        ValueError where the views have not as many vectors.
+        """
+        if first.shape != second.shape or first.ndim != 2:
+            raise ValueError(
+                f"two views have as many vectors, (N, D); got {tuple(first.shape)} and {tuple(second.shape)}"
+            )
+        queries = torch.cat([first, second])
+        queries = queries.to(torch.promote_types(queries.dtype, torch.float32))
+        keys = gathered(queries)
+        start, number = _start_of(queries, keys), torch.arange(len(queries), device=queries.device)
+        itself = start + number
+        positive = start + (number + len(first)) % max(1, len(queries))
+        found = contrast(
+            queries,
+            keys,
+            positive,
+            temperature=self.temperature,
+            no_negative=lambda rows: itself[rows, None] == torch.arange(len(keys), device=keys.device),
+            decoupled=self.decoupled,
+        )
+        pairs = len(keys) // 2
+        value = found.value if pairs > 1 else found.value * 0
+        return Found(value, found.right / max(1, len(queries)), effective_rank(queries), pairs)
+
+
+def count_of(found: Found, *, chips: int, training: bool, device: torch.device) -> Tensor:
+    """What a loss of so many chips counts: their views, or 0 where there is one chip in all processes.
+
+    Raises ValueError for a single one in training.
+    """
+    if found.pairs < 2 and training:
+        raise ValueError(
+            f"two views of a chip are told from those of others, which takes two at least; got {found.pairs}: give "
+            "data.batch at least 2 chips"
+        )
+    return torch.tensor(2.0 * chips if found.pairs > 1 else 0.0, device=device)
+
+
+def _start_of(own: Tensor, keys: Tensor) -> int:
+    """The row of the keys from which on they are this process's own.
+
+    A `Gathered` does not say which these are. Where several places hold the same vectors each gives the same loss.
+    """
+    if len(own) in (0, len(keys)):
+        return 0
+    own, keys = (vectors.detach().view(torch.uint8) for vectors in (own.contiguous(), keys.contiguous()))  # also NaN
+    places = (keys[: len(keys) - len(own) + 1] == own[0]).all(dim=1).nonzero()[:, 0]
+    for place in places.tolist():
+        if torch.equal(keys[place : place + len(own)], own):
+            return int(place)
+    raise ValueError(
+        f"keys of all processes hold those of this one, one after the other; none of {len(keys)} begins {len(own)} "
+        "that do: gather them unchanged"
+    )

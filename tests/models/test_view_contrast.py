@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from sits_models.objectives.nt_xent import two_views
+from sits_models.objectives.view_contrast import ViewContrast, as_it_is, count_of
+
+
+def views(n: int, *, seed: int, d: int = 5) -> tuple[Tensor, Tensor]:
+    drawn = torch.randn(2, n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return drawn[0].requires_grad_(), drawn[1].requires_grad_()
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_a_process_that_is_alone_has_the_loss_of_two_views(*, decoupled: bool) -> None:
+    first, second = views(4, seed=0)
+    found = ViewContrast(temperature=0.3, decoupled=decoupled)(first, second, gathered=as_it_is)
+    expected = two_views(first, second, temperature=0.3, decoupled=decoupled)
+    assert found.pairs == 4
+    torch.testing.assert_close(found.value, expected)
+    ours, theirs = (torch.autograd.grad(loss, [first, second]) for loss in (found.value, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_processes_of_unequal_parts_have_the_loss_and_gradients_of_the_whole_batch(*, decoupled: bool) -> None:
+    contrast = ViewContrast(temperature=0.5, decoupled=decoupled)
+    parts = [views(n, seed=n) for n in (3, 1, 4)]
+    every = [vectors for part in parts for vectors in part]
+    whole = two_views(
+        torch.cat([part[0] for part in parts]),
+        torch.cat([part[1] for part in parts]),
+        temperature=0.5,
+        decoupled=decoupled,
+    )
+    shared = [contrast(*part, gathered=lambda _: torch.cat(every)) for part in parts]
+    mean = torch.stack([2 * len(part[0]) * one.value for part, one in zip(parts, shared, strict=True)]).sum() / 16
+    torch.testing.assert_close(mean, whole)
+    ours, theirs = (torch.autograd.grad(loss, every) for loss in (mean, whole))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_same_vectors_in_two_processes_are_negatives_of_each_other() -> None:
+    first, second = views(2, seed=3)
+    own = torch.cat([first, second])
+    found = ViewContrast(temperature=0.5, decoupled=False)(first, second, gathered=lambda v: torch.cat([v, v]))
+    unit = own / own.norm(dim=1, keepdim=True)
+    similar = torch.cat([unit @ unit.T] * 2, dim=1) / 0.5
+    similar[range(4), range(4)] = -torch.inf
+    expected = torch.nn.functional.cross_entropy(similar, torch.tensor([2, 3, 0, 1]))
+    torch.testing.assert_close(found.value, expected)
+
+
+def test_keys_that_do_not_hold_the_own_ones_are_refused() -> None:
+    first, second = views(2, seed=0)
+    with pytest.raises(ValueError, match="none of 8 begins 4 that do: gather them unchanged"):
+        ViewContrast(temperature=0.5, decoupled=True)(first, second, gathered=lambda v: torch.cat([v * 2, v + 1]))
+    with pytest.raises(ValueError, match=r"as many vectors, \(N, D\); got \(2, 5\) and \(1, 5\)"):
+        ViewContrast(temperature=0.5, decoupled=True)(first, second[:1], gathered=as_it_is)
+    with pytest.raises(ValueError, match="a temperature is a number above 0; got 0"):
+        ViewContrast(temperature=0.0, decoupled=True)
+
+
+def test_what_is_watched_of_pairs_at_right_angles_and_of_a_collapse() -> None:
+    contrast = ViewContrast(temperature=0.5, decoupled=True)
+    apart = contrast(torch.eye(4), torch.eye(4), gathered=as_it_is)
+    assert apart.accuracy.item() == 1.0
+    assert apart.effective_rank.item() == pytest.approx(4.0)
+    assert apart.value.item() == pytest.approx(math.log(6) - 2)  # 6 negatives of similarity 0, and e^2
+    same = contrast(torch.ones(4, 3), torch.ones(4, 3), gathered=as_it_is)
+    assert same.accuracy.item() == 0.0
+    assert same.effective_rank.item() == pytest.approx(1.0)
+
+
+def test_a_single_pair_is_refused_in_training_and_counts_nothing_in_evaluation() -> None:
+    contrast = ViewContrast(temperature=0.5, decoupled=True)
+    one, three = (contrast(torch.eye(n, 3), torch.eye(n, 3), gathered=as_it_is) for n in (1, 3))
+    cpu = torch.device("cpu")
+    assert one.value.item() == 0.0
+    assert count_of(one, chips=1, training=False, device=cpu).item() == 0.0
+    assert count_of(three, chips=3, training=True, device=cpu).item() == 6.0
+    with pytest.raises(ValueError, match=r"which takes two at least; got 1: give data\.batch at least 2 chips"):
+        count_of(one, chips=1, training=True, device=cpu)
+
+
+def test_half_precision_is_compared_in_float32() -> None:
+    first, second = (vectors.detach().to(torch.bfloat16) for vectors in views(3, seed=1))
+    found = ViewContrast(temperature=0.5, decoupled=True)(first, second, gathered=as_it_is)
+    assert found.value.dtype == torch.float32
+    expected = two_views(first.float(), second.float(), temperature=0.5, decoupled=True)
+    torch.testing.assert_close(found.value, expected)

@@ -51,10 +51,13 @@ def describe(folder: Path, model: LoadedModel) -> dict[str, object]:
     """The STAC item of the weights in a folder, by the files that lie there."""
     encoder = model.objective.encoder
     present = [name for name in (*FILES, LICENCE) if name != ITEM and (folder / name).is_file()]
+    stored = (folder / CARD).read_bytes()
     return weights_item(
         model.card,
         {name: stored_file(folder / name) for name in present},
-        version=version_of((folder / CARD).read_bytes()),
+        version=version_of(stored),
+        # As it was written: a recipe that is read today has every key that has come since.
+        recipe=json.loads(stored)["recipe"],
         parameters=_parameters(model),
         channels=encoder.channels,
         side=encoder.backbone.needs.size,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from sits_catalog.sentinel2 import bands_of
 from sits_catalog.stac import EXTENSIONS, StoredFile, asset_of, with_file
 from sits_models.checkpoints import Card, Publication
-from sits_models.recipe import Recipe, recipe_to_plain
+from sits_models.recipe import Recipe
 from sits_models.zoo.entry import CARD, LICENCE, LOGITS, README, WEIGHTS
 
 __all__ = ["MLM", "weights_item"]
@@ -33,14 +33,15 @@ def weights_item(
     files: Mapping[str, StoredFile],
     *,
     version: str,
+    recipe: Mapping[str, object],
     parameters: int,
     channels: int,
     side: int | None,
 ) -> Json:
     """The item of weights with a publication, its assets relative to `item.json`.
 
-    `files` are those beside it, `parameters` how many numbers the weights hold, `channels` those of the embedding, and
-    `side` the side of the chips that the model takes, None: any.
+    `files` are those beside it, `recipe` the plain values of the card as it is stored, `parameters` how many numbers
+    the weights hold, `channels` those of the embedding, and `side` that of the chips the model takes, None: any.
     """
     publication = card.publication
     assert publication is not None  # weights are published before they are described
@@ -56,6 +57,7 @@ def weights_item(
         "properties": {
             **_common(publication, version),
             **_model(card, parameters=parameters, channels=channels, side=side),
+            "mlm:hyperparameters": _flat(recipe),
         },
         "links": [],
         "assets": _assets(card, files),
@@ -130,7 +132,6 @@ def _model(card: Card, *, parameters: int, channels: int, side: int | None) -> J
         "mlm:accelerator": None,
         "mlm:accelerator_constrained": False,
         "mlm:accelerator_summary": "any processor or GPU that PyTorch runs on",
-        "mlm:hyperparameters": _flat(recipe_to_plain(recipe)),
         "mlm:input": _inputs(card, side),
         "mlm:output": [_output(card, tasks, channels=channels, side=side)],
     }

@@ -160,7 +160,7 @@ def test_a_dead_service_is_down_by_name(sas: Callable[..., SasService], monkeypa
     monkeypatch.setattr("sits_pipeline.sources.web.time.sleep", lambda _s: None)
     service = sas()
     address, url = service.token_url, f"{service.url}/a.tif"
-    service.server.server_close()
+    service.close()
     asked: list[str] = []
     real = Web.fetch
     monkeypatch.setattr(Web, "fetch", lambda web, url, **options: (asked.append(url), real(web, url, **options))[1])

@@ -14,7 +14,6 @@ and that its batch normalisation sees the sampled pixels alone, each view by its
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -28,6 +27,7 @@ from sits_models.objectives.momentum import follow, follower
 from sits_models.objectives.nt_xent import contrast
 from sits_models.objectives.projection import build_projection
 from sits_models.objectives.sampled_pixels import NearPixels, SampledPixels
+from sits_models.objectives.view_contrast import Gathered, as_it_is
 from sits_models.sample import Sample
 
 __all__ = ["EmbeddingEarth", "MatchedViews", "PixelContrast"]
@@ -96,7 +96,7 @@ class MatchedViews:
 class EmbeddingEarth(nn.Module):
     """An encoder whose embedding of a pixel is the same in both views, and another than that of all other pixels."""
 
-    gathered: Callable[[Tensor], Tensor]
+    gathered: Gathered
     """Joins what all processes have along dim 0, in the order of the processes; the number of chips may differ. For
     `shared` keys its backward pass adds up what all of them have for a part: queries of other processes pull at the
     keys of this one. Called twice a step, in training alone: in validation a process finds its own batch."""
@@ -107,7 +107,7 @@ class EmbeddingEarth(nn.Module):
         check_encoder(encoder)
         self.encoder = encoder
         self.options = options
-        self.gathered = _alone
+        self.gathered = as_it_is
         self.projection = build_projection(
             encoder.channels,
             hidden=(options.hidden or encoder.channels,),
@@ -178,7 +178,7 @@ class EmbeddingEarth(nn.Module):
         # Chip by chip, for then only the number of chips may differ between the processes. A number that no other
         # process draws tells a process which chips are its own; no value depends on it.
         mark = secrets.randbits(62)
-        gathered = self.gathered if self.training else _alone
+        gathered = self.gathered if self.training else as_it_is
         facts = [ground, counted[:, :, None], torch.full_like(ground[:, :, :1], mark)]
         every = gathered(torch.cat([fact.to(torch.int64) for fact in facts], dim=2))  # (chips, n, 4)
         b, n = counted.shape
@@ -238,7 +238,3 @@ def _vectors(encoder: Encoder, projection: nn.Module, sample: Sample, *, chips: 
     embedded = encoder(sample)
     # (B, C, H*W) to (N, C): by index and not by `gather`, whose gradient adds up in any order on a GPU.
     return cast(Tensor, projection(embedded.flatten(2)[chips, :, pixels]))
-
-
-def _alone(tensor: Tensor) -> Tensor:
-    return tensor

@@ -7,7 +7,6 @@ length, and with several processes the keys of the batch are those of all, not o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +20,7 @@ from sits_models.objectives.info_nce import Contrast, info_nce
 from sits_models.objectives.momentum import follow, follower
 from sits_models.objectives.queues import Queue
 from sits_models.objectives.shuffling import Apart, here
+from sits_models.objectives.view_contrast import Gathered, as_it_is
 from sits_models.sample import Sample
 
 __all__ = ["SUB_SPACES", "KeyViews", "Mode", "SeasonalContrast", "SeasonalOptions"]
@@ -81,7 +81,7 @@ class SeasonalContrast(Objective):
     changes nothing. Weights that are loaded into `encoder` alone reach the key side by `follow(momentum=0.0)`.
     """
 
-    gathered: Callable[[Tensor], Tensor]
+    gathered: Gathered
     """Of a tensor that each process has, those of all along the first dimension, in their order; parts may be unequal.
     Called as often in every process, and in training alone: by itself a process finds its own batch."""
     apart: Apart
@@ -101,7 +101,7 @@ class SeasonalContrast(Objective):
         self.heads = nn.ModuleList(_head(encoder.channels, options.channels) for _ in self.sub_spaces)
         self.key_encoder, self.key_heads = follower(encoder), follower(self.heads)
         self.queues = nn.ModuleList(Queue(options.queue, channels=options.channels) for _ in self.sub_spaces)
-        self.gathered = _own
+        self.gathered = as_it_is
         self.apart = here
 
     def loss(self, views: KeyViews) -> Loss:  # type: ignore[override]  # views of a sample, and not the sample
@@ -171,10 +171,6 @@ class SeasonalContrast(Objective):
             {view: _unit(head(pooled[view])) for view in (range(len(pooled)) if i else (0,))}
             for i, head in enumerate(self.key_heads)
         ]
-
-
-def _own(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _head(inputs: int, outputs: int) -> nn.Sequential:

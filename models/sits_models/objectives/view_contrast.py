@@ -17,12 +17,12 @@ from sits_models.objectives.nt_xent import contrast
 __all__ = ["Found", "Gathered", "ViewContrast", "as_it_is", "count_of"]
 
 Gathered = Callable[[Tensor], Tensor]
-"""From this process's vectors (N, D) to those of all processes (M, D), in the order of the processes."""
+"""From what this process has, (N, ...), to what all processes have, (M, ...), in the order of the processes."""
 
 
-def as_it_is(vectors: Tensor) -> Tensor:
+def as_it_is(own: Tensor) -> Tensor:
     """What a process that is alone gathers."""
-    return vectors
+    return own
 
 
 @dataclass(frozen=True)

@@ -2,51 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from sits_models.data.draws import Draws
+from sits_models.recipe.views import DateSubset, SingleDates
 from sits_models.sample import Sample
 
-__all__ = ["DateSubset", "SingleDates", "draw_dates", "draw_single_dates"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DateSubset:
-    """A part of the dates, in their order."""
-
-    least: int | None = None
-    """Dates of a view at least: how many from here to `most` is drawn once for a batch; None: as many as `most`."""
-    most: int | None = None
-    """None: all dates stay, but for those that are dropped."""
-    drop: float = 0.0
-    """Probability with which a date is no choice, drawn for each chip; one stays of those that it has."""
-
-    def __post_init__(self) -> None:
-        if self.most is None and self.least is not None:
-            raise ValueError(f"least = {self.least} dates go with a number most")
-        if self.most is not None and not 1 <= (self.most if self.least is None else self.least) <= self.most:
-            raise ValueError(f"a view has 1 date or more, least at most as many as most; got {self.least}, {self.most}")
-        if not 0 <= self.drop < 1:
-            raise ValueError(f"drop is a probability below 1; got {self.drop}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SingleDates:
-    """Single dates of a series, for backbones that see one date: SeCo takes 3, GLCNet 1."""
-
-    n: int
-    clear: float = 0.0
-    """Share of a chip's pixels that is clear at least on a date that may be drawn."""
-    again: bool = False
-    """Whether each is drawn from all, so that a date may come again; SeCo's code does so (n = 3 of 5 dates differ in
-    48 % of the draws), where its paper speaks of distinct ones."""
-
-    def __post_init__(self) -> None:
-        if self.n < 1 or not 0 <= self.clear <= 1:
-            raise ValueError(f"single dates: n is 1 or more, clear a share in [0, 1]; got {self.n} and {self.clear}")
+__all__ = ["draw_dates", "draw_single_dates"]
 
 
 def draw_dates(sample: Sample, options: DateSubset, draws: Draws) -> Sample:

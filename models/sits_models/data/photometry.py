@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,94 +10,11 @@ from torch.nn import functional
 
 from sits_models.data.draws import Draws
 from sits_models.data.transforms import LARGEST, REFLECTANCE
+from sits_models.recipe.views import VISIBLE, Blur, Jitter, Photometry
 from sits_models.sample import Sample
 
-__all__ = ["Blur", "Jitter", "Photometry", "vary"]
+__all__ = ["vary"]
 
-_VISIBLE = ("B04", "B03", "B02")
-"""Red, green and blue."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Jitter:
-    """Changes of colour in the visible bands; each factor is uniform in [1 - value, 1 + value].
-
-    They are linear maps of the visible bands of a pixel, with the mean of the bands for grey (weights of an eye have no
-    meaning for reflectance). All four then commute: they have no order, where torchvision's ColorJitter draws one.
-    """
-
-    brightness: float = 0.0
-    """Of all reflectances."""
-    contrast: float = 0.0
-    """Of distances from the mean grey of the chip, over all its dates."""
-    saturation: float = 0.0
-    """Of distances from the grey of the pixel."""
-    hue: float = 0.0
-    """Share of a full turn, at most, by which colours turn around the axis of greys; it needs three visible bands."""
-    probability: float = 1.0
-    visible: tuple[str, ...] = _VISIBLE
-    """Names of the bands that are meant; what a sample lacks of them is left out."""
-
-    def __post_init__(self) -> None:
-        factors = (self.brightness, self.contrast, self.saturation)
-        if min(factors) < 0 or max(factors) > 1 or not 0 <= self.hue <= 0.5:
-            raise ValueError(f"a jitter's factors lie in [0, 1] and its hue in [0, 0.5]; got {factors} and {self.hue}")
-        _check_probability("jitter", self.probability)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Blur:
-    """A Gaussian blur, the same for all dates and bands of a chip."""
-
-    sigma: tuple[float, float] | None = None
-    """Least and largest deviation in pixels, uniform between them; SeCo: 0.1 to 2."""
-    kernels: tuple[int, ...] | None = None
-    """Or odd sizes of the kernel, one drawn for a chip, with OpenCV's deviation 0.3 ((n - 1) / 2 - 1) + 0.8; GLCNet: 3,
-    5, 7."""
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        if (self.sigma is None) == (self.kernels is None):
-            raise ValueError(f"a blur has a range of sigma or sizes of kernels; got {self.sigma} and {self.kernels}")
-        if self.sigma is not None and not 0 < self.sigma[0] <= self.sigma[1]:
-            raise ValueError(f"a blur's sigma is a least and a largest deviation above 0; got {self.sigma}")
-        if self.kernels is not None and (not self.kernels or any(n < 1 or n % 2 == 0 for n in self.kernels)):
-            raise ValueError(f"a blur's kernels have odd sizes; got {self.kernels}")
-        _check_probability("blur", self.probability)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Photometry:
-    """What changes values and moves none; drawn anew for each chip, the same for all its dates, but for noise."""
-
-    gain: float = 0.0
-    """Deviation of a factor a band, around 1."""
-    offset: float = 0.0
-    """Deviation of an addend a band, in reflectance [0, 1]."""
-    contrast: float = 0.0
-    """A factor a band, uniform in [1 - contrast, 1 + contrast], of distances from the band's mean over the chip's
-    observed pixels and dates."""
-    jitter: Jitter | None = None
-    grey: float = 0.0
-    """Probability with which all bands become one."""
-    grey_of: Literal["band", "visible"] = "band"
-    """One band drawn for each chip, as GLCNet; or the mean of B02, B03 and B04, or those of them that there are."""
-    blur: Blur | None = None
-    noise: float = 0.0
-    """Deviation of noise a value, in reflectance [0, 1]."""
-    drop_bands: float = 0.0
-    """Probability with which a band is hidden, drawn for each chip; one stays."""
-    bands: tuple[int, int] | None = None
-    """Least and largest number of bands that are not hidden in a batch; number and bands are drawn once for it."""
-
-    def __post_init__(self) -> None:
-        spreads = (self.gain, self.offset, self.contrast, self.noise)
-        if min(spreads) < 0 or self.contrast > 1:
-            raise ValueError(f"gain, offset, contrast and noise are 0 or more, contrast at most 1; got {spreads}")
-        _check_probability("grey", self.grey)
-        _check_probability("drop_bands", self.drop_bands)
-        if self.bands is not None and not 1 <= self.bands[0] <= self.bands[1]:
-            raise ValueError(f"bands are a least and a largest number, from 1 on; got {self.bands}")
 
 
 def vary(sample: Sample, options: Photometry, draws: Draws) -> Sample:
@@ -126,11 +41,6 @@ def vary(sample: Sample, options: Photometry, draws: Draws) -> Sample:
         shown = _draw_bands(values.shape[2], options, draws).to(seen.device)
         seen &= shown[:, None, :, None, None]
     return sample.replace(image=torch.where(seen, values.clamp(1.0, LARGEST), 0.0))
-
-
-def _check_probability(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is a probability in [0, 1]; got {value}")
 
 
 def _around(spread: float, drawn: Tensor) -> Tensor:
@@ -212,7 +122,7 @@ def _grey(values: Tensor, observed: Tensor, bands: tuple[str, ...], options: Pho
     if options.grey_of == "band":
         one = values[chips, :, number[whether].to(values.device)].unsqueeze(2)  # (chips, T, 1, H, W)
     else:
-        numbers = _visible(bands, _VISIBLE, "grey")
+        numbers = _visible(bands, VISIBLE, "grey")
         one = values[chips][:, :, numbers].mean(dim=2, keepdim=True)
     changed = values.clone()
     changed[chips] = one.expand(-1, -1, len(bands), -1, -1)

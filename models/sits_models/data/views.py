@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sits_models.data.draws import Draws
 from sits_models.data.transforms import LARGEST
+from sits_models.recipe.views import Geometry
 from sits_models.sample import IGNORE_INDEX, Sample
 
-__all__ = ["Geometry", "View", "draw_view", "whole_view"]
+__all__ = ["View", "draw_view", "whole_view"]
 
 _TRIES = 10
 """Boxes drawn for a chip, of which the first that fits is taken; as torchvision's RandomResizedCrop does."""
@@ -49,40 +49,6 @@ class View:
                 raise ValueError(
                     f"{name} of a view of {b} chips of {h} x {w} px is {(b, h, w)}; got {tuple(tensor.shape)}"
                 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """What moves pixels; the defaults leave any as likely of the eight orientations of a window."""
-
-    sides: tuple[int, ...]
-    """Sides of a view, pixels: one of them is drawn for a batch."""
-    scale: tuple[float, float] | None = None
-    """Least and largest share of the chip's area that a view shows, resized to its side (the area is uniform between
-    them); None: a window of as many pixels as the view has, not resized."""
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """Least and largest width / height of what a view shows, uniform in its logarithm."""
-    shared: bool = False
-    """Whether area and aspect are drawn once for a batch, in which then all chips are resized alike."""
-    flips: tuple[float, float, float] = (0.25, 0.25, 0.25)
-    """Probabilities of a flip left-right, up-down, and of both."""
-    turns: float = 1.0
-    """Probability of a turn by 0, 90, 180 or 270 degrees, any as likely."""
-    interpolation: Literal["bilinear", "nearest"] = "bilinear"
-    """Of the values of a view that is resized; masks take the nearest pixel's. Bilinear is that of the nearest four
-    pixels, without a filter where a view is made smaller."""
-
-    def __post_init__(self) -> None:
-        if not self.sides or min(self.sides) < 1:
-            raise ValueError(f"sides are one number of pixels or more, each at least 1; got {self.sides}")
-        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale is a least and a largest share of the area, above 0 and up to 1; got {self.scale}")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError(f"aspect is a least and a largest width / height above 0; got {self.aspect}")
-        if min(self.flips) < 0 or sum(self.flips) > 1 + 1e-9 or not 0 <= self.turns <= 1:
-            raise ValueError(
-                f"flips are three probabilities with a sum of at most 1, turns is one; got {self.flips}, {self.turns}"
-            )
 
 
 def whole_view(sample: Sample) -> View:
@@ -176,7 +142,8 @@ class _Map:
 
 def _draw_map(sample: Sample, options: Geometry, draws: Draws) -> _Map:
     height, width = sample.image.shape[-2:]
-    side = options.sides[draws.shared_integer(len(options.sides))]
+    sides = options.sides or (sample.image.shape[-1],)
+    side = sides[draws.shared_integer(len(sides))]
     heights, widths = _draw_boxes(height, width, side, options, draws)
     corners = draws.uniform(2).to(torch.float64)
     top, left = (corners[:, 0] * (height - heights + 1)).long(), (corners[:, 1] * (width - widths + 1)).long()

@@ -34,39 +34,6 @@ __all__ = ["EmbeddingEarth", "MatchedViews", "PixelContrast"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelContrast:
-    """How pixels are contrasted; the defaults are our choice, the paper's values not being public."""
-
-    key: Literal["momentum", "shared"] = "momentum"
-    """What embeds the keys: a running mean of the network that embeds the queries, or that network itself, with
-    gradients through both."""
-    momentum: float = 0.999
-    """How much of the running mean a step leaves as it is."""
-    negatives: Literal["all", "other_images"] = "all"
-    """all: every other sampled pixel of the batch; other_images: those of other images alone."""
-    radius: float = 0.0
-    """Sampled pixels of the same image that are nearer than this on the ground, in pixels, are no negatives."""
-    temperature: float = 0.1
-    hidden: int | None = None
-    """Channels inside the projection; None: as many as the embedding has."""
-    channels: int | None = None
-    """Channels of the projection; None: as many as the embedding has."""
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"a temperature lies above 0; got {self.temperature}")
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"a momentum lies from 0 to 1; got {self.momentum}")
-        if self.radius < 0:
-            raise ValueError(f"a radius is 0 px or more; got {self.radius}")
-        if self.radius and self.negatives == "other_images":
-            raise ValueError(
-                f"negatives of other images alone need no radius within an image; got {self.radius}: set it to 0, or "
-                "negatives to all"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class MatchedViews:
     """Two views of B chips, and n pixels of each chip that both show."""
 

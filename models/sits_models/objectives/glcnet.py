@@ -48,24 +48,6 @@ Mode = Literal["glcnet", "no_style", "no_global", "no_local"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlobalLocalOptions:
-    """How chips and regions are compared; as published where nothing is said."""
-
-    mode: Mode = "glcnet"
-    weight: float = 0.5
-    """Of the loss of whole chips; that of regions has the rest."""
-    temperature: float = 0.5
-    decoupled: bool = True
-    """Whether the positive is left out of the denominator."""
-    channels: int = 64
-    """Of the decoder's map, and of both projections."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:
-            raise ValueError(f"the weight of the global contrast lies from 0 to 1; got {self.weight}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class RegionViews:
     """Two views of each chip, and rectangles in them that show the same ground, or nearly so."""
 

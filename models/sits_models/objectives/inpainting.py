@@ -25,24 +25,6 @@ from sits_models.sample import Sample
 __all__ = ["HiddenBlocks", "Inpainting", "InpaintingOptions", "hide_blocks"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class InpaintingOptions:
-    """What is hidden, and what it costs; as published."""
-
-    blocks: int = 16
-    """Of a chip; they may overlap."""
-    side: int = 16
-    """Of a block, pixels."""
-    weight: float = 0.99
-    """Of what is hidden; what is not has the rest."""
-
-    def __post_init__(self) -> None:
-        if self.blocks < 1 or self.side < 1:
-            raise ValueError(f"at least 1 block of at least 1 px is hidden; got {self.blocks} of {self.side} px")
-        if not 0 <= self.weight <= 1:
-            raise ValueError(f"the weight of what is hidden lies from 0 to 1; got {self.weight}")
-
-
 @dataclass(frozen=True)
 class HiddenBlocks:
     """Chips, whole, and what of them the encoder is not to see."""

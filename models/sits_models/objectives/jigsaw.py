@@ -32,23 +32,6 @@ MOST_ORDERS = 3 * _MAPS
 
 
 @dataclass(frozen=True, kw_only=True)
-class JigsawOptions:
-    """How chips are cut and shuffled."""
-
-    orders: int = 1000
-    gap: float = 0.15
-    """Share of the side of a ninth of the chip that its tile leaves free, in all; published: 11 of 75 px."""
-    channels: int = 256
-    """Between the embeddings of the tiles and the logits."""
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.orders <= MOST_ORDERS:
-            raise ValueError(f"orders of tiles are 2 to {MOST_ORDERS}; got {self.orders}")
-        if not 0 <= self.gap < 1:
-            raise ValueError(f"the gap is a share of a tile's side, from 0 to below 1; got {self.gap}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Puzzle:
     """Chips and how they are shuffled."""
 

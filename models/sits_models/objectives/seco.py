@@ -36,28 +36,6 @@ SUB_SPACES: dict[Mode, tuple[str, ...]] = {
 """What the embeddings of each sub-space are invariant to: of key view i the positive lies in sub-space i."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SeasonalOptions:
-    """Of a contrast with momentum and queues; as published."""
-
-    mode: Mode = "seco"
-    channels: int = 128
-    """Of each sub-space."""
-    queue: int = 16384
-    """Keys of batches before, in each sub-space."""
-    momentum: float = 0.999
-    """Share of itself that the key side keeps in a step."""
-    temperature: float = 0.07
-
-    def __post_init__(self) -> None:
-        if self.mode not in SUB_SPACES:
-            raise ValueError(f"a mode is {', '.join(SUB_SPACES)}; got {self.mode!r}")
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"a momentum lies from 0 to 1; got {self.momentum}")
-        if self.temperature <= 0:
-            raise ValueError(f"a temperature is above 0; got {self.temperature}")
-
-
 @dataclass(frozen=True)
 class KeyViews:
     """Views of the same chips, in the same order."""

@@ -23,17 +23,6 @@ __all__ = ["ChipContrast", "ChipContrastOptions", "ChipViews"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChipContrastOptions:
-    """How chips are compared; temperature and denominator as SimCLR is compared with GLCNet."""
-
-    temperature: float = 0.5
-    decoupled: bool = True
-    """Whether the positive is left out of the denominator; False: as SimCLR was published."""
-    channels: int = 64
-    """Of the projection."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ChipViews:
     """Two views of the same chips, in the same order."""
 

@@ -1,0 +1,52 @@
+"""Recipes: every choice of a training, read from YAML and checked before anything starts."""
+
+from __future__ import annotations
+
+from sits_models.recipe.backbone import BackboneRecipe, HeadKind, TransformerRecipe, Variant
+from sits_models.recipe.data import Augmentation, DataRecipe, DateRule
+from sits_models.recipe.objectives import ClassificationRecipe, ContrastRecipe, SegmentationRecipe
+from sits_models.recipe.pretraining import (
+    EmbeddingEarthRecipe,
+    GLCNetRecipe,
+    InpaintingRecipe,
+    JigsawRecipe,
+    SeCoRecipe,
+    SimCLRRecipe,
+)
+from sits_models.recipe.reading import dump_recipe, list_recipes, load_recipe, recipe_from_plain, recipe_to_plain
+from sits_models.recipe.training import TrainingRecipe
+from sits_models.recipe.views import Blur, DateSubset, Geometry, Jitter, Photometry, SingleDates
+from sits_models.recipe.whole import ObjectiveName, Recipe
+
+__all__ = [
+    "Augmentation",
+    "BackboneRecipe",
+    "Blur",
+    "ClassificationRecipe",
+    "ContrastRecipe",
+    "DataRecipe",
+    "DateRule",
+    "DateSubset",
+    "EmbeddingEarthRecipe",
+    "GLCNetRecipe",
+    "Geometry",
+    "HeadKind",
+    "InpaintingRecipe",
+    "Jitter",
+    "JigsawRecipe",
+    "ObjectiveName",
+    "Photometry",
+    "Recipe",
+    "SeCoRecipe",
+    "SegmentationRecipe",
+    "SimCLRRecipe",
+    "SingleDates",
+    "TrainingRecipe",
+    "TransformerRecipe",
+    "Variant",
+    "dump_recipe",
+    "list_recipes",
+    "load_recipe",
+    "recipe_from_plain",
+    "recipe_to_plain",
+]

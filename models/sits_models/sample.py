@@ -73,6 +73,16 @@ class Sample:
         values: dict[str, Any] = dict(changes)
         return dataclasses.replace(self, **values)
 
+    def take(self, chips: Tensor) -> Self:
+        """A copy of the chips of these numbers, or of a mask (B,) bool."""
+
+        def taken(tensor: Tensor) -> Tensor:
+            if tensor.dtype == torch.uint16:  # for which indexing lacks kernels
+                return tensor.view(torch.int16)[chips].view(torch.uint16)
+            return tensor[chips]
+
+        return self.replace(**{name: taken(tensor) for name, tensor in self._tensors()})
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """A copy on a device."""
         return self.replace(**{name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self._tensors()})

@@ -14,7 +14,8 @@ from sits_models.backbones.resnet import ResNet18
 from sits_models.encoder import Encoder
 from sits_models.objectives.info_nce import Contrast, info_nce
 from sits_models.objectives.queues import Queue
-from sits_models.objectives.seco import KeyViews, SeasonalContrast, SeasonalOptions
+from sits_models.objectives.seco import KeyViews, SeasonalContrast
+from sits_models.recipe import SeCoRecipe
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="this machine has no CUDA device; these tests compare one with the processor"
@@ -35,7 +36,7 @@ def test_a_step_is_that_of_the_processor() -> None:
     bands = ("B04", "B03", "B02")
     backbone = ResNet18(3, dates=1, width=0.25)
     encoder = Encoder(backbone, bands=bands, mean=[5000.0] * 3, std=[2900.0] * 3, magnification=1)
-    here = SeasonalContrast(encoder, SeasonalOptions(channels=16, queue=50))
+    here = SeasonalContrast(encoder, SeCoRecipe(channels=16, queue=50))
     there = copy.deepcopy(here).cuda()
     drawn = [make_sample(batch=6, dates=1, bands=bands, size=64, seed=seed) for seed in range(4)]
     losses = []

@@ -19,9 +19,9 @@ from sits_models.backbones import backbone_class, build_backbone, list_backbones
 from sits_models.backbones.base import Backbone, Needs
 from sits_models.encoder import Encoder
 from sits_models.objectives import nt_xent as blocks
-from sits_models.objectives.embedding_earth import EmbeddingEarth, MatchedViews, PixelContrast
+from sits_models.objectives.embedding_earth import EmbeddingEarth, MatchedViews
 from sits_models.objectives.sampled_pixels import NearPixels, SampledPixels
-from sits_models.recipe import BackboneRecipe
+from sits_models.recipe import BackboneRecipe, EmbeddingEarthRecipe
 from sits_models.sample import Sample
 
 BANDS = ("B02", "B03", "B04")
@@ -48,7 +48,7 @@ def encoder_of(backbone: Backbone, *, magnification: int = 1) -> Encoder:
     return Encoder(backbone, bands=BANDS, mean=[5000.0] * 3, std=[2500.0] * 3, magnification=magnification)
 
 
-def objective_of(options: PixelContrast, *, seed: int = 0) -> EmbeddingEarth:
+def objective_of(options: EmbeddingEarthRecipe, *, seed: int = 0) -> EmbeddingEarth:
     torch.manual_seed(seed)
     return EmbeddingEarth(encoder_of(PixelByPixel()), options=options).double()
 
@@ -143,7 +143,7 @@ def test_value_and_gradients_are_those_of_loops(
     block: int,
     seed: int,
 ) -> None:
-    options = PixelContrast(key=key, negatives=rule[0], radius=rule[1], momentum=0.9, temperature=0.3)
+    options = EmbeddingEarthRecipe(key=key, negatives=rule[0], radius=rule[1], momentum=0.9, temperature=0.3)
     objective = moved(objective_of(options, seed=seed)).train(training)
     views = views_of(chips=chips, pixels=pixels, counted=counted, seed=seed, second=SIZE + 1)
     if views.counted.sum() < 2 or (training and chips == 1 and rule[0] == "other_images"):
@@ -166,7 +166,7 @@ def test_the_loss_is_the_mean_of_both_directions() -> None:
     By hand: from the first view every score is that of the positive, log 2 twice. From the second the first pixel has
     1 against 0, log(1 + 1/e), and the second 0 against 1, log(1 + e).
     """
-    objective = objective_of(PixelContrast(key="shared", temperature=1.0))
+    objective = objective_of(EmbeddingEarthRecipe(key="shared", temperature=1.0))
     backbone = objective.encoder.backbone
     assert isinstance(backbone, PixelByPixel)
     with torch.no_grad():
@@ -194,7 +194,7 @@ def test_the_loss_is_the_mean_of_both_directions() -> None:
 
 @pytest.mark.parametrize("key", ["momentum", "shared"])
 def test_the_order_of_the_chips_does_not_count(key: Literal["momentum", "shared"]) -> None:
-    objective = objective_of(PixelContrast(key=key, radius=2.0))
+    objective = objective_of(EmbeddingEarthRecipe(key=key, radius=2.0))
     views, order = views_of(chips=4), torch.tensor([2, 0, 3, 1])
 
     def turned(sample: Sample) -> Sample:
@@ -215,7 +215,7 @@ def test_the_order_of_the_chips_does_not_count(key: Literal["momentum", "shared"
 
 
 def test_what_does_not_count_may_be_anything() -> None:
-    objective, views = objective_of(PixelContrast(radius=1.5)), views_of()
+    objective, views = objective_of(EmbeddingEarthRecipe(radius=1.5)), views_of()
     hidden = ~views.counted
     other = replace(
         views,
@@ -231,7 +231,7 @@ def test_constant_embeddings_give_the_logarithm_of_the_number_of_keys(
     negatives: Literal["all", "other_images"], keys: int
 ) -> None:
     """Three pixels of each of four chips; of other images are nine, and the positive is one more."""
-    objective = objective_of(PixelContrast(negatives=negatives)).eval()
+    objective = objective_of(EmbeddingEarthRecipe(negatives=negatives)).eval()
     backbone = objective.encoder.backbone
     with torch.no_grad():
         for network in (objective.encoder, objective.key_encoder):
@@ -272,7 +272,7 @@ def test_near_ground_of_the_same_image_is_no_negative_and_that_of_another_is() -
 
 
 def test_keys_of_the_momentum_network_have_no_gradient_and_follow_in_training_alone() -> None:
-    objective, views = moved(objective_of(PixelContrast(momentum=0.75))), views_of()
+    objective, views = moved(objective_of(EmbeddingEarthRecipe(momentum=0.75))), views_of()
     assert objective.key_encoder is not None
     second, first = (network.backbone.map.weight for network in (objective.key_encoder, objective.encoder))
     before = second.clone()
@@ -286,13 +286,13 @@ def test_keys_of_the_momentum_network_have_no_gradient_and_follow_in_training_al
 
 
 def test_shared_keys_need_no_second_network_and_pull_at_both_views() -> None:
-    objective, views = objective_of(PixelContrast(key="shared")), views_of()
+    objective, views = objective_of(EmbeddingEarthRecipe(key="shared")), views_of()
     assert not any(name.startswith("key_") for name, _ in objective.named_parameters())
-    assert set(objective_of(PixelContrast()).state_dict()) - set(objective.state_dict()) == {
+    assert set(objective_of(EmbeddingEarthRecipe()).state_dict()) - set(objective.state_dict()) == {
         f"key_{name}" for name in objective.state_dict()
     }
     # With a momentum of 0 the second network is the first, but for the gradient through the keys.
-    of_momentum = objective_of(PixelContrast(momentum=0.0)).train()
+    of_momentum = objective_of(EmbeddingEarthRecipe(momentum=0.0)).train()
     by_second, by_itself = of_momentum.loss(views).value, objective.train().loss(views).value
     torch.testing.assert_close(by_second, by_itself)
     by_second.backward()
@@ -305,7 +305,7 @@ def test_shared_keys_need_no_second_network_and_pull_at_both_views() -> None:
 
 @pytest.mark.parametrize("counted", [0, 1])
 def test_a_batch_without_a_pair_of_pixels_has_the_loss_0_and_gradients_of_0(counted: int) -> None:
-    objective, views = objective_of(PixelContrast()), views_of()
+    objective, views = objective_of(EmbeddingEarthRecipe()), views_of()
     mask = torch.zeros_like(views.counted)
     mask[0, :counted] = True
     found = objective.loss(replace(views, counted=mask))
@@ -354,7 +354,7 @@ class Meeting:
 def test_two_processes_of_unequal_parts_have_the_loss_and_gradients_of_one(
     key: Literal["momentum", "shared"], negatives: Literal["all", "other_images"]
 ) -> None:
-    alone = moved(objective_of(PixelContrast(key=key, negatives=negatives))).train()
+    alone = moved(objective_of(EmbeddingEarthRecipe(key=key, negatives=negatives))).train()
     for module in alone.modules():
         if isinstance(module, nn.BatchNorm1d):  # which would see the part of a process
             module.eval()
@@ -390,7 +390,7 @@ def test_two_processes_of_unequal_parts_have_the_loss_and_gradients_of_one(
 
 
 def test_validation_exchanges_nothing() -> None:
-    objective, called = objective_of(PixelContrast()), []
+    objective, called = objective_of(EmbeddingEarthRecipe()), []
 
     def gathered(tensor: Tensor) -> Tensor:
         called.append(len(tensor))
@@ -406,7 +406,7 @@ def test_validation_exchanges_nothing() -> None:
 @pytest.mark.parametrize("name", [name for name in list_backbones() if backbone_class(name).stride == 1])
 def test_every_backbone_with_an_embedding_a_pixel_trains(name: str) -> None:
     backbone = build_backbone(BackboneRecipe(name=name, width=0.125), bands=3, dates=4, size=16)
-    objective = EmbeddingEarth(encoder_of(backbone), options=PixelContrast(radius=2.0))
+    objective = EmbeddingEarth(encoder_of(backbone), options=EmbeddingEarthRecipe(radius=2.0))
     found = objective.loss(views_of(chips=2, pixels=16, size=16))
     found.value.backward()
     assert found.value.isfinite()
@@ -421,24 +421,24 @@ def test_other_backbones_and_finer_labels_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"contrasts single pixels and ResNet.* gives one embedding for .*: choose a dense"
     ):
-        EmbeddingEarth(encoder_of(resnet), options=PixelContrast())
+        EmbeddingEarth(encoder_of(resnet), options=EmbeddingEarthRecipe())
     logits = build_backbone(BackboneRecipe(name="unet3d", width=0.125), bands=3, dates=4, outputs=5)
     with pytest.raises(ValueError, match="this UNet3D gives logits: build it without a number of outputs"):
-        EmbeddingEarth(encoder_of(logits), options=PixelContrast())
+        EmbeddingEarth(encoder_of(logits), options=EmbeddingEarthRecipe())
     with pytest.raises(ValueError, match=r"makes them 2 times finer: set data\.labels=1"):
-        EmbeddingEarth(encoder_of(PixelByPixel(), magnification=2), options=PixelContrast())
+        EmbeddingEarth(encoder_of(PixelByPixel(), magnification=2), options=EmbeddingEarthRecipe())
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="a temperature lies above 0; got 0"):
-        PixelContrast(temperature=0.0)
+        EmbeddingEarthRecipe(temperature=0.0)
     with pytest.raises(ValueError, match=r"a momentum lies from 0 to 1; got 1\.5"):
-        PixelContrast(momentum=1.5)
+        EmbeddingEarthRecipe(momentum=1.5)
     with pytest.raises(ValueError, match=r"a radius is 0 px or more; got -1"):
-        PixelContrast(radius=-1.0)
+        EmbeddingEarthRecipe(radius=-1.0)
     with pytest.raises(ValueError, match=r"need no radius within an image; got 2\.0: set it to 0"):
-        PixelContrast(radius=2.0, negatives="other_images")
-    lonely = objective_of(PixelContrast(negatives="other_images"))
+        EmbeddingEarthRecipe(radius=2.0, negatives="other_images")
+    lonely = objective_of(EmbeddingEarthRecipe(negatives="other_images"))
     with pytest.raises(ValueError, match=r"two chips a batch at least; got 1: raise data\.batch"):
         lonely.loss(views_of(chips=1))
 
@@ -455,7 +455,9 @@ def test_views_that_do_not_belong_together_are_refused() -> None:
 def test_a_few_steps_tell_pixels_apart(key: Literal["momentum", "shared"]) -> None:
     """The second view is the first with noise, mirrored; which pixel is which it knows by its values alone."""
     torch.manual_seed(0)
-    objective = EmbeddingEarth(encoder_of(PixelByPixel(8)), options=PixelContrast(key=key, momentum=0.9, radius=1.5))
+    objective = EmbeddingEarth(
+        encoder_of(PixelByPixel(8)), options=EmbeddingEarthRecipe(key=key, momentum=0.9, radius=1.5)
+    )
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-2)
     draw = torch.Generator().manual_seed(0)
     losses, size = [], 8

@@ -19,7 +19,6 @@ from sits_models.encoder import Encoder
 from sits_models.objectives import Segmentation, glcnet
 from sits_models.objectives.glcnet import (
     GlobalLocalContrast,
-    GlobalLocalOptions,
     Mode,
     RegionViews,
     for_finetuning,
@@ -28,7 +27,7 @@ from sits_models.objectives.glcnet import (
 )
 from sits_models.objectives.region_means import region_means
 from sits_models.objectives.view_contrast import as_it_is
-from sits_models.recipe import BackboneRecipe, SegmentationRecipe
+from sits_models.recipe import BackboneRecipe, GLCNetRecipe, SegmentationRecipe
 from sits_models.sample import Sample
 
 BANDS = ("B02", "B03", "B04", "B08", "B11")
@@ -44,7 +43,7 @@ def encoder_of(backbone: DeepLab, *, bands: tuple[str, ...] = BANDS) -> Encoder:
 def small(**options: object) -> GlobalLocalContrast:
     torch.manual_seed(0)
     backbone = DeepLabResNet18(len(BANDS), dates=1, width=0.0625)
-    return GlobalLocalContrast(encoder_of(backbone), options=GlobalLocalOptions(**options))  # type: ignore[arg-type]
+    return GlobalLocalContrast(encoder_of(backbone), options=GLCNetRecipe(**options))  # type: ignore[arg-type]
 
 
 def sample_of(*, seed: int, batch: int = 2, size: int = 33) -> Sample:
@@ -157,9 +156,7 @@ def test_a_style_by_hand() -> None:
 def test_shapes_of_the_published_network() -> None:
     """Acceptance vector 7: two images of 4 bands and 224 px, 4 regions of 48 px each."""
     bands = BANDS[:4]
-    model = GlobalLocalContrast(
-        encoder_of(DeepLabResNet50(4, dates=1), bands=bands), options=GlobalLocalOptions()
-    ).eval()
+    model = GlobalLocalContrast(encoder_of(DeepLabResNet50(4, dates=1), bands=bands), options=GLCNetRecipe()).eval()
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 40_522_464
     assert sum(p.numel() for p in model.decoder.parameters()) + 256 * 64 + 64 == 1_320_096
     assert sum(p.numel() for p in model.style_head.parameters()) == 147_776
@@ -325,14 +322,14 @@ def test_squares_matched_in_two_views_become_regions() -> None:
 def test_a_backbone_without_the_two_maps_is_refused() -> None:
     backbone = build_backbone(BackboneRecipe(name="resnet18", width=0.0625), bands=5, dates=1)
     with pytest.raises(ValueError, match=r"two maps of a DeepLab; ResNet18 has not both: choose deeplab_resnet50"):
-        GlobalLocalContrast(encoder_of(backbone), options=GlobalLocalOptions())  # type: ignore[arg-type]
+        GlobalLocalContrast(encoder_of(backbone), options=GLCNetRecipe())  # type: ignore[arg-type]
 
 
 def test_finer_labels_are_refused() -> None:
     backbone = DeepLabResNet18(5, dates=1, width=0.0625)
     finer = Encoder(backbone, bands=BANDS, mean=[0.0] * 5, std=[1.0] * 5, magnification=2)
     with pytest.raises(ValueError, match=r"has no labels, so that ones 2 times finer .* set data\.labels=1"):
-        GlobalLocalContrast(finer, options=GlobalLocalOptions())
+        GlobalLocalContrast(finer, options=GLCNetRecipe())
 
 
 @pytest.mark.parametrize("wrong", [[0, 34, 0, 5], [-1, 5, 0, 5], [5, 5, 0, 5], [0, 5, 3, 34], [0, 5, 7, 6]])
@@ -405,7 +402,7 @@ def test_the_variance_of_a_single_pixel_is_refused() -> None:
 
 def test_a_weight_outside_of_0_to_1_is_refused() -> None:
     with pytest.raises(ValueError, match=r"lies from 0 to 1; got 1\.5"):
-        GlobalLocalOptions(weight=1.5)
+        GLCNetRecipe(weight=1.5)
 
 
 def test_other_bands_are_refused() -> None:
@@ -439,7 +436,7 @@ _ORIGINAL = {
 def both_networks() -> tuple[dict[str, Tensor], Segmentation]:
     """The entries of a pretraining of the published network, and a network to finetune, without values."""
     with torch.device("meta"):
-        pretrained = GlobalLocalContrast(encoder_of(DeepLabResNet50(5, dates=1)), options=GlobalLocalOptions())
+        pretrained = GlobalLocalContrast(encoder_of(DeepLabResNet50(5, dates=1)), options=GLCNetRecipe())
         encoder = encoder_of(DeepLabResNet50(5, dates=1))
         finetuned = Segmentation(encoder, classes=7, recipe=SegmentationRecipe(), class_weights=None)
     return pretrained.state_dict(), finetuned

@@ -17,8 +17,9 @@ from sits_models.device import Rank
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss
 from sits_models.objectives.momentum import follow
-from sits_models.objectives.seco import SUB_SPACES, KeyViews, Mode, SeasonalContrast, SeasonalOptions, _spread_and_rank
+from sits_models.objectives.seco import SUB_SPACES, KeyViews, Mode, SeasonalContrast, _spread_and_rank
 from sits_models.objectives.shuffling import Shuffled
+from sits_models.recipe import SeCoRecipe
 
 BANDS = ("B04", "B03", "B02")
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -39,7 +40,7 @@ def objective_of(
     backbone = ResNet18(len(BANDS), dates=1, width=0.03125)
     encoder = kind(backbone, bands=BANDS, mean=[5000.0] * 3, std=[2900.0] * 3, magnification=1)
     changes = {"channels": 6, "queue": 10, **options}
-    objective = SeasonalContrast(encoder, SeasonalOptions(mode=mode, **changes))  # type: ignore[arg-type]
+    objective = SeasonalContrast(encoder, SeCoRecipe(mode=mode, **changes))  # type: ignore[arg-type]
     # The key side is another one, so that it shows which of them a vector is of.
     with torch.no_grad():
         for parameter in [*objective.key_encoder.parameters(), *objective.key_heads.parameters()]:
@@ -292,9 +293,7 @@ def test_names_of_the_encoder_are_those_of_any_objective() -> None:
 
 
 def test_published_options_are_the_defaults() -> None:
-    assert SeasonalOptions() == SeasonalOptions(
-        mode="seco", channels=128, queue=16384, momentum=0.999, temperature=0.07
-    )
+    assert SeCoRecipe() == SeCoRecipe(mode="seco", channels=128, queue=16384, momentum=0.999, temperature=0.07)
 
 
 @pytest.mark.parametrize(
@@ -307,13 +306,13 @@ def test_published_options_are_the_defaults() -> None:
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        SeasonalOptions(**options)  # type: ignore[arg-type]
+        SeCoRecipe(**options)  # type: ignore[arg-type]
 
 
 def test_finer_labels_are_refused() -> None:
     encoder = Encoder(ResNet18(3, dates=1, width=0.03125), bands=BANDS, mean=[0.0] * 3, std=[1.0] * 3, magnification=2)
     with pytest.raises(ValueError, match=r"labels 2 times finer are no use to it: set data\.labels=1"):
-        SeasonalContrast(encoder, SeasonalOptions(queue=4))
+        SeasonalContrast(encoder, SeCoRecipe(queue=4))
 
 
 def test_views_that_do_not_fit_are_refused() -> None:

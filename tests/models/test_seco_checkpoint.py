@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sits_models.backbones.resnet import ResNet18, ResNet50
 from sits_models.encoder import Encoder
-from sits_models.objectives.seco import SeasonalContrast, SeasonalOptions
+from sits_models.objectives.seco import SeasonalContrast
 from sits_models.objectives.seco_checkpoint import (
     PUBLISHED_BANDS,
     from_published,
@@ -16,6 +16,7 @@ from sits_models.objectives.seco_checkpoint import (
     published_normalization,
     to_published,
 )
+from sits_models.recipe import SeCoRecipe
 
 BANDS = PUBLISHED_BANDS
 
@@ -53,7 +54,7 @@ def state(published: Published) -> dict[str, Tensor]:
 
 def objective_of(*, spaces: int = 3) -> SeasonalContrast:
     encoder = Encoder(ResNet18(3, dates=1), bands=BANDS, mean=[0.0] * 3, std=[1.0] * 3, magnification=1)
-    return SeasonalContrast(encoder, SeasonalOptions(mode="seco" if spaces == 3 else "moco", channels=4, queue=6))
+    return SeasonalContrast(encoder, SeCoRecipe(mode="seco" if spaces == 3 else "moco", channels=4, queue=6))
 
 
 def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -105,7 +106,7 @@ def test_a_whole_checkpoint_goes_to_our_objective_and_back(published: Published,
 def test_one_sub_space_more_bands_and_fifty_layers() -> None:
     with torch.device("meta"):
         encoder = Encoder(ResNet50(5, dates=1), bands=tuple("abcde"), mean=[0.0] * 5, std=[1.0] * 5, magnification=1)
-        state = SeasonalContrast(encoder, SeasonalOptions(mode="moco", channels=4, queue=6)).state_dict()
+        state = SeasonalContrast(encoder, SeCoRecipe(mode="moco", channels=4, queue=6)).state_dict()
         published = objective_to_published(state)
     assert len(published) == 2 + 2 * 318 + 2 * 4
     assert published["queue"].shape == (1, 4, 6)

@@ -8,8 +8,8 @@ from sits_models.backbones import build_backbone
 from sits_models.backbones.deeplab import DeepLab, DeepLabResNet50
 from sits_models.encoder import Encoder
 from sits_models.objectives.nt_xent import two_views
-from sits_models.objectives.simclr import ChipContrast, ChipContrastOptions, ChipViews
-from sits_models.recipe import BackboneRecipe, TransformerRecipe
+from sits_models.objectives.simclr import ChipContrast, ChipViews
+from sits_models.recipe import BackboneRecipe, SimCLRRecipe, TransformerRecipe
 
 BANDS = ("B02", "B03", "B04")
 SIZE = 24
@@ -32,7 +32,7 @@ def views_of(name: str, *, batch: int = 4) -> ChipViews:
 
 @pytest.mark.parametrize("name", ["deeplab_resnet18", "resnet18", "tsvit_parcel", "tsvit", "unet2d_clstm"])
 def test_a_backbone_of_chips_or_of_pixels_learns_by_all_that_it_has(name: str) -> None:
-    model = ChipContrast(encoder_of(name), options=ChipContrastOptions())
+    model = ChipContrast(encoder_of(name), options=SimCLRRecipe())
     loss = model.loss(views_of(name))
     assert loss.count.item() == 8.0
     assert set(loss.monitors) == {"accuracy", "effective_rank"}
@@ -45,7 +45,7 @@ def test_a_backbone_of_chips_or_of_pixels_learns_by_all_that_it_has(name: str) -
 @pytest.mark.parametrize("decoupled", [True, False])
 def test_the_loss_is_that_of_projected_means(*, decoupled: bool) -> None:
     model = ChipContrast(
-        encoder_of("deeplab_resnet18"), options=ChipContrastOptions(decoupled=decoupled, temperature=0.2)
+        encoder_of("deeplab_resnet18"), options=SimCLRRecipe(decoupled=decoupled, temperature=0.2)
     ).eval()
     views = views_of("deeplab_resnet18")
     backbone = model.encoder.backbone
@@ -61,18 +61,18 @@ def test_the_loss_is_that_of_projected_means(*, decoupled: bool) -> None:
 def test_the_published_head_is_256_256_64() -> None:
     with torch.device("meta"):
         encoder = Encoder(DeepLabResNet50(3, dates=1), bands=BANDS, mean=[0.0] * 3, std=[1.0] * 3, magnification=1)
-        head = ChipContrast(encoder, options=ChipContrastOptions()).head
+        head = ChipContrast(encoder, options=SimCLRRecipe()).head
     assert [tuple(parameter.shape) for parameter in head.parameters()] == [(256, 256), (256,), (64, 256), (64,)]
 
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a contrast of chips has no labels, .* set data\.labels=1"):
-        ChipContrast(encoder_of("resnet18", magnification=2), options=ChipContrastOptions())
+        ChipContrast(encoder_of("resnet18", magnification=2), options=SimCLRRecipe())
     with pytest.raises(ValueError, match="TSViT gives logits of classes: choose another backbone"):
-        ChipContrast(encoder_of("tsvit", outputs=5), options=ChipContrastOptions())
+        ChipContrast(encoder_of("tsvit", outputs=5), options=SimCLRRecipe())
     with pytest.raises(ValueError, match="two views show the same chips; got 4 and 3"):
         ChipViews(first=views_of("resnet18").first, second=views_of("resnet18", batch=3).second)
-    model = ChipContrast(encoder_of("unet2d_clstm"), options=ChipContrastOptions())
+    model = ChipContrast(encoder_of("unet2d_clstm"), options=SimCLRRecipe())
     with pytest.raises(ValueError, match=r"give data\.batch at least 2 chips"):
         model.loss(views_of("unet2d_clstm", batch=1))
     assert model.eval().loss(views_of("unet2d_clstm", batch=1)).count.item() == 0.0

@@ -16,7 +16,6 @@ from sits_models.sample import Sample
 __all__ = ["vary"]
 
 
-
 def vary(sample: Sample, options: Photometry, draws: Draws) -> Sample:
     """A sample of other values, float32, in the order of the options.
 

@@ -9,14 +9,14 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from sits_models.data.transforms import augment
+from sits_models.data.draws import Draws
 from sits_models.engine.means import Mean, Means
 from sits_models.engine.processes import Processes
 from sits_models.engine.schedule import derived_seed, learning_rate
 from sits_models.metrics import confusion_matrix
 from sits_models.objectives.base import Loss, Objective
 from sits_models.objectives.supervised import Supervised
-from sits_models.recipe import Recipe
+from sits_models.recipe import Augmentation, Recipe
 from sits_models.sample import Sample
 
 __all__ = ["Steps"]
@@ -64,8 +64,8 @@ class Steps(LightningModule):
         # Dropout: every process has draws of its own, for it drops in other chips.
         torch.manual_seed(derived_seed("step", *step) if alone else derived_seed("step", *step, rank.number))
         whole = batch.image.shape[0] if alone else self.recipe.data.batch
-        options = self.recipe.augmentation
-        loss = self.objective.loss(augment(batch, options, generator=generator, part=rank.part(whole), of=whole))
+        draws = Draws(generator, rank.part(whole), whole)
+        loss = self.objective.loss(self.objective.views(batch, self.recipe.augmentation, draws))
         self.train_means.add(_reported(loss), weight=batch.image.shape[0])
         return loss.value if alone else self._share(loss)
 
@@ -89,7 +89,11 @@ class Steps(LightningModule):
     @override
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         if not isinstance(self.objective, Supervised):
-            self.validation_means.add(_reported(self.objective.loss(batch)), weight=batch.image.shape[0])
+            # The same draws in each epoch, so that losses compare; each process draws for its own chips.
+            generator = torch.Generator().manual_seed(derived_seed("validation", self.recipe.training.seed, batch_idx))
+            draws = Draws.of(generator, chips=batch.image.shape[0])
+            seen = self.objective.views(batch, Augmentation(flips=False), draws)
+            self.validation_means.add(_reported(self.objective.loss(seen)), weight=batch.image.shape[0])
             return
         logits, target = self.objective(batch), self.objective.target(batch)
         counts = confusion_matrix(target, logits.argmax(dim=1), classes=self.objective.classes)

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic
 
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
+from sits_models.data.draws import Draws
+from sits_models.data.transforms import augment
 from sits_models.encoder import Encoder
+from sits_models.recipe import Augmentation
 from sits_models.sample import Sample
 
-__all__ = ["Loss", "Objective"]
+__all__ = ["Gathered", "Loss", "Objective", "SampleObjective", "as_it_is"]
+
+Gathered = Callable[[Tensor], Tensor]
+"""From what this process has, (N, ...), to what all have, (M, ...), along the first dimension in their order; N may
+differ between them. Its backward pass adds up what all processes have for a part."""
+
+
+def as_it_is(own: Tensor) -> Tensor:
+    """What a process that is alone gathers."""
+    return own
 
 
 @dataclass(frozen=True)
@@ -27,11 +42,28 @@ class Loss:
     """What the monitors are means over, by their names, where that is not `count`."""
 
 
-class Objective(nn.Module, ABC):
-    """An encoder and what it is trained for."""
+Seen = TypeVar("Seen", default=Sample)
+
+
+class Objective(nn.Module, ABC, Generic[Seen]):  # the default of a parameter is Python 3.13's
+    """An encoder and what it is trained for, by what it sees of a sample (`Seen`)."""
 
     encoder: Encoder
+    gathered: Gathered = staticmethod(as_it_is)
+    """Where losses compare with what other processes have; the engine sets it."""
 
     @abstractmethod
-    def loss(self, sample: Sample) -> Loss:
+    def views(self, sample: Sample, augmentation: Augmentation, draws: Draws) -> Seen:
+        """What is seen of a batch in a step, drawn anew."""
+
+    @abstractmethod
+    def loss(self, seen: Seen) -> Loss:
         """The loss of a batch; a batch without a pixel that counts has the value 0 and gradients of 0."""
+
+
+class SampleObjective(Objective[Sample]):
+    """An objective that sees the sample itself, augmented."""
+
+    def views(self, sample: Sample, augmentation: Augmentation, draws: Draws) -> Sample:
+        """The sample, augmented as the recipe says."""
+        return augment(sample, augmentation, generator=draws.generator, part=draws.part, of=draws.chips)

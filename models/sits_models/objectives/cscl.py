@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from sits_models.encoder import Encoder
-from sits_models.objectives.base import Loss, Objective
+from sits_models.objectives.base import Loss, SampleObjective
 from sits_models.objectives.context_similarity import ContextSimilarity, Window, windows_of
 from sits_models.objectives.pair_sweep import window_loss
 from sits_models.objectives.pairs import PairRule, Pairs, PairSums, pairs_in_windows
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-class ContextContrast(Objective):
+class ContextContrast(SampleObjective):
     """An encoder whose embeddings are drawn together within a crop class (or parcel), and apart across its borders."""
 
     def __init__(self, encoder: Encoder, *, recipe: ContrastRecipe, background: bool = True) -> None:

@@ -15,22 +15,29 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from sits_models.data.dates import draw_dates
+from sits_models.data.draws import Draws
+from sits_models.data.looks import draw_look
+from sits_models.data.matches import match_pixels
 from sits_models.encoder import Encoder
-from sits_models.objectives.base import Loss
+from sits_models.objectives.base import Loss, Objective, as_it_is
 from sits_models.objectives.collapse import effective_rank
 from sits_models.objectives.momentum import follow, follower
 from sits_models.objectives.nt_xent import contrast
 from sits_models.objectives.projection import build_projection
 from sits_models.objectives.sampled_pixels import NearPixels, SampledPixels
-from sits_models.objectives.view_contrast import Gathered, as_it_is
+from sits_models.recipe import Augmentation, EmbeddingEarthRecipe
 from sits_models.sample import Sample
 
-__all__ = ["EmbeddingEarth", "MatchedViews", "PixelContrast"]
+__all__ = [
+    "EmbeddingEarth",
+    "MatchedViews",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +67,15 @@ class MatchedViews:
             raise ValueError(f"two views of {b} chips have as many each; got {chips[0]} and {chips[1]}")
 
 
-class EmbeddingEarth(nn.Module):
+class EmbeddingEarth(Objective[MatchedViews]):
     """An encoder whose embedding of a pixel is the same in both views, and another than that of all other pixels."""
 
-    gathered: Gathered
-    """Joins what all processes have along dim 0, in the order of the processes; the number of chips may differ. For
-    `shared` keys its backward pass adds up what all of them have for a part: queries of other processes pull at the
-    keys of this one. Called twice a step, in training alone: in validation a process finds its own batch."""
-
-    def __init__(self, encoder: Encoder, *, options: PixelContrast) -> None:
+    def __init__(self, encoder: Encoder, *, options: EmbeddingEarthRecipe) -> None:
         """Raises ValueError for an encoder that does not give an embedding of each pixel of 10 m."""
         super().__init__()
         check_encoder(encoder)
         self.encoder = encoder
         self.options = options
-        self.gathered = as_it_is
         self.projection = build_projection(
             encoder.channels,
             hidden=(options.hidden or encoder.channels,),
@@ -85,6 +86,24 @@ class EmbeddingEarth(nn.Module):
         momentum = options.key == "momentum"
         self.key_encoder = follower(encoder) if momentum else None
         self.key_projection = follower(self.projection) if momentum else None
+
+    def views(self, sample: Sample, augmentation: Augmentation, draws: Draws) -> MatchedViews:  # noqa: ARG002
+        """Two views, drawn alike, and the pixels that both show; the recipe's section says how."""
+        options = self.options
+        first, second = (
+            draw_look(draw_dates(sample, options.dates, draws), options.geometry, options.photometry, draws)
+            for _ in range(2)
+        )
+        found = match_pixels(first, second, options.pixels, draws, apart=options.apart)
+        width = sample.image.shape[-1]
+        return MatchedViews(
+            first=first.sample,
+            second=second.sample,
+            first_pixel=found.first,
+            second_pixel=found.second,
+            counted=found.found,
+            ground=torch.stack([found.ground // width, found.ground % width], dim=2),
+        )
 
     def loss(self, views: MatchedViews) -> Loss:
         """The mean over the queries of both directions: pixels of a view, whose positive is the same in the other one.

@@ -24,18 +24,20 @@ from torch import Tensor, nn
 
 from sits_models.backbones import deeplab
 from sits_models.backbones.deeplab import DeepLab
-from sits_models.data.regions import Regions
+from sits_models.data.draws import Draws
+from sits_models.data.looks import draw_look, draw_single
+from sits_models.data.regions import Regions, match_regions
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
 from sits_models.objectives.chip_embeddings import embed_maps, leave_decoder_out, require_plain
 from sits_models.objectives.projection import build_projection
 from sits_models.objectives.region_means import region_means
-from sits_models.objectives.view_contrast import Found, Gathered, ViewContrast, as_it_is, count_of
+from sits_models.objectives.view_contrast import Found, ViewContrast, count_of
+from sits_models.recipe import Augmentation, GLCNetRecipe
 from sits_models.sample import Sample
 
 __all__ = [
     "GlobalLocalContrast",
-    "GlobalLocalOptions",
     "Mode",
     "RegionViews",
     "for_finetuning",
@@ -89,13 +91,10 @@ class RegionViews:
         )
 
 
-class GlobalLocalContrast(Objective):
+class GlobalLocalContrast(Objective[RegionViews]):
     """A DeepLab, a decoder for regions and two projection heads."""
 
-    gathered: Gathered
-    """What gives vectors of all processes from those of one; the engine sets it."""
-
-    def __init__(self, encoder: Encoder, *, options: GlobalLocalOptions) -> None:
+    def __init__(self, encoder: Encoder, *, options: GLCNetRecipe) -> None:
         """Raises ValueError for a backbone that has not the two maps of a DeepLab, or for finer labels."""
         super().__init__()
         backbone = encoder.backbone
@@ -109,7 +108,6 @@ class GlobalLocalContrast(Objective):
         self.encoder = encoder
         self.options = options
         self.contrast = ViewContrast(temperature=options.temperature, decoupled=options.decoupled)
-        self.gathered = as_it_is
         context, channels = backbone.context_channels, options.channels
         if self.compares_regions:
             self.decoder = backbone.new_decoder()
@@ -129,7 +127,25 @@ class GlobalLocalContrast(Objective):
         """Whether there is a local contrast."""
         return self.options.mode != "no_local"
 
-    def loss(self, views: RegionViews) -> Loss:  # type: ignore[override]  # views of a sample, and not the sample
+    def views(self, sample: Sample, augmentation: Augmentation, draws: Draws) -> RegionViews:  # noqa: ARG002
+        """Two views of one date, the second of other values, and regions that both show; chips without a date that is
+        clear enough are left out."""
+        options = self.options
+        (date,), there = draw_single(sample, options.dates, draws)
+        first = draw_look(date, options.first, None, draws)
+        second = draw_look(date, options.second, options.photometry, draws)
+        views = RegionViews.of(
+            first.sample, second.sample, match_regions(first, second, options.regions, options.region, draws)
+        )
+        return RegionViews(
+            first=views.first.take(there),
+            second=views.second.take(there),
+            first_regions=views.first_regions[there],
+            second_regions=views.second_regions[there],
+            counted=views.counted[there],
+        )
+
+    def loss(self, views: RegionViews) -> Loss:
         """The loss of a batch; watched: both losses, how often the positive is found, and the effective rank.
 
         It counts the chips of both views, or the regions where there is no global contrast. Raises ValueError for a

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sits_models.data.draws import Draws
+from sits_models.data.looks import draw_look, draw_single
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
 from sits_models.objectives.chip_embeddings import require_plain
+from sits_models.recipe import Augmentation, InpaintingRecipe
 from sits_models.sample import Sample
 
-__all__ = ["HiddenBlocks", "Inpainting", "InpaintingOptions", "hide_blocks"]
+__all__ = ["HiddenBlocks", "Inpainting", "hide_blocks"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class HiddenBlocks:
             raise ValueError(f"hidden is a mask of the pixels, {shape}; got {tuple(self.hidden.shape)}")
 
 
-def hide_blocks(sample: Sample, options: InpaintingOptions, *, draws: Draws) -> HiddenBlocks:
+def hide_blocks(sample: Sample, options: InpaintingRecipe, *, draws: Draws) -> HiddenBlocks:
     """Blocks at random places of each chip, each of which lies inside.
 
     Raises ValueError for a chip smaller than a block, and where the draws are of another number of chips.
@@ -59,10 +61,10 @@ def hide_blocks(sample: Sample, options: InpaintingOptions, *, draws: Draws) -> 
     return HiddenBlocks(sample, hidden.to(sample.image.device))
 
 
-class Inpainting(Objective):
+class Inpainting(Objective[HiddenBlocks]):
     """An encoder and a 1x1 convolution from its embeddings to the bands."""
 
-    def __init__(self, encoder: Encoder, *, options: InpaintingOptions) -> None:
+    def __init__(self, encoder: Encoder, *, options: InpaintingRecipe) -> None:
         """Raises ValueError for an encoder of finer labels, of logits, or of one embedding a chip."""
         super().__init__()
         require_plain(encoder, "an inpainting")
@@ -75,7 +77,14 @@ class Inpainting(Objective):
         self.options = options
         self.head = nn.Conv2d(encoder.channels, len(encoder.bands), 1)
 
-    def loss(self, views: HiddenBlocks) -> Loss:  # type: ignore[override]  # chips with a mask, and not the sample
+    def views(self, sample: Sample, augmentation: Augmentation, draws: Draws) -> HiddenBlocks:  # noqa: ARG002
+        """One date, with blocks hidden; chips without a date that is clear enough are left out."""
+        (date,), there = draw_single(sample, self.options.dates, draws)
+        look = draw_look(date, self.options.geometry, None, draws).sample
+        found = hide_blocks(look, self.options, draws=draws)
+        return HiddenBlocks(look.take(there), found.hidden[there])
+
+    def loss(self, views: HiddenBlocks) -> Loss:
         """The mean over the chips of the weighted squared errors; watched: both errors.
 
         Raises ValueError for a series of more than one date.

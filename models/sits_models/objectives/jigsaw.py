@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sits_models.data.draws import Draws
+from sits_models.data.looks import draw_look, draw_single
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
 from sits_models.objectives.chip_embeddings import chip_channels, embed_chips, leave_decoder_out, require_plain
+from sits_models.recipe import Augmentation, JigsawRecipe
 from sits_models.sample import IGNORE_INDEX, Sample
 
-__all__ = ["MOST_ORDERS", "Jigsaw", "JigsawOptions", "Puzzle", "draw_puzzle", "orders_of_tiles"]
+__all__ = ["MOST_ORDERS", "Jigsaw", "Puzzle", "draw_puzzle", "orders_of_tiles"]
 
 SIDE = 3
 """Tiles along a side of a chip."""
@@ -66,7 +68,7 @@ def orders_of_tiles(number: int) -> Tensor:
     return torch.tensor(found[:number])
 
 
-def draw_puzzle(sample: Sample, options: JigsawOptions, *, draws: Draws) -> Puzzle:
+def draw_puzzle(sample: Sample, options: JigsawRecipe, *, draws: Draws) -> Puzzle:
     """An order for each chip, and a place for each tile in its ninth.
 
     Raises ValueError for chips of fewer than 3 px, and where the draws are of another number of chips.
@@ -85,24 +87,32 @@ def draw_puzzle(sample: Sample, options: JigsawOptions, *, draws: Draws) -> Puzz
     return Puzzle(sample=sample, order=order.to(device), corner=(first + moved).to(device), side=side)
 
 
-class Jigsaw(Objective):
+class Jigsaw(Objective[Puzzle]):
     """An encoder of tiles, and a head of two layers on the embeddings of all nine."""
 
     orders: Tensor
 
-    def __init__(self, encoder: Encoder, *, options: JigsawOptions) -> None:
+    def __init__(self, encoder: Encoder, *, options: JigsawRecipe) -> None:
         """Raises ValueError for an encoder of finer labels, or of logits."""
         super().__init__()
         require_plain(encoder, "a jigsaw")
         leave_decoder_out(encoder)
         self.encoder = encoder
+        self.options = options
         self.register_buffer("orders", orders_of_tiles(options.orders), persistent=False)
         inputs = SIDE * SIDE * chip_channels(encoder)
         self.head = nn.Sequential(
             nn.Linear(inputs, options.channels), nn.ReLU(), nn.Linear(options.channels, options.orders)
         )
 
-    def loss(self, views: Puzzle) -> Loss:  # type: ignore[override]  # a shuffled sample, and not the sample
+    def views(self, sample: Sample, augmentation: Augmentation, draws: Draws) -> Puzzle:  # noqa: ARG002
+        """One date, cut and shuffled; chips without a date that is clear enough are left out."""
+        (date,), there = draw_single(sample, self.options.dates, draws)
+        look = draw_look(date, self.options.geometry, None, draws).sample
+        puzzle = draw_puzzle(look, self.options, draws=draws)
+        return Puzzle(sample=look.take(there), order=puzzle.order[there], corner=puzzle.corner[there], side=puzzle.side)
+
+    def loss(self, views: Puzzle) -> Loss:
         """The cross entropy of the orders, a mean over the chips; watched: how often the order is told."""
         logits = self(views)
         right = (logits.max(dim=1).indices == views.order).sum() if len(logits) else logits.sum()

@@ -7,23 +7,30 @@ length, and with several processes the keys of the batch are those of all, not o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sits_models.data.draws import Draws
+from sits_models.data.looks import draw_look, draw_single
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
 from sits_models.objectives.info_nce import Contrast, info_nce
 from sits_models.objectives.momentum import follow, follower
 from sits_models.objectives.queues import Queue
 from sits_models.objectives.shuffling import Apart, here
-from sits_models.objectives.view_contrast import Gathered, as_it_is
+from sits_models.recipe import Augmentation, SeCoRecipe
 from sits_models.sample import Sample
 
-__all__ = ["SUB_SPACES", "KeyViews", "Mode", "SeasonalContrast", "SeasonalOptions"]
+__all__ = [
+    "SUB_SPACES",
+    "KeyViews",
+    "Mode",
+    "SeasonalContrast",
+]
 
 Mode = Literal["moco", "moco_tp", "seco"]
 """moco and moco_tp have one sub-space and differ in their views: two augmentations of one date, or of two dates."""
@@ -52,20 +59,17 @@ class KeyViews:
             raise ValueError(f"a query and its keys are views of as many chips; got {', '.join(map(str, chips))}")
 
 
-class SeasonalContrast(Objective):
+class SeasonalContrast(Objective[KeyViews]):
     """An encoder whose chips find themselves among others: heads into sub-spaces, a key side that follows, queues.
 
     In training `loss` first moves the key side, and puts the batch's keys into the queues in the end; otherwise it
     changes nothing. Weights that are loaded into `encoder` alone reach the key side by `follow(momentum=0.0)`.
     """
 
-    gathered: Gathered
-    """Of a tensor that each process has, those of all along the first dimension, in their order; parts may be unequal.
-    Called as often in every process, and in training alone: by itself a process finds its own batch."""
     apart: Apart
     """How the keys' chips are encoded, in training: `here`, or `Shuffled` among processes."""
 
-    def __init__(self, encoder: Encoder, options: SeasonalOptions) -> None:
+    def __init__(self, encoder: Encoder, options: SeCoRecipe) -> None:
         """Raises ValueError for an encoder of finer labels."""
         super().__init__()
         if encoder.magnification != 1:
@@ -79,10 +83,28 @@ class SeasonalContrast(Objective):
         self.heads = nn.ModuleList(_head(encoder.channels, options.channels) for _ in self.sub_spaces)
         self.key_encoder, self.key_heads = follower(encoder), follower(self.heads)
         self.queues = nn.ModuleList(Queue(options.queue, channels=options.channels) for _ in self.sub_spaces)
-        self.gathered = as_it_is
         self.apart = here
 
-    def loss(self, views: KeyViews) -> Loss:  # type: ignore[override]  # views of a sample, and not the sample
+    def views(self, sample: Sample, augmentation: Augmentation, draws: Draws) -> KeyViews:  # noqa: ARG002
+        """The query and a key a sub-space, each cropped anew (Mañas et al. 2021, section 3.2); chips with too few dates
+        that are clear enough are left out.
+
+        Of SeCo, with the dates t0, t1 and t2: query t0; keys t1 in other colours, t2, and t0 in other colours. Of MoCo
+        v2 query and key are one date or two, both in other colours.
+        """
+        options = self.options
+        dates, there = draw_single(sample, options.dates, draws)
+
+        def look(date: Sample, *, coloured: bool) -> Sample:
+            geometry = replace(options.geometry, flips=options.flips) if coloured else options.geometry
+            return draw_look(date, geometry, options.photometry if coloured else None, draws).sample.take(there)
+
+        if options.mode != "seco":
+            return KeyViews(look(dates[0], coloured=True), (look(dates[-1], coloured=True),))
+        keys = look(dates[1], coloured=True), look(dates[2], coloured=False), look(dates[0], coloured=True)
+        return KeyViews(look(dates[0], coloured=False), keys)
+
+    def loss(self, views: KeyViews) -> Loss:
         """The sum over the sub-spaces of the cross entropies of the positives among all keys; its count is of queries.
 
         Monitors, by sub-space: `accuracy`, how often the positive is the key most alike, and of the batch's keys the

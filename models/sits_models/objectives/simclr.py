@@ -12,14 +12,17 @@ from typing import cast
 
 from torch import Tensor
 
+from sits_models.data.draws import Draws
+from sits_models.data.looks import draw_look, draw_single
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
 from sits_models.objectives.chip_embeddings import chip_channels, embed_chips, leave_decoder_out, require_plain
 from sits_models.objectives.projection import build_projection
-from sits_models.objectives.view_contrast import Gathered, ViewContrast, as_it_is, count_of
+from sits_models.objectives.view_contrast import ViewContrast, count_of
+from sits_models.recipe import Augmentation, SimCLRRecipe
 from sits_models.sample import Sample
 
-__all__ = ["ChipContrast", "ChipContrastOptions", "ChipViews"]
+__all__ = ["ChipContrast", "ChipViews"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,26 +38,30 @@ class ChipViews:
             raise ValueError(f"two views show the same chips; got {chips[0]} and {chips[1]}")
 
 
-class ChipContrast(Objective):
+class ChipContrast(Objective[ChipViews]):
     """An encoder and a projection head of two layers."""
 
-    gathered: Gathered
-    """What gives vectors of all processes from those of one; the engine sets it."""
-
-    def __init__(self, encoder: Encoder, *, options: ChipContrastOptions) -> None:
+    def __init__(self, encoder: Encoder, *, options: SimCLRRecipe) -> None:
         """Raises ValueError for an encoder of finer labels, or of logits."""
         super().__init__()
         require_plain(encoder, "a contrast of chips")
         leave_decoder_out(encoder)
         self.encoder = encoder
+        self.options = options
         self.contrast = ViewContrast(temperature=options.temperature, decoupled=options.decoupled)
-        self.gathered = as_it_is
         inputs = chip_channels(encoder)
         self.head = build_projection(
             inputs, hidden=(inputs,), outputs=options.channels, kind="vector", batch_norm=False
         )
 
-    def loss(self, views: ChipViews) -> Loss:  # type: ignore[override]  # views of a sample, and not the sample
+    def views(self, sample: Sample, augmentation: Augmentation, draws: Draws) -> ChipViews:  # noqa: ARG002
+        """Two views of one date, the second of other values; chips without a date that is clear enough are left out."""
+        (date,), there = draw_single(sample, self.options.dates, draws)
+        first = draw_look(date, self.options.first, None, draws).sample
+        second = draw_look(date, self.options.second, self.options.photometry, draws).sample
+        return ChipViews(first=first.take(there), second=second.take(there))
+
+    def loss(self, views: ChipViews) -> Loss:
         """The loss of a batch, which counts both views of each chip; watched: how often the positive is found, and
         the effective rank. Raises ValueError for a single chip in training."""
         found = self.contrast(self.embed(views.first), self.embed(views.second), gathered=self.gathered)

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sits_models.objectives.base import Loss, Objective
+from sits_models.objectives.base import Loss, SampleObjective
 from sits_models.sample import IGNORE_INDEX, Sample
 
 __all__ = ["Supervised"]
 
 
-class Supervised(Objective):
+class Supervised(SampleObjective):
     """An objective that gives logits (B, K, ...) for labels (B, ...), of pixels or of chips."""
 
     class_weights: Tensor | None

@@ -5,24 +5,16 @@ Chen et al., "A simple framework for contrastive learning of visual representati
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sits_models.objectives.base import Gathered
 from sits_models.objectives.collapse import effective_rank
 from sits_models.objectives.nt_xent import contrast
 
-__all__ = ["Found", "Gathered", "ViewContrast", "as_it_is", "count_of"]
-
-Gathered = Callable[[Tensor], Tensor]
-"""From what this process has, (N, ...), to what all processes have, (M, ...), in the order of the processes."""
-
-
-def as_it_is(own: Tensor) -> Tensor:
-    """What a process that is alone gathers."""
-    return own
+__all__ = ["Found", "ViewContrast", "count_of"]
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ class Recipe:
             )
         if self.data.transductive and not self.label_free:
             raise ValueError(
-                "data.transductive learns from the ground of all splits, which may not be where labels are learnt from; "
-                f"leave it out for a {given[0]}"
+                "data.transductive learns from the ground of all splits, where labels may not be learnt from; leave it "
+                f"out for a {given[0]}"
             )
         if self.data.labels != 1 and self.label_free:
             raise ValueError(f"{given[0]} reads no labels; set data.labels=1")

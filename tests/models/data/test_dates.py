@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.models.data.test_views import draws, make_sample
 from torch import Tensor
 
-from sits_models.data.dates import DateSubset, SingleDates, draw_dates, draw_single_dates
+from sits_models.data.dates import draw_dates, draw_single_dates
+from sits_models.recipe import DateSubset, SingleDates
 from sits_models.sample import Sample
 
 quick = settings(deadline=None, max_examples=40)

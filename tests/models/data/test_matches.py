@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from tests.models.data.test_views import STILL, draws, geometries, make_sample, positions
 from torch import Tensor
 
-from sits_models.data.dates import DateSubset, SingleDates, draw_dates, draw_single_dates
+from sits_models.data.dates import draw_dates, draw_single_dates
 from sits_models.data.matches import match_pixels
-from sits_models.data.photometry import Blur, Jitter, Photometry, vary
+from sits_models.data.photometry import vary
 from sits_models.data.regions import match_regions
-from sits_models.data.views import Geometry, View, draw_view, whole_view
+from sits_models.data.views import View, draw_view, whole_view
+from sits_models.recipe import Blur, DateSubset, Geometry, Jitter, Photometry, SingleDates
 from sits_models.sample import Sample
 
 quick = settings(deadline=None, max_examples=30)

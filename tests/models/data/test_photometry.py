@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.models.data.test_views import draws, make_sample
 from torch import Tensor
 
-from sits_models.data.photometry import Blur, Jitter, Photometry, vary
+from sits_models.data.photometry import vary
+from sits_models.recipe import Blur, Jitter, Photometry
 from sits_models.sample import Sample
 
 quick = settings(deadline=None, max_examples=40)

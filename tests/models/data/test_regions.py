@@ -8,7 +8,8 @@ from tests.models.data.test_views import STILL, draws, make_sample
 from torch import Tensor
 
 from sits_models.data.regions import Regions, match_regions
-from sits_models.data.views import Geometry, View, draw_view, whole_view
+from sits_models.data.views import View, draw_view, whole_view
+from sits_models.recipe import Geometry
 
 quick = settings(deadline=None, max_examples=30)
 PUBLISHED = Geometry(sides=(20,), scale=(0.4, 1.0), flips=(0.2, 0.2, 0.2), turns=0.8)

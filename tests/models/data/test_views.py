@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sits_models.data.draws import Draws
-from sits_models.data.views import Geometry, View, draw_view, whole_view
+from sits_models.data.views import View, draw_view, whole_view
+from sits_models.recipe import Geometry
 from sits_models.sample import IGNORE_INDEX, Sample
 
 quick = settings(deadline=None, max_examples=30)

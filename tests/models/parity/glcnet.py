@@ -15,14 +15,8 @@ from torch import Tensor, nn
 
 from sits_models.backbones.deeplab import DeepLabResNet50
 from sits_models.encoder import Encoder
-from sits_models.objectives.glcnet import (
-    GlobalLocalContrast,
-    GlobalLocalOptions,
-    RegionViews,
-    from_reference,
-    rename,
-    style_of,
-)
+from sits_models.objectives.glcnet import GlobalLocalContrast, RegionViews, from_reference, rename, style_of
+from sits_models.recipe import GLCNetRecipe
 
 
 def check(case: Case) -> None:
@@ -92,7 +86,7 @@ def build(case: Case) -> GlobalLocalContrast:
         std=[1.0] * len(bands),
         magnification=1,
     )
-    model = GlobalLocalContrast(encoder, options=GlobalLocalOptions(channels=configuration["num_classes"]))
+    model = GlobalLocalContrast(encoder, options=GLCNetRecipe(channels=configuration["num_classes"]))
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == case.facts["n_parameters"]
     report = model.load_state_dict(from_reference(case.weights()), strict=False)
     ours = ("encoder.mean", "encoder.std", "encoder.backbone.decoder.")

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from sits_models.backbones.resnet import ResNet18
 from sits_models.encoder import Encoder
-from sits_models.objectives.seco import KeyViews, SeasonalContrast, SeasonalOptions
+from sits_models.objectives.seco import KeyViews, SeasonalContrast
 from sits_models.objectives.seco_checkpoint import objective_from_published, objective_to_published, published_layout
+from sits_models.recipe import SeCoRecipe
 
 OUR_OWN = {f"{encoder}.{name}" for encoder in ("encoder", "key_encoder") for name in ("mean", "std")}
 
@@ -81,7 +82,7 @@ def build(case: Case) -> SeasonalContrast:
     """Our model with the reference's weights and queues; nothing may be left over or missing but our normalization."""
     configuration, bands = case.configuration, band_names(3)
     encoder = Encoder(ResNet18(3, dates=1), bands=bands, mean=[0.0] * 3, std=[1.0] * 3, magnification=1)
-    options = SeasonalOptions(
+    options = SeCoRecipe(
         mode="seco",
         channels=configuration["emb_dim"],
         queue=configuration["num_negatives"],
@@ -141,7 +142,7 @@ def _check_layout(case: Case) -> None:
     }
     with torch.device("meta"):
         encoder = Encoder(ResNet18(3, dates=1), bands=band_names(3), mean=[0.0] * 3, std=[1.0] * 3, magnification=1)
-        model = SeasonalContrast(encoder, SeasonalOptions(channels=sizes["channels"], queue=sizes["length"]))
+        model = SeasonalContrast(encoder, SeCoRecipe(channels=sizes["channels"], queue=sizes["length"]))
     ours = objective_from_published(state)
     expected = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
     assert {name: (t.shape, t.dtype) for name, t in ours.items()} == {

@@ -155,7 +155,7 @@ class _Validation:
 
 def _validation_size(objective: Objective, recipe: Recipe) -> int:
     """Side of the windows to validate on: any side does for a backbone that sees a part, and one for the others."""
-    if isinstance(objective, Classification):
+    if isinstance(objective, Classification) or recipe.label_free:
         return recipe.data.size
     whole = objective.encoder.backbone.tile_size
     return min(recipe.data.size, CHIP) if whole is None else whole

@@ -9,12 +9,12 @@ from typing import Any, override
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torch.distributed import GradBucket, all_gather, all_reduce, get_world_size  # type: ignore[attr-defined]
+from torch.distributed import GradBucket, all_gather, all_reduce, get_rank, get_world_size  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from sits_models.backbones.unet2d_clstm import StepBatchNorm
 from sits_models.engine.processes import Processes
-from sits_models.objectives.base import Objective
+from sits_models.objectives.base import Objective, as_it_is
 
 __all__ = ["Together", "synchronized"]
 
@@ -64,7 +64,8 @@ def _mean_in_order(_: object, bucket: GradBucket) -> torch.futures.Future[Tensor
 
 @contextmanager
 def synchronized(objective: Objective, processes: Processes) -> Iterator[None]:
-    """The batch norms of a recurrence, which torch does not know, normalise by the batch of all GPUs, as the others.
+    """The batch norms of a recurrence, which torch does not know, normalise by the batch of all GPUs, as the others; and
+    losses compare with what all processes have.
 
     Not those of a backbone that leaves padded dates out: its steps are as many as the longest series of a part has
     dates.
@@ -74,11 +75,43 @@ def synchronized(objective: Objective, processes: Processes) -> Iterator[None]:
     norms = [module for module in backbone.modules() if together and isinstance(module, StepBatchNorm)]
     for norm in norms:
         norm.summed = _summed
+    if not processes.alone:
+        objective.gathered = _gathered
     try:
         yield
     finally:
         for norm in norms:
             norm.summed = None
+        objective.gathered = as_it_is
+
+
+def _gathered(own: Tensor) -> Tensor:
+    result: Tensor = _Gathered.apply(own)
+    return result
+
+
+class _Gathered(torch.autograd.Function):
+    """What all processes have, along the first dimension; each gets the gradients of all by its part."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        rank, of = get_rank(), get_world_size()
+        lengths = [torch.zeros((), dtype=torch.int64, device=own.device) for _ in range(of)]
+        all_gather(lengths, torch.tensor(len(own), device=own.device))
+        ctx.counts = [int(length) for length in lengths]
+        ctx.rank = rank
+        longest = max(ctx.counts)
+        # Parts of one length are what all backends exchange.
+        padded = torch.cat([own, own.new_zeros(longest - len(own), *own.shape[1:])])
+        parts = [torch.empty_like(padded) for _ in range(of)]
+        all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, ctx.counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, by_every: Tensor) -> Tensor:
+        by_every = by_every.contiguous().clone()
+        all_reduce(by_every)
+        return by_every.split(ctx.counts)[ctx.rank]
 
 
 def _summed(values: Tensor) -> Tensor:

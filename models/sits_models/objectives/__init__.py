@@ -34,9 +34,9 @@ def build_objective(
 ) -> Objective[Any]:
     """The whole model of a recipe, its weights drawn anew.
 
-    `dates` is the T of chips as they are read, `classes` the number of classes, `mean` and `std` are of stored reflectance, a value a
-    band; `class_weights` go into the loss of a segmentation or a classification. A backbone that sees the whole chip is
-    applied at the side that the recipe trains it at.
+    `dates` is the T of chips as they are read, `classes` the number of classes, `mean` and `std` are of stored
+    reflectance, a value a band; `class_weights` go into the loss of a segmentation or a classification. A backbone that
+    sees the whole chip is applied at the side that the recipe trains it at.
     """
     backbone = build_backbone(
         recipe.backbone,

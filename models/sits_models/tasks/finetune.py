@@ -20,6 +20,6 @@ def finetune(
     finer labels are the same; None: random weights. A run that was interrupted goes on where it stopped. Raises what
     `tasks.training.train` raises, and ValueError for a recipe of pretraining.
     """
-    if recipe.objective == "contrast":
+    if recipe.pretrains:
         raise ValueError(f"the recipe {recipe.name} is of pretraining; give it to pretrain, or finetune a segment one")
     return train(recipe, cubes=cubes, weights=weights, out=out, narrator=narrator)

@@ -1,4 +1,4 @@
-"""`sits-model pretrain`: an encoder learns to tell neighbouring crops apart."""
+"""`sits-model pretrain`: an encoder learns what others can start from."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["pretrain"]
 
 
 def pretrain(recipe: Recipe, *, cubes: Sequence[str] | None, out: str, narrator: Narrator) -> TrainingOutcome:
-    """Pretrain a recipe with a section `contrast` on cubes (None: those it names) into the run folder `out`.
+    """Pretrain a recipe, with labels or without, on cubes (None: those it names) into the run folder `out`.
 
     A run that was interrupted goes on where it stopped; one that is finished stays as it is. Raises what
     `tasks.training.train` raises, and ValueError for a recipe of segmentation.
     """
-    if recipe.objective != "contrast":
+    if not recipe.pretrains:
         raise ValueError(
             f"the recipe {recipe.name} is of {recipe.objective}; give it to finetune, or pretrain a cscl one"
         )

@@ -19,7 +19,7 @@ from sits_catalog.console import Narrator
 from sits_catalog.cube import Split
 from sits_models.checkpoints import Card, LoadReport, read_card, save_weights, transfer
 from sits_models.data.cubes import RADIOMETRY, Cube
-from sits_models.data.grid import Grid
+from sits_models.data.grid import Grid, Ground
 from sits_models.data.loader import TrainingData
 from sits_models.device import Rank
 from sits_models.engine import (
@@ -156,7 +156,7 @@ def _prepare(
     say(f"reading {', '.join(paths)}")
     start = None if weights is None else find_weights(weights)
     card = None if start is None else read_card(start)
-    data = TrainingData.open(recipe.data, cubes=paths, bands=_bands(recipe, card), rank=rank)
+    data = TrainingData.open(recipe.data, cubes=paths, bands=_bands(recipe, card), rank=rank, ground=_ground(recipe))
     held.callback(data.close)
     if card is not None:
         for cube in data.cubes:
@@ -206,6 +206,13 @@ def _check_same(folder: Path, ready: _Ready, processes: Processes) -> None:
     processes.agree(check)
 
 
+def _ground(recipe: Recipe) -> Ground:
+    """What a recipe learns from."""
+    if not recipe.label_free:
+        return "split"
+    return "all" if recipe.data.transductive else "unsplit"
+
+
 def _paths(recipe: Recipe, cubes: Sequence[str] | None) -> tuple[str, ...]:
     paths = tuple(cubes) if cubes else recipe.data.cubes
     if not paths:
@@ -233,11 +240,13 @@ def _resolved(
 
 def _check_chips(recipe: Recipe, objective: Objective, data: TrainingData, rank: Rank) -> None:
     """Raises ValueError where no batch can be drawn, or the backbone cannot take one, or a process's part of it."""
-    size, backbone = recipe.data.size, objective.encoder.backbone
-    try:
-        backbone.check(torch.empty(1, data.dates, len(data.bands), size, size, device="meta"))
-    except ValueError as error:
-        raise ValueError(f"data.size is {size} and a chip holds {data.dates} dates: {error}") from error
+    size, backbone, dates = min(recipe.sides), objective.encoder.backbone, recipe.dates_of(data.dates)
+    for side in recipe.sides:
+        try:
+            backbone.check(torch.empty(1, dates, len(data.bands), side, side, device="meta"))
+        except ValueError as error:
+            where = f"data.size is {side} and a chip" if side == recipe.data.size else f"a view of {side} px"
+            raise ValueError(f"{where} holds {dates} dates: {error}") from error
     least, batch = backbone.least_chips(size), recipe.data.batch
     # Batch norms of several GPUs take their statistics over the whole batch.
     apart = 1 if torch.cuda.is_available() else rank.of
@@ -251,7 +260,7 @@ def _check_chips(recipe: Recipe, objective: Objective, data: TrainingData, rank:
     data.plan(0, seed=recipe.training.seed)
 
 
-def _objective(recipe: Recipe, data: TrainingData) -> Objective:
+def _objective(recipe: Recipe, data: TrainingData) -> Objective[Any]:
     supervised = recipe.segmentation or recipe.classification
     weighted = supervised is not None and supervised.weights == "inverse_frequency"
     torch.manual_seed(derived_seed("weights", recipe.training.seed))
@@ -336,7 +345,7 @@ def _finish(folder: Path, ready: _Ready, fitted: Fitted) -> None:
     card = Card(
         recipe=recipe,
         bands=data.bands,
-        dates=data.dates,
+        dates=recipe.dates_of(data.dates),
         classes=data.table.classes,
         radiometry={key: radiometry.get(key) for key in RADIOMETRY},
         mean=tuple(encoder.mean.flatten().tolist()),

@@ -188,13 +188,13 @@ def _dates_input(card: Card, name: str, kind: str, description: str) -> Json:
 def _output(card: Card, tasks: Sequence[str], *, channels: int, side: int | None) -> Json:
     finer = [-1 if side is None else card.magnification * side] * 2
     result: Json = {"data_type": "float32"}
-    if card.recipe.objective == "contrast":
+    if card.recipe.pretrains:
         shape, order = [-1, channels, *finer], ["batch", "embedding", "height", "width"]
     elif card.recipe.objective == "classification":
         shape, order = [-1, len(card.classes)], ["batch", "class"]
     else:
         shape, order = [-1, len(card.classes), *finer], ["batch", "class", "height", "width"]
-    knows_classes = card.recipe.objective != "contrast"
+    knows_classes = not card.recipe.pretrains
     return {
         "name": "logits" if knows_classes else "embedding",
         "tasks": list(tasks),

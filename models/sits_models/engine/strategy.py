@@ -64,8 +64,8 @@ def _mean_in_order(_: object, bucket: GradBucket) -> torch.futures.Future[Tensor
 
 @contextmanager
 def synchronized(objective: Objective, processes: Processes) -> Iterator[None]:
-    """The batch norms of a recurrence, which torch does not know, normalise by the batch of all GPUs, as the others; and
-    losses compare with what all processes have.
+    """Losses compare with what all processes have; and the batch norms of a recurrence, which torch does not know,
+    normalise by the batch of all GPUs, as the others.
 
     Not those of a backbone that leaves padded dates out: its steps are as many as the longest series of a part has
     dates.

@@ -17,6 +17,7 @@ from sits_models.backbones.deeplab import DeepLab, DeepLabResNet18, DeepLabResNe
 from sits_models.data.regions import Regions
 from sits_models.encoder import Encoder
 from sits_models.objectives import Segmentation, glcnet
+from sits_models.objectives.base import as_it_is
 from sits_models.objectives.glcnet import (
     GlobalLocalContrast,
     Mode,
@@ -26,7 +27,6 @@ from sits_models.objectives.glcnet import (
     style_of,
 )
 from sits_models.objectives.region_means import region_means
-from sits_models.objectives.view_contrast import as_it_is
 from sits_models.recipe import BackboneRecipe, GLCNetRecipe, SegmentationRecipe
 from sits_models.sample import Sample
 

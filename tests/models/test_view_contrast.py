@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from sits_models.objectives.base import as_it_is
 from sits_models.objectives.nt_xent import two_views
-from sits_models.objectives.view_contrast import ViewContrast, as_it_is, count_of
+from sits_models.objectives.view_contrast import ViewContrast, count_of
 
 
 def views(n: int, *, seed: int, d: int = 5) -> tuple[Tensor, Tensor]:

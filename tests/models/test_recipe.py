@@ -84,8 +84,9 @@ def test_published_recipes_name_their_source_and_laptop_ones_are_small() -> None
         recipe = load_recipe(name)
         if name.endswith(("-laptop", "-demo")):
             assert recipe.backbone.width == 0.25
-            assert (recipe.data.dates.n or 99) <= 12
-            assert 24 <= recipe.data.size <= 32
+            seen = recipe.dates_of(recipe.data.dates.n or 99)
+            assert seen <= 12
+            assert all(24 <= side <= 48 for side in recipe.sides)
         else:
             assert recipe.source is not None
             assert recipe.notes
@@ -163,7 +164,10 @@ def test_set_opens_a_section_that_the_file_lacks(tmp_path: Path) -> None:
         ("augmentation.drop_dates=1", "drop_dates is a probability below 1; got 1"),
         ("backbone.width=0", "backbone.width is a factor above 0"),
         ("contrast.window=4", "contrast.window is odd and at least 3; got 4"),
-        ("segmentation={}", "exactly one of the sections contrast (to pretrain), segmentation and classification"),
+        (
+            "segmentation={}",
+            "seco (to pretrain), segmentation and classification (to finetune); it has contrast and segmentation",
+        ),
         ("data.cubes=[", "this is not YAML"),
         ("data.cubes=&a [b]", "anchors and aliases"),
         ("training.learning_rate=.inf", "not a finite number"),

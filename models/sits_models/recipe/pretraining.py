@@ -153,6 +153,9 @@ class JigsawRecipe:
             raise ValueError(f"the gap is a share of a tile's side, from 0 to below 1; got {self.gap}")
 
 
+_DATES = {"moco": 1, "moco_tp": 2, "seco": 3}
+
+
 @dataclass(frozen=True, kw_only=True)
 class SeCoRecipe:
     """SeCo (Mañas et al. 2021): contrasts with momentum and queues in sub-spaces; as published."""
@@ -166,7 +169,10 @@ class SeCoRecipe:
     momentum: float = 0.999
     """Share of itself that the key side keeps in a step."""
     temperature: float = 0.07
-    dates: SingleDates = SingleDates(n=3)
+    clear: float = 0.0
+    """Share of a chip's pixels that is clear at least on a date that may be drawn."""
+    again: bool = False
+    """Whether a date may be drawn again, as in the published code (`SingleDates.again`)."""
     geometry: Geometry = Geometry(scale=(0.2, 1.0), flips=(0.0, 0.0, 0.0), turns=0.0)
     """Of every view."""
     flips: tuple[float, float, float] = (0.5, 0.0, 0.0)
@@ -180,11 +186,15 @@ class SeCoRecipe:
     """Of the views in other colours."""
 
     def __post_init__(self) -> None:
+        if self.mode not in _DATES:
+            raise ValueError(f"a mode is {', '.join(_DATES)}; got {self.mode!r}")
         check_at_least(1, "seco", channels=self.channels, queue=self.queue)
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"a momentum lies from 0 to 1; got {self.momentum}")
         if self.temperature <= 0:
             raise ValueError(f"a temperature is above 0; got {self.temperature}")
-        wanted = {"moco": 1, "moco_tp": 2, "seco": 3}[self.mode]
-        if self.dates.n != wanted:
-            raise ValueError(f"the mode {self.mode} compares {wanted} dates; got seco.dates.n = {self.dates.n}")
+
+    @property
+    def dates(self) -> SingleDates:
+        """Those that the mode compares."""
+        return SingleDates(n=_DATES[self.mode], clear=self.clear, again=self.again)

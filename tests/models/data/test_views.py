@@ -282,7 +282,7 @@ def test_what_cannot_be_is_said() -> None:
     ):
         View(sample, torch.zeros(3, 5, 5, dtype=torch.int64))
     for wrong, message in (
-        ({"sides": ()}, "sides are one number"),
+        ({"sides": (0,)}, "sides are numbers of pixels, each at least 1"),
         ({"sides": (4,), "scale": (0.5, 1.5)}, "scale is a least and a largest share"),
         ({"sides": (4,), "aspect": (2.0, 1.0)}, "aspect is a least"),
         ({"sides": (4,), "flips": (0.5, 0.5, 0.5)}, "flips are three probabilities"),

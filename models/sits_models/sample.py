@@ -40,6 +40,8 @@ class Sample:
     """(B, 3) int64: number of the cube, row and column of the chip's upper-left pixel in it."""
     bands: tuple[str, ...]
     """Names of the C bands, such as "B04"."""
+    present: Tensor | None = None
+    """(B, K) bool: which of the K classes a chip has, where chips as such are labelled; None: they are not."""
 
     def __post_init__(self) -> None:
         if self.image.ndim != 5:
@@ -56,6 +58,8 @@ class Sample:
             "boundary": (b, h, w),
             "place": (b, 3),
         }
+        if self.present is not None:
+            expected["present"] = (b, self.present.shape[-1])
         for name, shape in expected.items():
             found = tuple(getattr(self, name).shape)
             if found != shape:
@@ -92,4 +96,5 @@ class Sample:
         return self.replace(**{name: tensor.pin_memory() for name, tensor in self._tensors()})
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
-        return [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self) if field.name != "bands"]
+        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return [(name, value) for name, value in values if isinstance(value, Tensor)]

@@ -166,7 +166,7 @@ def test_set_opens_a_section_that_the_file_lacks(tmp_path: Path) -> None:
         ("contrast.window=4", "contrast.window is odd and at least 3; got 4"),
         (
             "segmentation={}",
-            "seco (to pretrain), segmentation and classification (to finetune); it has contrast and segmentation",
+            "change (to finetune); it has contrast and segmentation",
         ),
         ("data.cubes=[", "this is not YAML"),
         ("data.cubes=&a [b]", "anchors and aliases"),

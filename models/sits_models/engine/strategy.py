@@ -111,7 +111,8 @@ class _Gathered(torch.autograd.Function):
     def backward(ctx: Any, by_every: Tensor) -> Tensor:
         by_every = by_every.contiguous().clone()
         all_reduce(by_every)
-        return by_every.split(ctx.counts)[ctx.rank]
+        parts = torch.split(by_every, ctx.counts)
+        return parts[ctx.rank]
 
 
 def _summed(values: Tensor) -> Tensor:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from sits_models.recipe.backbone import BackboneRecipe, HeadKind, TransformerRecipe, Variant
-from sits_models.recipe.data import Augmentation, DataRecipe, DateRule
-from sits_models.recipe.objectives import ClassificationRecipe, ContrastRecipe, SegmentationRecipe
+from sits_models.recipe.data import Augmentation, DataRecipe, DateRule, FewLabels, Layout
+from sits_models.recipe.objectives import (
+    ChangeRecipe,
+    ClassificationRecipe,
+    ContrastRecipe,
+    MultiLabelRecipe,
+    SegmentationRecipe,
+)
 from sits_models.recipe.pretraining import (
     EmbeddingEarthRecipe,
     GLCNetRecipe,
@@ -22,18 +28,22 @@ __all__ = [
     "Augmentation",
     "BackboneRecipe",
     "Blur",
+    "ChangeRecipe",
     "ClassificationRecipe",
     "ContrastRecipe",
     "DataRecipe",
     "DateRule",
     "DateSubset",
     "EmbeddingEarthRecipe",
+    "FewLabels",
     "GLCNetRecipe",
     "Geometry",
     "HeadKind",
     "InpaintingRecipe",
     "JigsawRecipe",
     "Jitter",
+    "Layout",
+    "MultiLabelRecipe",
     "ObjectiveName",
     "Photometry",
     "Recipe",

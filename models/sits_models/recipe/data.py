@@ -7,7 +7,11 @@ from typing import Literal
 
 from sits_models.recipe.checks import check_at_least
 
-__all__ = ["Augmentation", "DataRecipe", "DateRule"]
+__all__ = ["Augmentation", "DataRecipe", "DateRule", "FewLabels", "Layout"]
+
+Layout = Literal["cube", "seco", "geotiffs", "bigearthnet", "eurosat", "oscd"]
+"""What the folders of a recipe hold: datasets of this project, of the profile region or patches (cube), or the files of
+a published dataset as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +30,30 @@ class DateRule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FewLabels:
+    """A part of the labels of the train split, as if the others had never been collected; of the same seed a smaller
+    part lies inside a larger one, and each class keeps one parcel, or block, at least."""
+
+    share: float
+    """Of the parcels of each class, or of the blocks."""
+    by: Literal["parcel", "block"] = "parcel"
+    """parcel: labels of the other parcels are not known, and ground that is no parcel has none; block: the ground of
+    the other split blocks is not seen at all, or, of patches, those patches."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"data.few.share is a share above 0 and up to 1; got {self.share}")
+        check_at_least(0, "data.few", seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataRecipe:
     """What is cut from the cubes, and how it is read."""
 
     cubes: tuple[str, ...] = ()
     """Folders of datasets; `--cube` on the command line replaces them."""
+    layout: Layout = "cube"
     bands: tuple[str, ...] | None = None
     """Names in the order the model takes them; None: those of the first cube."""
     classes: tuple[str, ...] | None = None
@@ -43,6 +66,8 @@ class DataRecipe:
     transductive: bool = False
     """Whether a pretraining without labels sees the ground of all splits, that of validation and test, too; without it
     sees the train split, and all of cubes that have no splits."""
+    few: FewLabels | None = None
+    """What of the labels is learnt from; None: all."""
     labels: Literal[1, 2, 4] = 1
     """Labels at 10 m, at 5 m (labels_x2) or at 2.5 m (labels_x4)."""
     batch: int = 16

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sits_models.recipe.checks import check_at_least
+from sits_models.recipe.checks import check_at_least, check_probability
 
-__all__ = ["ClassificationRecipe", "ContrastRecipe", "SegmentationRecipe"]
+__all__ = ["ChangeRecipe", "ClassificationRecipe", "ContrastRecipe", "MultiLabelRecipe", "SegmentationRecipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +61,25 @@ class ClassificationRecipe:
 
     weights: Literal["none", "inverse_frequency"] = "none"
     """Weight of a class in the loss, which is the cross entropy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLabelRecipe:
+    """Which of the classes a chip has, any number of them, as SeCo is finetuned on BigEarthNet."""
+
+    dropout: float = 0.2
+    """Before the linear layer."""
+
+    def __post_init__(self) -> None:
+        check_probability("multilabel.dropout", self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeRecipe:
+    """Which pixels differ between two dates, seen by the same encoder, as SeCo is finetuned on OSCD."""
+
+    dropout: float = 0.3
+    """Of whole channels, inside the decoder."""
+
+    def __post_init__(self) -> None:
+        check_probability("change.dropout", self.dropout)

@@ -34,6 +34,9 @@ class TrainingRecipe:
     """Epochs after which the schedule begins anew."""
     warmup_epochs: int = 0
     final_learning_rate: float = 0.0
+    probe: bool = False
+    """Whether the encoder stays as it is, its batch norms with their running statistics, and the head alone learns: a
+    linear probe, where the head is linear."""
     precision: Literal["32", "bf16"] = "32"
     """32: float32, without TF32 on a GPU; bf16: half precision where it is safe, on a GPU alone."""
     compile: bool = False

@@ -7,7 +7,13 @@ from typing import Literal, get_args
 
 from sits_models.recipe.backbone import BackboneRecipe
 from sits_models.recipe.data import Augmentation, DataRecipe
-from sits_models.recipe.objectives import ClassificationRecipe, ContrastRecipe, SegmentationRecipe
+from sits_models.recipe.objectives import (
+    ChangeRecipe,
+    ClassificationRecipe,
+    ContrastRecipe,
+    MultiLabelRecipe,
+    SegmentationRecipe,
+)
 from sits_models.recipe.pretraining import (
     EmbeddingEarthRecipe,
     GLCNetRecipe,
@@ -31,12 +37,15 @@ ObjectiveName = Literal[
     "seco",
     "segmentation",
     "classification",
+    "multilabel",
+    "change",
 ]
 """What a model is trained for, by the name of its section in a recipe."""
 
 LABELLED = ("contrast",)
 """Pretraining that reads labels."""
 LABEL_FREE = ("embedding_earth", "glcnet", "simclr", "inpainting", "jigsaw", "seco")
+SUPERVISED = ("segmentation", "classification", "multilabel", "change")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,8 @@ class Recipe:
     seco: SeCoRecipe | None = None
     segmentation: SegmentationRecipe | None = None
     classification: ClassificationRecipe | None = None
+    multilabel: MultiLabelRecipe | None = None
+    change: ChangeRecipe | None = None
     training: TrainingRecipe = TrainingRecipe()
     notes: tuple[str, ...] = field(default=())
 
@@ -67,7 +78,7 @@ class Recipe:
         if len(given) != 1:
             raise ValueError(
                 f"a recipe has exactly one of the sections {', '.join((*LABELLED, *LABEL_FREE))} (to pretrain), "
-                f"segmentation and classification (to finetune); it has {' and '.join(given) or 'none'}"
+                f"{', '.join(SUPERVISED)} (to finetune); it has {' and '.join(given) or 'none'}"
             )
         if self.data.transductive and not self.label_free:
             raise ValueError(
@@ -76,6 +87,10 @@ class Recipe:
             )
         if self.data.labels != 1 and self.label_free:
             raise ValueError(f"{given[0]} reads no labels; set data.labels=1")
+        if self.data.few is not None and self.label_free:
+            raise ValueError(f"{given[0]} reads no labels; leave out data.few")
+        if self.training.probe and self.pretrains:
+            raise ValueError(f"training.probe leaves the encoder as it is, which {given[0]} is to train; leave it out")
         if self.data.sampling == "middle" and self.classification is None:
             raise ValueError(
                 "data.sampling middle shows the label of the chip's middle alone, which a classification learns from; "

@@ -111,8 +111,8 @@ class _Gathered(torch.autograd.Function):
     def backward(ctx: Any, by_every: Tensor) -> Tensor:
         by_every = by_every.contiguous().clone()
         all_reduce(by_every)
-        parts = torch.split(by_every, ctx.counts)
-        return parts[ctx.rank]
+        part: Tensor = torch.split(by_every, ctx.counts)[ctx.rank]
+        return part
 
 
 def _summed(values: Tensor) -> Tensor:

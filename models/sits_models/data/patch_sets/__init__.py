@@ -1,0 +1,1 @@
+"""Datasets of many small places: the profile `patches`, and folders of published datasets."""

@@ -1,0 +1,70 @@
+"""What every dataset of many small places answers, so that no reader asks how its files lie."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sits_models.data.cubes import CropEntry
+
+__all__ = ["Patch", "PatchSet", "PatchSetFacts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchSetFacts:
+    """What a patch set of P patches says of itself."""
+
+    path: str
+    """Its folder, or its URL."""
+    name: str
+    bands: tuple[str, ...]
+    sizes: NDArray[np.int64]
+    """(P, 2): height and width of each patch, pixels."""
+    days: NDArray[np.int32]
+    """(P, T): days since 1970-01-01, NO_DAY for padding, which stands last; 0 where a dataset does not say when."""
+    splits: NDArray[np.uint8]
+    """(P,): `Split` of each patch; NONE for all where the dataset has no splits."""
+    classes: tuple[CropEntry, ...] = ()
+    """By `index`, from 0; empty in a set without labels."""
+    dense: bool = True
+    """Whether labels are of pixels (`Patch.crop`); False: of patches as such (`Patch.present`)."""
+    radiometry: Mapping[str, object] = field(default_factory=dict)
+    """As a cube has it: level, scale, offset_removed, clamp."""
+    identity: str = ""
+    """A hash of what decides its values and splits, without its place on the disk."""
+    complete: bool = True
+    simulated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """A window of a patch, of the dates that were asked for."""
+
+    image: NDArray[np.uint16]
+    """(T, C, H, W): all bands of the set, reflectance x 10000, 0 = not observed. Other values (of 8 bits, say) are
+    scaled such that the largest is 10000, and the least that was observed is 1."""
+    clear: NDArray[np.bool_]
+    """(T, H, W): observed, and neither cloud, shadow, snow, cirrus nor defect, as far as the set knows."""
+    crop: NDArray[np.uint16] | None = None
+    """(H, W): `index` of a class, IGNORE (65535) where there is none; None in a set without labels of pixels."""
+    parcel: NDArray[np.int64] | None = None
+    """(H, W): number of the parcel in the set, 0 = none; None where it has no parcels."""
+    present: NDArray[np.bool_] | None = None
+    """(K,): which classes the patch has; None in a set without labels of patches."""
+
+
+class PatchSet(ABC):
+    """Patches by number, from 0; it pickles, and several threads may read."""
+
+    facts: PatchSetFacts
+
+    @abstractmethod
+    def read(self, number: int, rows: slice, columns: slice, dates: NDArray[np.intp]) -> Patch:
+        """A window of a patch, which lies inside of it, of the dates of these positions in its row of `facts.days`.
+
+        Raises OSError, in one sentence that names the file, where it cannot be read.
+        """

@@ -2,85 +2,51 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow
-import zarr
-from numcodecs import blosc  # type: ignore[import-untyped]  # published without types
 from numpy.typing import NDArray
 from pyarrow import parquet
-from zarr.storage import FsspecStore, LocalStore
 
-from sits_catalog.cube import VERSION
+from sits_models.data.dataset import (
+    CUBE,
+    FUSED,
+    Arrays,
+    CropEntry,
+    array_of,
+    calm_worker,
+    check_finished,
+    classes_of,
+    folder_of,
+    in_one_sentence,
+    open_group,
+    read_attributes,
+    read_table,
+    told,
+)
 
-__all__ = ["RADIOMETRY", "CropEntry", "Cube", "CubeFacts", "calm_worker", "check_radiometry", "open_cube"]
+__all__ = [
+    "RADIOMETRY",
+    "CropEntry",
+    "Cube",
+    "CubeFacts",
+    "Opened",
+    "calm_worker",
+    "check_radiometry",
+    "open_cube",
+]
 
 RADIOMETRY = ("level", "scale", "offset_removed", "clamp")
 """What of a cube's radiometry decides the meaning of its integers; the baselines do not, once the offset is gone."""
 
-_CUBE = "cube.zarr"
 _PARCELS_AT_ONCE = 16_384
-_NO_ACCESS = ("NoCredentialsError", "PartialCredentialsError", "ClientError", "NoAuthHandlerFound")
-_SETTING = "codec_pipeline.path"
 _log = logging.getLogger(__name__)
-
-
-class _FusedPipeline:
-    """While any thread is inside: zarr's codec pipeline without a coroutine a chunk, which gives the same values.
-
-    With it threads decode side by side, and small arrays take a third of the time. zarr's configuration is the
-    process's, so that the last thread that leaves puts back what the first one found.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self._inside = 0
-        self._before: Any = None
-
-    def leave_all(self) -> None:
-        """Nobody is inside: in a forked process the threads that were are gone."""
-        if self._inside:
-            self._inside = 0
-            zarr.config.set({_SETTING: self._before})
-
-    def __enter__(self) -> None:
-        with self.lock:
-            if self._inside == 0:
-                self._before = zarr.config.get(_SETTING)
-                zarr.config.set({_SETTING: "zarr.core.codec_pipeline.FusedCodecPipeline"})
-            self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self.lock:
-            self._inside -= 1
-            if self._inside == 0:
-                zarr.config.set({_SETTING: self._before})
-
-
-_FUSED = _FusedPipeline()
-
-
-@dataclass(frozen=True, kw_only=True)
-class CropEntry:
-    """A row of a class table."""
-
-    index: int
-    """Value in the labels: of the cube in its own table, of the model in a `ClassTable`."""
-    code: str
-    name: str
-    hcat: str | None
-    colour: str
-    """"#rrggbb"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +88,7 @@ class Cube:
 
     def __init__(self, facts: CubeFacts) -> None:
         self.facts = facts
-        self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._process = os.getpid()
+        self._arrays = Arrays(facts.path)
 
     def __repr__(self) -> str:
         return f"Cube({self.facts.path!r})"
@@ -140,8 +105,8 @@ class Cube:
         (time, band, y, x), (time, y, x) or (y, x) in the stored type; of the dates with these indices alone where
         the array has dates. ValueError where the cube has no such array, OSError where it cannot be read.
         """
-        array = self._array(name)
-        with _told(f"{name} of {self.facts.path}/{_CUBE}"), _FUSED:
+        array = self._arrays.get(name)
+        with told(f"{name} of {self.facts.path}/{CUBE}"), FUSED:
             if dates is None or array.ndim == 2:
                 return np.asarray(array[..., rows, columns])
             first, last = min(dates), max(dates) + 1
@@ -155,31 +120,20 @@ class Cube:
 
     def chip_table(self, columns: Sequence[str] | None = None, *, kind: str | None = None) -> pyarrow.Table:
         """The rows of `chips.parquet` as Arrow has them, without an object a value."""
-        path = f"{self.facts.path}/chips.parquet"
         filters = None if kind is None else [("kind", "==", kind)]
-        with _told(path), fsspec.open(path, "rb") as file:
-            return parquet.read_table(file, columns=None if columns is None else list(columns), filters=filters)
+        return read_table(f"{self.facts.path}/chips.parquet", columns, filters)
 
     def parcels(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The rows of `parcels.parquet`, of these columns or all; geometries are WKB."""
         path = f"{self.facts.path}/parcels.parquet"
-        with _told(path), fsspec.open(path, "rb") as file:
+        with told(path), fsspec.open(path, "rb") as file:
             return pd.read_parquet(file, columns=None if columns is None else list(columns))
 
     def parcel_batches(self, columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
         """The rows of `parcels.parquet`, so many at a time that memory does not grow with the region."""
         path = f"{self.facts.path}/parcels.parquet"
-        with _told(path), fsspec.open(path, "rb") as file:
+        with told(path), fsspec.open(path, "rb") as file:
             yield from parquet.ParquetFile(file).iter_batches(_PARCELS_AT_ONCE, columns=list(columns))
-
-    def _array(self, name: str) -> zarr.Array[Any]:
-        if self._process != os.getpid():
-            self._arrays, self._process = {}, os.getpid()
-        if name not in self._arrays:
-            # As it was in the process's configuration when it is opened, so is an array decoded ever after.
-            with _FUSED:
-                self._arrays[name] = _array_of(_open_group(self.facts.path), name, self.facts.path)
-        return self._arrays[name]
 
 
 def open_cube(path: str) -> Cube:
@@ -189,25 +143,27 @@ def open_cube(path: str) -> Cube:
     A finished cube some of whose sources could not be read is opened, and the log says so: their pixels are not
     observed.
     """
-    path = path.rstrip("/").removesuffix(f"/{_CUBE}")
-    attributes = _root_attributes(path)
-    about = attributes.get("sits_cube")
-    if not isinstance(about, dict) or about.get("creating"):
-        raise ValueError(f"{path}/{_CUBE} is no finished sits-cube; build it with sits-build, or give another folder")
-    _check_kind(path, about)
+    path = folder_of(path)
+    attributes, about = read_attributes(path)
+    if about.get("profile") != "region":
+        raise ValueError(
+            f"{path} is of the profile {about.get('profile')!r}, and this needs a cube of a region: many small places "
+            "can be learnt from, but no map is made of them; give a dataset of the profile 'region'"
+        )
+    check_finished(path, about)
     try:
         cube = _opened(path, attributes, about)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}/{_CUBE} lacks metadata of a cube: {_sentence(error)}; build it again") from error
+        raise ValueError(f"{path}/{CUBE} lacks metadata of a cube: {in_one_sentence(error)}; build it again") from error
     if not cube.facts.complete:
         _log.warning("%s is not complete: sources that could not be read are not observed there", path)
     return cube
 
 
 def _opened(path: str, attributes: Mapping[str, Any], about: Mapping[str, Any]) -> Cube:
-    group = _open_group(path)
-    reflectance, time = (_array_of(group, name, path) for name in ("reflectance", "time"))
-    with _told(f"time of {path}/{_CUBE}"):
+    group = open_group(path)
+    reflectance, time = (array_of(group, name, path) for name in ("reflectance", "time"))
+    with told(f"time of {path}/{CUBE}"):
         days = np.asarray(time[...])
     labels = group["crop_type"].attrs.asdict() if "crop_type" in group else None
     height, width = reflectance.shape[-2:]
@@ -220,7 +176,7 @@ def _opened(path: str, attributes: Mapping[str, Any], about: Mapping[str, Any]) 
             days=tuple(int(day) for day in days),
             radiometry=about["radiometry"],
             statistics=about.get("statistics"),
-            classes=() if labels is None else _entries(labels),
+            classes=() if labels is None else classes_of(labels),
             shape=(height, width),
             transform=tuple(attributes["spatial:transform"]),
             crs=str(attributes["proj:code"]),
@@ -235,8 +191,24 @@ def _opened(path: str, attributes: Mapping[str, Any], about: Mapping[str, Any]) 
     )
 
 
-def check_radiometry(cubes: Sequence[Cube]) -> None:
-    """Raises ValueError where the integers of two cubes do not mean the same."""
+class _Described(Protocol):
+    @property
+    def path(self) -> str: ...
+    @property
+    def radiometry(self) -> Mapping[str, object]: ...
+
+
+class Opened(Protocol):
+    """A cube, or a patch set."""
+
+    @property
+    def facts(self) -> _Described:
+        """Where it is and what its integers mean."""
+        ...
+
+
+def check_radiometry(cubes: Sequence[Opened]) -> None:
+    """Raises ValueError where the integers of two cubes, or patch sets, do not mean the same."""
     for cube in cubes[1:]:
         first, other = cubes[0].facts, cube.facts
         for key in RADIOMETRY:
@@ -246,100 +218,3 @@ def check_radiometry(cubes: Sequence[Cube]) -> None:
                     f"the cubes differ in radiometry: {key} is {ours!r} in {first.path} and {theirs!r} in "
                     f"{other.path}; train on cubes of one radiometry"
                 )
-
-
-def calm_worker() -> None:
-    """Let zarr and its codec use one thread of this process: its brothers keep the other cores busy."""
-    zarr.config.set({"async.concurrency": 2, "threading.max_workers": 1, "codec_pipeline.max_workers": 1})
-    blosc.set_nthreads(1)
-
-
-def _root_attributes(path: str) -> dict[str, Any]:
-    if "://" in path and path.split("://", maxsplit=1)[0] not in fsspec.available_protocols():
-        raise ValueError(f"{path} is neither a folder nor a URL of a kind that can be read; give another one")
-    try:
-        with _told(f"{path}/{_CUBE}/zarr.json"), fsspec.open(f"{path}/{_CUBE}/zarr.json", "rb") as file:
-            text = file.read()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no dataset in {path}: it has no {_CUBE}; give the folder that holds it") from None
-    try:
-        return dict(json.loads(text)["attributes"])
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{path}/{_CUBE} is no sits-cube: its zarr.json does not say so; give another folder"
-        ) from None
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Whatever storage, codecs and Parquet raise becomes an error of one sentence that says what could not be read."""
-    try:
-        yield
-    except (FileNotFoundError, PermissionError, MemoryError):
-        raise
-    except ImportError as error:
-        raise ValueError(f"cannot read {what}: {_sentence(error)}") from error
-    except pyarrow.ArrowException as error:
-        raise ValueError(f"{what} is torn or no Parquet; build the dataset again, or give another one") from error
-    except Exception as error:
-        if type(error).__name__ in _NO_ACCESS:
-            raise PermissionError(f"no access to {what}: {_sentence(error)}; give credentials") from error
-        raise OSError(f"cannot read {what}: {_sentence(error)}; check the dataset with sits-cube verify") from error
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _array_of(group: zarr.Group, name: str, path: str) -> zarr.Array[Any]:
-    with _told(f"{name} of {path}/{_CUBE}"):
-        found = group.get(name)
-    if isinstance(found, zarr.Array):
-        return found
-    raise ValueError(f"the cube in {path} has no array {name!r}; build it again, or give another one")
-
-
-def _check_kind(path: str, about: Mapping[str, Any]) -> None:
-    if about.get("profile") != "region":
-        raise ValueError(f"{path} is of the profile {about.get('profile')!r}; models read the profile 'region'")
-    if str(about.get("version")).split(".")[0] != VERSION.split(".")[0]:
-        raise ValueError(f"{path} is a cube of version {about.get('version')}; this reads version {VERSION}")
-    # The merged journal is the last file of a build.
-    with _told(path):
-        filesystem, root = fsspec.core.url_to_fs(path)
-        finished = filesystem.exists(f"{root}/journal.jsonl")
-    if not finished:
-        raise ValueError(f"{path} is not finished: it has no journal.jsonl; run its sits-build again, it goes on")
-
-
-def _entries(attributes: Mapping[str, Any]) -> tuple[CropEntry, ...]:
-    return tuple(
-        CropEntry(
-            index=int(row["index"]),
-            code=str(row["code"]),
-            name=str(row["name"]),
-            hcat=row.get("hcat"),
-            colour=str(row["colour"]),
-        )
-        for row in attributes.get("classes", ())
-    )
-
-
-def _open_group(path: str) -> zarr.Group:
-    location = f"{path}/{_CUBE}"
-    with _told(location):
-        if "://" in location:
-            return zarr.open_group(FsspecStore.from_url(location, read_only=True), mode="r", zarr_format=3)
-        return zarr.open_group(LocalStore(location, read_only=True), mode="r", zarr_format=3)
-
-
-def _after_fork() -> None:
-    """In the child: zarr's pool of decoding threads is gone, so nobody may wait for it."""
-    _FUSED.leave_all()
-    zarr.config.set({"codec_pipeline.max_workers": 1})
-    _FUSED.lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    # Held across the fork, so that no thread is in the middle of a change that the child would wait for.
-    os.register_at_fork(before=_FUSED.lock.acquire, after_in_parent=_FUSED.lock.release, after_in_child=_after_fork)

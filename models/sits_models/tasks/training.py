@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,11 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from sits_catalog.console import Narrator
-from sits_catalog.cube import Split
 from sits_models.checkpoints import Card, LoadReport, read_card, save_weights, transfer
-from sits_models.data.cubes import RADIOMETRY, Cube
-from sits_models.data.grid import Grid, Ground
-from sits_models.data.loader import TrainingData
 from sits_models.device import Rank
 from sits_models.engine import (
     METRICS,
@@ -47,6 +42,15 @@ from sits_models.tasks.run_folder import (
     seen_in,
     threads_of,
     write_json,
+)
+from sits_models.tasks.training_data import (
+    Learnt,
+    describe_data,
+    is_simulated,
+    labels_drawn,
+    open_data,
+    parcels_in_words,
+    radiometry_of,
 )
 from sits_models.zoo import find_weights
 
@@ -96,7 +100,7 @@ def train(
         rank = processes.rank
         say = narrator.stage if rank.first else _say_nothing
         ready = processes.agree(lambda: _prepare(recipe, cubes, weights, rank=rank, say=say, held=held))
-        simulated = any(cube.facts.simulated for cube in ready.data.cubes)
+        simulated = is_simulated(ready.data)
         devices = processes.gather(device_name(rank))
         processes.agree(lambda: _enter(folder, ready, rank=rank, devices=devices, held=held))
         _check_same(folder, ready, processes)
@@ -128,7 +132,7 @@ class _Ready:
 
     recipe: Recipe
     """With everything that it leaves to the cubes and to the weights."""
-    data: TrainingData
+    data: Learnt
     objective: Objective
     described: Mapping[str, object]
     """data.json"""
@@ -156,24 +160,21 @@ def _prepare(
     say(f"reading {', '.join(paths)}")
     start = None if weights is None else find_weights(weights)
     card = None if start is None else read_card(start)
-    data = TrainingData.open(recipe.data, cubes=paths, bands=_bands(recipe, card), rank=rank, ground=_ground(recipe))
+    data = open_data(recipe, paths, card=card, rank=rank)
     held.callback(data.close)
-    if card is not None:
-        for cube in data.cubes:
-            card.check_cube(cube.facts)
     resolved, notes = _resolved(recipe, paths, data, card)
     for note in notes:
         say(note)
     objective = _objective(resolved, data)
     _check_chips(resolved, objective, data, rank)
-    if resolved.data.sampling == "middle":
-        say(_parcels_said(*data.parcels_in_epoch, size=resolved.data.size))
+    if (parcels := parcels_in_words(data)) is not None:
+        say(parcels)
     return _Ready(
         recipe=resolved,
         data=data,
         objective=objective,
         loaded=None if start is None else transfer(objective, start),
-        described=_describe(data, objective, parent=None if card is None else card.sha256),
+        described=describe_data(data, objective, parent=None if card is None else card.sha256),
         notes=notes,
     )
 
@@ -206,13 +207,6 @@ def _check_same(folder: Path, ready: _Ready, processes: Processes) -> None:
     processes.agree(check)
 
 
-def _ground(recipe: Recipe) -> Ground:
-    """What a recipe learns from."""
-    if not recipe.label_free:
-        return "split"
-    return "all" if recipe.data.transductive else "unsplit"
-
-
 def _paths(recipe: Recipe, cubes: Sequence[str] | None) -> tuple[str, ...]:
     paths = tuple(cubes) if cubes else recipe.data.cubes
     if not paths:
@@ -220,13 +214,8 @@ def _paths(recipe: Recipe, cubes: Sequence[str] | None) -> tuple[str, ...]:
     return paths
 
 
-def _bands(recipe: Recipe, card: Card | None) -> tuple[str, ...] | None:
-    """The recipe's bands; where it leaves them open, those of the weights."""
-    return recipe.data.bands if recipe.data.bands is not None or card is None else card.bands
-
-
 def _resolved(
-    recipe: Recipe, paths: tuple[str, ...], data: TrainingData, card: Card | None
+    recipe: Recipe, paths: tuple[str, ...], data: Learnt, card: Card | None
 ) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe with everything it leaves to the cubes and to the weights, and what of it these overrule."""
     choices = dataclasses.replace(recipe.data, cubes=paths, bands=data.bands)
@@ -238,7 +227,7 @@ def _resolved(
     return dataclasses.replace(recipe, data=choices), notes
 
 
-def _check_chips(recipe: Recipe, objective: Objective, data: TrainingData, rank: Rank) -> None:
+def _check_chips(recipe: Recipe, objective: Objective, data: Learnt, rank: Rank) -> None:
     """Raises ValueError where no batch can be drawn, or the backbone cannot take one, or a process's part of it."""
     size, backbone, dates = min(recipe.sides), objective.encoder.backbone, recipe.dates_of(data.dates)
     for side in recipe.sides:
@@ -260,7 +249,7 @@ def _check_chips(recipe: Recipe, objective: Objective, data: TrainingData, rank:
     data.plan(0, seed=recipe.training.seed)
 
 
-def _objective(recipe: Recipe, data: TrainingData) -> Objective[Any]:
+def _objective(recipe: Recipe, data: Learnt) -> Objective[Any]:
     supervised = recipe.segmentation or recipe.classification
     weighted = supervised is not None and supervised.weights == "inverse_frequency"
     torch.manual_seed(derived_seed("weights", recipe.training.seed))
@@ -271,18 +260,8 @@ def _objective(recipe: Recipe, data: TrainingData) -> Objective[Any]:
         classes=data.table.n,
         mean=data.mean,
         std=data.std,
-        class_weights=_inverse_frequency(_labels_drawn(data)) if weighted else None,
+        class_weights=_inverse_frequency(labels_drawn(data)) if weighted else None,
     )
-
-
-def _labels_drawn(data: TrainingData) -> NDArray[np.int64]:
-    """(K,): how many of each class there are of what the chips are drawn by: parcels, or pixels."""
-    return data.train_parcels() if data.recipe.sampling == "middle" else data.train_pixels()
-
-
-def _parcels_said(drawn: int, left_out: int, *, size: int) -> str:
-    near = f"; {left_out:,} are left out, whose chip of {size} px would touch ground of another split"
-    return f"{drawn:,} parcels of the train split are drawn{near if left_out else ''}"
 
 
 def _inverse_frequency(labels: NDArray[np.int64]) -> list[float]:
@@ -295,51 +274,14 @@ def _inverse_frequency(labels: NDArray[np.int64]) -> list[float]:
     return [float(labels.sum() / (present * n)) if n else 0.0 for n in labels.tolist()]
 
 
-def _describe(data: TrainingData, objective: Objective, *, parent: str | None) -> dict[str, object]:
-    pixels, encoder = data.train_pixels(), objective.encoder
-    parcels: dict[str, object] = {}
-    if data.recipe.sampling == "middle":
-        drawn, left_out = data.parcels_in_epoch
-        parcels = {"parcels": {"drawn": drawn, "left_out": left_out}}
-    return {
-        "cubes": [_describe_cube(cube, grid) for cube, grid in zip(data.cubes, data.grids, strict=True)],
-        "bands": list(data.bands),
-        "dates": data.dates,
-        "classes": [
-            {"index": entry.index, "code": entry.code, "name": entry.name, "train_pixels": int(n)}
-            for entry, n in zip(data.table.classes, pixels.tolist(), strict=True)
-        ],
-        **parcels,
-        # Those of the encoder: weights that training starts from bring their own.
-        "statistics": {"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()},
-        "parent": parent,
-    }
-
-
-def _describe_cube(cube: Cube, grid: Grid) -> dict[str, object]:
-    shape = f"{grid.height} {grid.width} ".encode()
-    counts = {split.name.lower(): int((grid.split == split).sum()) for split in Split if split is not Split.NONE}
-    return {
-        "path": cube.facts.path,
-        "region": cube.facts.region,
-        "version": cube.facts.version,
-        "config_sha256": cube.facts.config_sha256,
-        "split_sha256": hashlib.sha256(shape + grid.split.tobytes()).hexdigest(),
-        "chips": {name: n for name, n in counts.items() if n},
-        "complete": cube.facts.complete,
-        "simulated": cube.facts.simulated,
-    }
-
-
 def _finish(folder: Path, ready: _Ready, fitted: Fitted) -> None:
     recipe, data, objective, described = ready.recipe, ready.data, ready.objective, ready.described
-    simulated = any(cube.facts.simulated for cube in data.cubes)
+    simulated = is_simulated(data)
     write_curves(folder / METRICS, folder / "curves.png", simulated=simulated)
     if fitted.confusion is not None:
         # A classification is validated on parcels, however its chips are drawn.
         unit: Literal["pixel", "parcel"] = "parcel" if recipe.objective == "classification" else "pixel"
         write_confusion(fitted.confusion, data.table.names, folder / "confusion.png", simulated=simulated, unit=unit)
-    radiometry = data.cubes[0].facts.radiometry
     encoder = objective.encoder
     parent, cubes = described["parent"], described["cubes"]
     card = Card(
@@ -347,7 +289,7 @@ def _finish(folder: Path, ready: _Ready, fitted: Fitted) -> None:
         bands=data.bands,
         dates=recipe.dates_of(data.dates),
         classes=data.table.classes,
-        radiometry={key: radiometry.get(key) for key in RADIOMETRY},
+        radiometry=radiometry_of(data),
         mean=tuple(encoder.mean.flatten().tolist()),
         std=tuple(encoder.std.flatten().tolist()),
         data={"cubes": [{**cube, "path": None} for cube in cubes] if isinstance(cubes, list) else cubes},

@@ -29,7 +29,8 @@ class PatchSetFacts:
     splits: NDArray[np.uint8]
     """(P,): `Split` of each patch; NONE for all where the dataset has no splits."""
     classes: tuple[CropEntry, ...] = ()
-    """By `index`, from 0; empty in a set without labels."""
+    """By `index`, from 0; empty in a set without labels. Where ground that is known to be of no class is labelled, it
+    is the first one, with `BACKGROUND_CODE`."""
     dense: bool = True
     """Whether labels are of pixels (`Patch.crop`); False: of patches as such (`Patch.present`)."""
     radiometry: Mapping[str, object] = field(default_factory=dict)
@@ -45,8 +46,8 @@ class Patch:
     """A window of a patch, of the dates that were asked for."""
 
     image: NDArray[np.uint16]
-    """(T, C, H, W): all bands of the set, reflectance x 10000, 0 = not observed. Other values (of 8 bits, say) are
-    scaled such that the largest is 10000, and the least that was observed is 1."""
+    """(T, C, H, W): all bands of the set, or those asked for; reflectance x 10000, 0 = not observed. Other values (of
+    8 bits, say) are scaled such that the largest is 10000, and the least that was observed is 1."""
     clear: NDArray[np.bool_]
     """(T, H, W): observed, and neither cloud, shadow, snow, cirrus nor defect, as far as the set knows."""
     crop: NDArray[np.uint16] | None = None
@@ -63,8 +64,27 @@ class PatchSet(ABC):
     facts: PatchSetFacts
 
     @abstractmethod
-    def read(self, number: int, rows: slice, columns: slice, dates: NDArray[np.intp]) -> Patch:
+    def read(
+        self,
+        number: int,
+        rows: slice,
+        columns: slice,
+        dates: NDArray[np.intp],
+        bands: NDArray[np.intp] | None = None,
+    ) -> Patch:
         """A window of a patch, which lies inside of it, of the dates of these positions in its row of `facts.days`.
+
+        The image has the bands of these positions in `facts.bands` in their order (None: all), with the values that
+        they have among all; `clear` and the labels do not depend on which are asked for. Sets whose bands lie in files
+        of their own leave the others unread.
 
         Raises OSError, in one sentence that names the file, where it cannot be read.
         """
+
+    def labels(self, number: int) -> Patch:
+        """The whole patch as `read` gives it, of which the labels alone are looked at, as every label is once.
+
+        A set whose labels lie apart from its images leaves these out (no date), for it may have many patches.
+        """
+        height, width = self.facts.sizes[number].tolist()
+        return self.read(number, slice(0, height), slice(0, width), np.zeros(1, np.intp))

@@ -1,0 +1,181 @@
+"""What a recipe learns from: cubes of regions, or patch sets, opened, checked and described by their kind."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sits_catalog.cube import Split
+from sits_models.checkpoints import Card
+from sits_models.data.cubes import RADIOMETRY, Cube
+from sits_models.data.dataset import profile_of
+from sits_models.data.grid import Grid, Ground
+from sits_models.data.loader import TrainingData
+from sits_models.data.patch_data import PatchData
+from sits_models.data.patch_sets import PatchSetFacts
+from sits_models.device import Rank
+from sits_models.objectives.base import Objective
+from sits_models.recipe import Recipe
+
+__all__ = ["Learnt", "describe_data", "is_simulated", "labels_drawn", "open_data", "parcels_in_words", "radiometry_of"]
+
+Learnt = TrainingData | PatchData
+"""Both give the engine its batches."""
+
+
+def open_data(recipe: Recipe, paths: Sequence[str], *, card: Card | None, rank: Rank) -> Learnt:
+    """The data of these folders, with the bands of the weights in a `card` where the recipe leaves them open.
+
+    Raises FileNotFoundError or ValueError, in one sentence, where folders hold something else than `data.layout` says,
+    regions and patch sets are mixed, their labels are not of the kind that the recipe learns from, or their bands or
+    radiometry are not those of the weights.
+    """
+    bands = recipe.data.bands if recipe.data.bands is not None or card is None else card.bands
+    ground = _ground(recipe)
+    if not _are_patches(recipe, paths):
+        if recipe.objective == "multilabel":
+            raise ValueError(
+                f"a multilabel recipe learns which classes a patch has, and {', '.join(paths)} are regions; give patch "
+                "sets, such as data.layout=bigearthnet, or a recipe of segmentation"
+            )
+        regions = TrainingData.open(recipe.data, cubes=paths, bands=bands, rank=rank, ground=ground)
+        for cube in regions.cubes if card is not None else ():
+            assert card is not None
+            card.check_cube(cube.facts)
+        return regions
+    data = PatchData.open(recipe.data, sets=paths, bands=bands, rank=rank, ground=ground)
+    for one in data.sets if card is not None else ():
+        assert card is not None
+        _check_radiometry(card, one.facts)
+    _check_labels(recipe, data)
+    return data
+
+
+def _ground(recipe: Recipe) -> Ground:
+    """What a recipe learns from."""
+    if not recipe.label_free:
+        return "split"
+    return "all" if recipe.data.transductive else "unsplit"
+
+
+def _are_patches(recipe: Recipe, paths: Sequence[str]) -> bool:
+    """Whether the folders are patch sets; ValueError where some are and some are not."""
+    if recipe.data.layout != "cube":
+        return True
+    profiles = [profile_of(path) for path in paths]
+    if len(set(profiles)) > 1:
+        raise ValueError(
+            f"{paths[profiles.index('region')]} is a region and {paths[profiles.index('patches')]} a set of patches, "
+            "whose chips are drawn in other ways; learn from one kind, and then from the other with the weights of the "
+            "first"
+        )
+    return profiles[0] == "patches"
+
+
+def _check_radiometry(card: Card, facts: PatchSetFacts) -> None:
+    """Raises ValueError, saying how, where the integers of a patch set are not those that the weights learnt from."""
+    differing = [
+        f"{key} is {facts.radiometry.get(key)}, the model's {card.radiometry.get(key)}"
+        for key in RADIOMETRY
+        if facts.radiometry.get(key) != card.radiometry.get(key)
+    ]
+    if differing:
+        raise ValueError(
+            f"the radiometry of {facts.path} is not the model's: {'; '.join(differing)}; give a set such as those that "
+            "the model learnt from, or choose other weights"
+        )
+
+
+def _check_labels(recipe: Recipe, data: PatchData) -> None:
+    """Raises ValueError where the labels of patch sets are not of the kind that a recipe learns from."""
+    if recipe.label_free:
+        return
+    paths = ", ".join(one.facts.path for one in data.sets)
+    if recipe.objective == "multilabel":
+        if data.dense:
+            raise ValueError(
+                f"a multilabel recipe learns which classes a patch has, and the labels of {paths} are of pixels; take "
+                "a recipe of segmentation"
+            )
+    elif recipe.objective == "classification":
+        data.check_one_class()
+    elif not data.dense:
+        raise ValueError(
+            f"a {recipe.objective} learns from labels of pixels, and those of {paths} are of patches; take a recipe of "
+            "classification or multilabel"
+        )
+
+
+def labels_drawn(data: Learnt) -> NDArray[np.int64]:
+    """(K,): how many of each class there are of what the chips are drawn by: parcels, or pixels, or patches."""
+    if isinstance(data, TrainingData) and data.recipe.sampling == "middle":
+        return data.train_parcels()
+    return data.train_pixels()
+
+
+def parcels_in_words(data: Learnt) -> str | None:
+    """How many parcels are drawn one by one; None where chips are drawn otherwise."""
+    if not isinstance(data, TrainingData) or data.recipe.sampling != "middle":
+        return None
+    drawn, left_out = data.parcels_in_epoch
+    size = data.recipe.size
+    near = f"; {left_out:,} are left out, whose chip of {size} px would touch ground of another split"
+    return f"{drawn:,} parcels of the train split are drawn{near if left_out else ''}"
+
+
+def is_simulated(data: Learnt) -> bool:
+    """Whether a cube or a patch set is made up."""
+    opened = data.cubes if isinstance(data, TrainingData) else data.sets
+    return any(one.facts.simulated for one in opened)
+
+
+def radiometry_of(data: Learnt) -> Mapping[str, object]:
+    """What the integers mean; all cubes or sets of a training agree."""
+    opened = data.cubes if isinstance(data, TrainingData) else data.sets
+    return {key: opened[0].facts.radiometry.get(key) for key in RADIOMETRY}
+
+
+def describe_data(data: Learnt, objective: Objective, *, parent: str | None) -> dict[str, object]:
+    """data.json: what was learnt from, by hashes where that decides the weights."""
+    pixels, encoder = data.train_pixels(), objective.encoder
+    further: dict[str, object] = {}
+    if isinstance(data, TrainingData) and data.recipe.sampling == "middle":
+        drawn, left_out = data.parcels_in_epoch
+        further["parcels"] = {"drawn": drawn, "left_out": left_out}
+    if data.kept is not None:
+        further["few"] = data.kept.described(data.table)
+    return {
+        "cubes": _regions_of(data) if isinstance(data, TrainingData) else data.described(),
+        "bands": list(data.bands),
+        "dates": data.dates,
+        "classes": [
+            {"index": entry.index, "code": entry.code, "name": entry.name, "train_pixels": int(n)}
+            for entry, n in zip(data.table.classes, pixels.tolist(), strict=True)
+        ],
+        **further,
+        # Those of the encoder: weights that training starts from bring their own.
+        "statistics": {"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()},
+        "parent": parent,
+    }
+
+
+def _regions_of(data: TrainingData) -> list[dict[str, object]]:
+    return [_describe_cube(cube, grid) for cube, grid in zip(data.cubes, data.grids, strict=True)]
+
+
+def _describe_cube(cube: Cube, grid: Grid) -> dict[str, object]:
+    shape = f"{grid.height} {grid.width} ".encode()
+    counts = {split.name.lower(): int((grid.split == split).sum()) for split in Split if split is not Split.NONE}
+    return {
+        "path": cube.facts.path,
+        "region": cube.facts.region,
+        "version": cube.facts.version,
+        "config_sha256": cube.facts.config_sha256,
+        "split_sha256": hashlib.sha256(shape + grid.split.tobytes()).hexdigest(),
+        "chips": {name: n for name, n in counts.items() if n},
+        "complete": cube.facts.complete,
+        "simulated": cube.facts.simulated,
+    }

@@ -8,21 +8,24 @@ has no fault that we know of: `fixed` is the same as `paper`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from sits_models.backbones.base import TimeChannel
+from sits_models.backbones.base import TimeChannel, checkpointed
 from sits_models.backbones.trunk import Depth, SingleDate, build_trunk, check_statistics, run_trunk, trunk_channels
 from sits_models.recipe import Variant
 
-__all__ = ["ResNet18", "ResNet50", "from_reference"]
+__all__ = ["ResNet", "ResNet18", "ResNet50", "from_reference"]
 
 PUBLISHED_SIDE = 224
 """Of the images of ImageNet, and of the crops of SeCo, pixels."""
+_STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
-class _ResNet(SingleDate):
+class ResNet(SingleDate):
     """A ResNet without its pooling and its last layer: one embedding per begun 32 x 32 pixels.
 
     A logit resized from there to pixels depends on how large the chip is, so it is applied at the side of training.
@@ -63,14 +66,45 @@ class _ResNet(SingleDate):
         check_statistics(self, chips=chips, pixels=-(-height // self.stride) * -(-width // self.stride))
         return run_trunk(self, dict(self.named_children()), frame)[1]
 
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of the five `levels`."""
+        stages = dict(self.named_children())
+        # The last convolution of a stage is that of its last block, which has no shortcut of its own.
+        last = [
+            [module for module in stages[name].modules() if isinstance(module, nn.Conv2d)][-1]
+            for name in ("conv1", *_STAGES)
+        ]
+        return tuple(convolution.out_channels for convolution in last)
 
-class ResNet18(_ResNet):
+    def levels(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """Five maps of an image (N, C, H, W), (N, `level_channels`, H / 2, W / 2) to a 32nd, each side rounded up: of
+        the first convolution as such, before its batch norm, and of the four stages.
+
+        Raises ValueError where a batch norm in training would see a single value.
+        """
+        chips, _, height, width = frame.shape
+        check_statistics(self, chips=chips, pixels=-(-height // self.stride) * -(-width // self.stride))
+        parts = dict(self.named_children())
+
+        def to_first_stage(stem: Tensor) -> Tensor:
+            return functional.max_pool2d(functional.relu(parts["bn1"](stem)), 3, stride=2, padding=1)
+
+        stem = cast(Tensor, parts["conv1"](frame))
+        found, coarse = [stem], checkpointed(self, to_first_stage, stem)
+        for name in _STAGES:
+            coarse = checkpointed(self, parts[name], coarse)
+            found.append(coarse)
+        return tuple(found)
+
+
+class ResNet18(ResNet):
     """Eighteen layers in basic blocks, 512 channels."""
 
     depth = 18
 
 
-class ResNet50(_ResNet):
+class ResNet50(ResNet):
     """Fifty layers in bottlenecks, 2048 channels; `outputs` are a multiple of 4."""
 
     depth = 50

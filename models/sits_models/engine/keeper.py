@@ -23,8 +23,9 @@ from sits_models.engine.steps import Steps
 from sits_models.folder import move_whole, partial_of, write_whole
 from sits_models.metrics import scores_of
 from sits_models.objectives.base import Objective
-from sits_models.objectives.classification import Classification
-from sits_models.objectives.segmentation import Segmentation
+from sits_models.objectives.change import CHANGED, Change
+from sits_models.objectives.multilabel import MultiLabel
+from sits_models.objectives.supervised import Supervised
 from sits_models.recipe import TrainingRecipe
 
 __all__ = ["CHECKPOINT", "METRICS", "Fitted", "Keeper"]
@@ -64,10 +65,7 @@ class Keeper(Callback):
         self.folder = folder
         self.narrator = narrator
         self.processes = processes
-        # The direction belongs to the score: a loss goes down, mIoU goes up.
-        self.score, self.sign = (
-            ("validation_miou", 1) if isinstance(objective, Segmentation | Classification) else ("validation_loss", -1)
-        )
+        self.score, self.sign = _score_of(objective)
         self.history: list[dict[str, float]] = []
         self.best_epoch = 0
         self.best_tensors: dict[str, Tensor] = {}
@@ -117,6 +115,10 @@ class Keeper(Callback):
         if self.matrix is not None:
             found = scores_of(self.matrix.numpy())
             scores = {"miou": found.miou, "overall_accuracy": found.overall_accuracy, "macro_f1": found.macro_f1}
+            if isinstance(self.objective, Change):
+                scores["change_f1"] = found.f1[CHANGED]
+        elif isinstance(self.objective, MultiLabel) and (ranking := pl_module.ranking()) is not None:
+            scores = {"map": ranking.macro, "micro_ap": ranking.micro}
         named = {f"validation_{name}": value for name, value in scores.items() if value is not None}
         found_all = {**pl_module.validation_means.named("validation"), **named}
         # What is no number was not measured: it is never the best, and JSON has no word for it.
@@ -185,8 +187,16 @@ class Keeper(Callback):
             logger.save()
 
     def _in_words(self, row: Mapping[str, float]) -> str:
-        names = {"train_loss": "loss", "validation_loss": "validation loss", "validation_miou": "mIoU"}
+        scores = {"validation_miou": "mIoU", "validation_map": "mAP"}
+        names = {"train_loss": "loss", "validation_loss": "validation loss", **scores}
         return ", ".join(f"{word} {row[name]:.3f}" for name, word in names.items() if name in row)
+
+
+def _score_of(objective: Objective) -> tuple[str, int]:
+    """What the best epoch is told by, and whether it goes up (1) or, as a loss, down (-1)."""
+    if isinstance(objective, Supervised):
+        return "validation_miou", 1
+    return ("validation_map", 1) if isinstance(objective, MultiLabel) else ("validation_loss", -1)
 
 
 def _csv(rows: list[dict[str, float]]) -> bytes:

@@ -25,10 +25,15 @@ from sits_models.engine.steps import Steps
 from sits_models.engine.strategy import Together, synchronized
 from sits_models.objectives.base import Objective
 from sits_models.objectives.classification import Classification
+from sits_models.objectives.multilabel import MultiLabel
 from sits_models.recipe import Recipe, TrainingRecipe
 from sits_models.sample import Sample
 
 __all__ = ["Batches", "check_precision", "fit"]
+
+
+_OF_CHIPS = (Classification, MultiLabel)
+"""Objectives with labels of chips, not of pixels."""
 
 
 class Batches(Protocol):
@@ -48,7 +53,8 @@ class Batches(Protocol):
         ...
 
     def parcels(self, split: Split, *, size: int, pin: bool) -> Iterable[Sample]:
-        """Each labelled parcel of a split once, in the middle of a chip of `size` px; asked for by a classification."""
+        """Each labelled parcel of a split once, in the middle of a chip of `size` px; asked for where chips as such are
+        labelled."""
         ...
 
 
@@ -87,7 +93,7 @@ def fit(
                 module,
                 train_dataloaders=_Epochs(batches, module, recipe.training.seed),
                 val_dataloaders=_Validation(
-                    batches, _validation_size(objective, recipe), parcels=isinstance(objective, Classification)
+                    batches, _validation_size(objective, recipe), parcels=isinstance(objective, _OF_CHIPS)
                 ),
                 ckpt_path=str(last) if last.is_file() else None,
                 weights_only=True,
@@ -155,7 +161,7 @@ class _Validation:
 
 def _validation_size(objective: Objective, recipe: Recipe) -> int:
     """Side of the windows to validate on: any side does for a backbone that sees a part, and one for the others."""
-    if isinstance(objective, Classification) or recipe.label_free:
+    if isinstance(objective, _OF_CHIPS) or recipe.label_free:
         return recipe.data.size
     whole = objective.encoder.backbone.tile_size
     return min(recipe.data.size, CHIP) if whole is None else whole

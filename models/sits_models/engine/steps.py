@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import override
+from typing import Self, override
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from sits_models.data.draws import Draws
+from sits_models.engine.frozen import freeze_encoder
 from sits_models.engine.means import Mean, Means
 from sits_models.engine.processes import Processes
 from sits_models.engine.schedule import derived_seed, learning_rate
-from sits_models.metrics import confusion_matrix
+from sits_models.metrics import AveragePrecision, confusion_matrix, rank_classes
 from sits_models.objectives.base import Loss, Objective
+from sits_models.objectives.multilabel import MultiLabel
 from sits_models.objectives.supervised import Supervised
 from sits_models.recipe import Augmentation, Recipe
 from sits_models.sample import Sample
@@ -26,6 +28,7 @@ class Steps(LightningModule):
     """An objective with its optimiser and its draws, in one of the processes that share every batch."""
 
     def __init__(self, objective: Objective, recipe: Recipe, processes: Processes) -> None:
+        """Raises ValueError where a probe leaves nothing to learn."""
         super().__init__()
         self.objective = objective
         self.recipe = recipe
@@ -33,6 +36,17 @@ class Steps(LightningModule):
         self.train_means = Means(processes)
         self.validation_means = Means(processes)
         self._matrix: Tensor | None = None
+        self._ranked: list[tuple[Tensor, Tensor]] = []
+        if recipe.training.probe:
+            freeze_encoder(objective)
+
+    @override
+    def train(self, mode: bool = True) -> Self:
+        # Whoever sets the modes of all modules leaves a probed encoder in evaluation mode.
+        super().train(mode)
+        if self.recipe.training.probe:
+            self.objective.encoder.eval()
+        return self
 
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -82,12 +96,18 @@ class Steps(LightningModule):
 
     @override
     def on_validation_epoch_start(self) -> None:
-        self.validation_means, self._matrix = Means(self.processes), None
+        self.validation_means, self._matrix, self._ranked = Means(self.processes), None, []
         # Batch norms of processes without a GPU have running statistics of their own parts: those of the first count.
         self.processes.take_buffers(self.objective)
 
     @override
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
+        if isinstance(self.objective, MultiLabel):
+            scores, present = self.objective(batch), self.objective.present(batch)
+            self._ranked.append((scores.float().cpu(), present.cpu()))
+            loss = self.objective.labelled_loss(scores, present)
+            self.validation_means.add({"loss": Mean(loss.value, loss.count)}, weight=len(scores))
+            return
         if not isinstance(self.objective, Supervised):
             # The same draws in each epoch, so that losses compare; each process draws for its own chips.
             generator = torch.Generator().manual_seed(derived_seed("validation", self.recipe.training.seed, batch_idx))
@@ -109,6 +129,14 @@ class Steps(LightningModule):
         k = self.objective.classes
         mine = torch.zeros(k, k, dtype=torch.int64) if self._matrix is None else self._matrix.cpu()
         return self.processes.sum(mine)
+
+    def ranking(self) -> AveragePrecision | None:
+        """The average precision of the last validation over all processes, which ask together."""
+        parts = [part for ranked in self.processes.gather(self._ranked) for part in ranked]
+        if not parts:
+            return None
+        scores, present = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+        return rank_classes(scores, present)
 
 
 def _reported(loss: Loss) -> Mapping[str, Mean]:

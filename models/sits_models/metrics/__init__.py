@@ -1,7 +1,8 @@
-"""How good predictions are: confusion matrices, and all scores from them alone."""
+"""How good predictions are: confusion matrices, and all scores from them alone; rankings, of several labels a chip."""
 
 from __future__ import annotations
 
+from sits_models.metrics.average_precision import AveragePrecision, average_precision, rank_classes
 from sits_models.metrics.bootstrap import Intervals, bootstrap_scores
 from sits_models.metrics.boundary import boundary_map, boundary_window, distance_bands, name_bands
 from sits_models.metrics.confusion import (
@@ -20,6 +21,7 @@ from sits_models.metrics.parcels import ParcelMajority, ParcelVotes, decide, siz
 from sits_models.metrics.regions import RegionMatrices, Regions, block_keys
 
 __all__ = [
+    "AveragePrecision",
     "Counted",
     "Intervals",
     "Margins",
@@ -28,6 +30,7 @@ __all__ = [
     "RegionMatrices",
     "Regions",
     "Scores",
+    "average_precision",
     "block_keys",
     "bootstrap_scores",
     "boundary_map",
@@ -41,6 +44,7 @@ __all__ = [
     "mean_iou",
     "name_bands",
     "overall_accuracy",
+    "rank_classes",
     "scores_of",
     "size_table",
 ]

@@ -8,18 +8,30 @@ from typing import Any
 from sits_models.backbones import backbone_class, build_backbone
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
+from sits_models.objectives.change import Change, check_change
 from sits_models.objectives.classification import Classification
 from sits_models.objectives.cscl import ContextContrast
 from sits_models.objectives.embedding_earth import EmbeddingEarth
 from sits_models.objectives.glcnet import GlobalLocalContrast
 from sits_models.objectives.inpainting import Inpainting
 from sits_models.objectives.jigsaw import Jigsaw
+from sits_models.objectives.multilabel import MultiLabel
 from sits_models.objectives.seco import SeasonalContrast
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.objectives.simclr import ChipContrast
 from sits_models.recipe import Recipe
 
-__all__ = ["Classification", "ContextContrast", "Loss", "Objective", "Segmentation", "build_objective", "gives_logits"]
+__all__ = [
+    "Change",
+    "Classification",
+    "ContextContrast",
+    "Loss",
+    "MultiLabel",
+    "Objective",
+    "Segmentation",
+    "build_objective",
+    "gives_logits",
+]
 
 
 def build_objective(
@@ -35,9 +47,13 @@ def build_objective(
     """The whole model of a recipe, its weights drawn anew.
 
     `dates` is the T of chips as they are read, `classes` the number of classes, `mean` and `std` are of stored
-    reflectance, a value a band; `class_weights` go into the loss of a segmentation or a classification. A backbone that
-    sees the whole chip is applied at the side that the recipe trains it at.
+    reflectance, a value a band; `class_weights` go into the loss of a segmentation, a classification or a change. A
+    backbone that sees the whole chip is applied at the side that the recipe trains it at.
     """
+    if recipe.change is not None:
+        # A card says 1, what the backbone sees at a time.
+        shown = recipe.data.dates.n or (2 if dates == 1 else dates)
+        check_change(backbone_class(recipe.backbone.name), dates=shown, classes=classes)
     backbone = build_backbone(
         recipe.backbone,
         bands=len(bands),
@@ -53,7 +69,11 @@ def build_objective(
         return label_free
     if recipe.classification is not None:
         return Classification(encoder, classes=classes, class_weights=class_weights)
-    assert recipe.segmentation is not None  # a recipe has one of the three
+    if recipe.multilabel is not None:
+        return MultiLabel(encoder, classes=classes, recipe=recipe.multilabel)
+    if recipe.change is not None:
+        return Change(encoder, classes=classes, recipe=recipe.change, class_weights=class_weights)
+    assert recipe.segmentation is not None  # a recipe has one section
     return Segmentation(encoder, classes=classes, recipe=recipe.segmentation, class_weights=class_weights)
 
 

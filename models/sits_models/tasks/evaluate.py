@@ -25,9 +25,11 @@ from sits_models.data.cubes import Cube, open_cube
 from sits_models.data.loader import EvaluationData
 from sits_models.device import resolve_device
 from sits_models.folder import write_whole
-from sits_models.metrics import Scores, boundary_window
+from sits_models.metrics import AveragePrecision, Scores, boundary_window
 from sits_models.objectives.base import Objective
+from sits_models.objectives.change import Change
 from sits_models.objectives.classification import Classification
+from sits_models.objectives.multilabel import MultiLabel
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.report import (
     EvaluationFacts,
@@ -38,6 +40,8 @@ from sits_models.report import (
 from sits_models.report.findings import EvaluationCounts, find_facts, find_parcel_facts, read_notes
 from sits_models.sample import IGNORE_INDEX, Sample
 from sits_models.tasks.evaluate_parcels import classify_parcels, unknown_parcels
+from sits_models.tasks.evaluate_patches import are_patch_sets, evaluate_patches
+from sits_models.tasks.evaluation_windows import Windows, plan_windows
 from sits_models.tasks.parcel_table import parcel_table
 from sits_models.zoo import find_weights
 
@@ -51,20 +55,24 @@ class EvaluationOutcome:
     """What an evaluation found, and where it is written."""
 
     folder: Path
-    """metrics.json, confusion.csv, confusion.png, report.html, and per_parcel.parquet where there are parcels."""
+    """metrics.json, confusion.csv, confusion.png, report.html, and per_parcel.parquet where there are parcels; of patch
+    sets no page, and no matrix where a patch may have several classes."""
     overall: Scores | None
-    """Of all pixels; None, as `boundary` and `interior`, of a model that gives one class to a parcel."""
+    """Of all pixels, or patches; None, as `boundary` and `interior`, of a model that gives one class to a parcel."""
     boundary: Scores | None
     interior: Scores | None
     parcels: Scores | None
     """By majority vote, or as the model classifies them; None where no labelled pixel lies in a parcel."""
     simulated: bool
     """Whether a cube is simulated: the figures then say nothing about any real place."""
+    ranking: AveragePrecision | None = None
+    """Of a model that says which classes a patch has, any number of them."""
 
     @property
     def report(self) -> Path:
-        """The page for people."""
-        return self.folder / "report.html"
+        """The page for people, or, of a patch set, which has none, metrics.json."""
+        page = self.folder / "report.html"
+        return page if page.is_file() else self.folder / "metrics.json"
 
 
 def evaluate(
@@ -78,11 +86,12 @@ def evaluate(
 ) -> EvaluationOutcome:
     """Measure a model on one split of cubes, each pixel once, and write figures, pictures and a page into `out`.
 
-    Of a model that gives one class to a parcel, each labelled parcel once. `weights` is a folder of weights or of a
-    run; `cubes` None: those of the model's recipe. They need no train split. Raises ValueError where the model knows no
-    classes, or a cube has no labels in the split, differs in bands or radiometry, or has more dates than the model
-    takes. Pixels, or parcels, of a class that the model does not know count in no score, nor
-    do parcels that were never observed, which are given no class; how many there are is told.
+    Of a model that gives one class to a parcel, each labelled parcel once; of patch sets see `evaluate_patches`.
+    `weights` is a folder of weights or of a run; `cubes` None: those of the model's recipe. They need no train split.
+    Raises ValueError where the model knows no classes, or a cube has no labels in the split, differs in bands or
+    radiometry, or has more dates than the model takes, and where a model of changes or of several labels should see a
+    cube. Pixels, or parcels, of a class that the model does not know count in no score, nor do parcels that were never
+    observed, which are given no class; how many there are is told.
     """
     if split not in _SPLITS:
         raise ValueError(f"a model is evaluated on one of the splits {', '.join(_SPLITS)}; got {split!r}")
@@ -90,13 +99,21 @@ def evaluate(
     narrator.stage(f"reading {weights}")
     model = load_model(find_weights(weights))
     card, objective = model.card, model.objective
-    if not isinstance(objective, Segmentation | Classification):
+    if not isinstance(objective, Segmentation | Classification | Change | MultiLabel):
         raise ValueError(  # noqa: TRY004  # the weights are of another kind, not the argument
             f"the model in {weights} was pretrained and knows no classes yet: finetune it, then evaluate"
         )
     paths = tuple(cubes) if cubes else card.recipe.data.cubes
     if not paths:
         raise ValueError(f"the recipe of {weights} names no cube; give --cube with the folder of a dataset")
+    if are_patch_sets(paths, card):
+        return _of_patches(card, weights, objective.to(where).eval(), paths, split=split, out=Path(out), say=narrator)
+    if isinstance(objective, Change | MultiLabel):
+        told = "changes" if isinstance(objective, Change) else "several labels a patch"
+        raise ValueError(  # noqa: TRY004  # wrong weights, not a wrong type
+            f"the model in {weights} tells {told}, of which cubes of regions have no labels: give --cube with a patch "
+            "set, and weights whose recipe has its data.layout"
+        )
     opened = [_labelled(path, card) for path in paths]
     job = _Job(card=card, weights=weights, cubes=opened, split=split, narrator=narrator)
     if isinstance(objective, Classification):
@@ -111,6 +128,28 @@ def evaluate(
         interior=None if facts.interior is None else facts.interior.scores,
         parcels=None if facts.parcels is None else facts.parcels.scores,
         simulated=facts.simulated,
+    )
+
+
+def _of_patches(
+    card: Card,
+    weights: str,
+    objective: Segmentation | Classification | Change | MultiLabel,
+    paths: Sequence[str],
+    *,
+    split: str,
+    out: Path,
+    say: Narrator,
+) -> EvaluationOutcome:
+    found = evaluate_patches(card, weights, objective, paths, split=_SPLITS[split], out=out, narrator=say)
+    return EvaluationOutcome(
+        folder=out,
+        overall=found.scores,
+        boundary=None,
+        interior=None,
+        parcels=None,
+        simulated=found.simulated,
+        ranking=found.ranking,
     )
 
 
@@ -133,7 +172,7 @@ class _Job:
 
 def _measure_pixels(job: _Job, objective: Segmentation) -> tuple[EvaluationFacts, pa.Table | None]:
     """What the page tells of a segmentation, and its table of parcels, where there are any."""
-    windows, notes = _plan_windows(objective, job.card), [read_notes(cube) for cube in job.cubes]
+    windows, notes = plan_windows(objective, job.card.recipe.data), [read_notes(cube) for cube in job.cubes]
     block_px = max(note.block_m for note in notes) // PIXEL_M
     counts = EvaluationCounts.of(job.cubes, classes=len(job.card.classes), block_px=block_px)
     with _open(job.cubes, objective, job.card, batch=windows.batch) as data:
@@ -192,34 +231,6 @@ def _labelled(path: str, card: Card) -> Cube:
 # What the model is shown
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Windows:
-    """The windows of an evaluation."""
-
-    size: int | None
-    """For a model of whole chips, the side at which it is applied."""
-    halo: int
-    """For any other, the pixels around a grid chip that its logits depend on."""
-    batch: int
-
-    @property
-    def side(self) -> int:
-        return self.size or CHIP + 2 * self.halo
-
-
-def _plan_windows(objective: Segmentation, card: Card) -> _Windows:
-    """Windows in which a pixel gets the logits that it has on a map."""
-    backbone, recipe = objective.encoder.backbone, card.recipe.data
-    halo = 0
-    if backbone.tile_size is None and objective.reach is not None:
-        multiple = backbone.needs.size_multiple
-        halo = -(-objective.reach // multiple) * multiple
-    windows = _Windows(size=backbone.tile_size, halo=halo, batch=1)
-    # As many pixels at a time as in training.
-    batch = max(1, recipe.batch * recipe.size**2 // windows.side**2)
-    return _Windows(size=windows.size, halo=windows.halo, batch=batch)
-
-
 def _open(cubes: Sequence[Cube], objective: Objective, card: Card, *, batch: int) -> EvaluationData:
     backbone, recipe = objective.encoder.backbone, card.recipe.data
     dates = max(check_dates(backbone.needs, recipe.dates, len(cube.facts.days)) for cube in cubes)
@@ -245,7 +256,7 @@ def _count(
     data: EvaluationData,
     objective: Segmentation,
     counts: EvaluationCounts,
-    windows: _Windows,
+    windows: Windows,
     *,
     split: Split,
     narrator: Narrator,

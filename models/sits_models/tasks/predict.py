@@ -46,7 +46,9 @@ from sits_models.maps import (
 from sits_models.maps.compute import quantise
 from sits_models.maps.store import NO_CLASS
 from sits_models.maps.work import WORK
+from sits_models.objectives.change import Change
 from sits_models.objectives.classification import Classification
+from sits_models.objectives.multilabel import MultiLabel
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.tasks.predict_parcels import ClassifiedCube, ParcelJob, predict_parcels
 from sits_models.tiling import Cell, Tiling, plan_tiling
@@ -117,7 +119,14 @@ def predict(
     narrator.stage("opening the model and the cube")
     wishes = _Wishes(batch=batch, tile=tile, workers=workers, device=device, probabilities=probabilities)
     _check(wishes)
-    loaded, opened, folder = load_model(find_weights(weights)), open_cube(cube), Path(out)
+    loaded, folder = load_model(find_weights(weights)), Path(out)
+    if isinstance(loaded.objective, Change | MultiLabel):
+        told = "changes between two dates" if isinstance(loaded.objective, Change) else "several classes of a patch"
+        raise ValueError(  # noqa: TRY004  # as below
+            f"the weights in {weights} tell {told}, and a map has one class a pixel: give those of a segmentation or a "
+            "classification; sits-model evaluate measures these"
+        )
+    opened = open_cube(cube)
     if isinstance(loaded.objective, Classification):
         parcel_job = _parcel_job(loaded.objective, loaded.card, opened, wishes)
         return _of_parcels(folder, predict_parcels(folder, parcel_job, limit=limit, narrator=narrator))

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from sits_catalog.cube import BOUNDARY_UNKNOWN, CHIP, Split
-from sits_models.data.chunks import ChunkCache, Chunks, ChunksRead, Rectangle, read_chunks
+from sits_models.data.chunks import Chunks, ChunksRead, Rectangle, read_chunks
 from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import Cube
+from sits_models.data.decoded import cache_of
 from sits_models.recipe import DateRule
 from sits_models.sample import IGNORE_INDEX, Sample
 
@@ -109,18 +110,21 @@ class ChipReader:
         dates: DateRule,
         labels: int,
         cache_mb: float,
+        known: Sequence[NDArray[np.bool_]] | None = None,
     ) -> None:
         """Without a `table`, and in cubes without labels, every pixel is IGNORE_INDEX and of no parcel.
 
         `labels` is 1, 2 or 4: at 10 m, from labels_x2 or from labels_x4. ValueError where a cube lacks a band, or a
-        labelled cube the finer labels.
+        labelled cube the finer labels. `known` says of each cube, by parcel id, whose labels are known in the train
+        split; None: all. Where chips are read of that split (`read`), the others are as those of another split: hidden.
         """
         self.bands = tuple(bands)
-        self.cache = ChunkCache(int(cache_mb * 1e6))
         self._cubes = tuple(cubes)
+        self._known = None if known is None else tuple(known)
         self._rule = dates
         self._m = labels
         self._what = tuple(_what(cube, self.bands, dates, labels if table is not None else None) for cube in cubes)
+        self.cache = cache_of([cube.facts for cube in cubes], self._what, limit=int(cache_mb * 1e6))
         self._lookups = tuple(None if table is None else table.lookup(cube.facts) for cube in cubes)
         self._days = tuple(np.array(cube.facts.days, np.int32) for cube in cubes)
 
@@ -249,6 +253,8 @@ class ChipReader:
         if split is not None and chunks.split is not None:
             other = chunks.split[there] != split
             finer_other = other if m == 1 else other.repeat(m, 0).repeat(m, 1)
+            if split == Split.TRAIN and self._known is not None:
+                finer_other = finer_other | ~self._known[number][chunks.parcel[finer_there]]
             crop[finer_other] = IGNORE_INDEX
             arrays.counted[b][finer_here] = ~finer_other
         arrays.crop[b][finer_here] = crop

@@ -15,6 +15,7 @@ from sits_models.data.chips import ChipReader, pick_bands
 from sits_models.data.classes import ClassTable, join_classes
 from sits_models.data.cubes import Cube, check_radiometry, open_cube
 from sits_models.data.grid import Grid, Ground, read_grid
+from sits_models.data.kept_labels import KeptLabels, check_few, keep_blocks, keep_parcels
 from sits_models.data.parcels import Middles, find_middles, known_parcels, plan_parcels, with_middles
 from sits_models.data.parts import part_of
 from sits_models.data.readers import Plans, ReaderSettings, Workers, read_in_threads
@@ -111,7 +112,7 @@ class EvaluationData:
         self.close()
 
     def evaluation(
-        self, split: Split, *, size: int | None = None, halo: int = 0, pin: bool = False
+        self, split: Split, *, size: int | None = None, halo: int = 0, own: int = CHIP, pin: bool = False
     ) -> Generator[Sample]:
         """Windows of the grid chips of a split that together count each of their labelled pixels once.
 
@@ -119,10 +120,10 @@ class EvaluationData:
         side; it is `size` px wide at least (64 without one). Of what it sees, pixels in grid chips of another split or
         of none are as outside of the cube: not observed, no label, no parcel. Labels that it does not own are hidden:
         IGNORE_INDEX and not `counted`. Random dates are spread evenly. `pin` puts batches into page-locked memory.
+        `own` is the side of what a window owns at most, a multiple of 64 (`plan_evaluation`).
         """
-        return self._read(
-            plan_evaluation(self.grids, split=split, size=size or CHIP, halo=halo, batch=self._batch), pin=pin
-        )
+        plan = plan_evaluation(self.grids, split=split, size=size or own, halo=halo, own=own, batch=self._batch)
+        return self._read(plan, pin=pin)
 
     def middles(self, split: Split) -> tuple[Middles, ...]:
         """The labelled parcels of a split, a `Middles` a cube, of classes that the table lacks, too; found once."""
@@ -180,20 +181,25 @@ class TrainingData:
         table: ClassTable,
         grids: tuple[Grid, ...],
         middles: tuple[Middles, ...] | None = None,
+        kept: KeptLabels | None = None,
+        normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         rank: Rank | None = None,
     ) -> None:
-        """As `open` makes it; `middles` are those of the parcels of the grids, for the sampling `middle` alone."""
+        """As `open` makes it; `middles` are those of the parcels of the grids, where chips are drawn at them, `kept`
+        what `data.few` leaves, and `normalization` a mean and deviation a band, of the grids where it is None."""
         self.recipe = recipe
         self.rank = rank or Rank()
         self.cubes = cubes
         self.bands = bands
         self.table = table
         self.grids = grids
+        self.kept = kept
+        """What `data.few` leaves of the labels of the train split; None: all."""
         self._middles = middles
         longest = max(len(cube.facts.days) for cube in cubes)
         self.dates: int = longest if recipe.dates.n is None else recipe.dates.n
         """T of a chip; shorter series are padded."""
-        self.mean, self.std = _normalization(recipe, cubes, grids, bands)
+        self.mean, self.std = normalization or _normalization(recipe, cubes, grids, bands)
         self._settings = ReaderSettings(
             cubes=cubes,
             table=table,
@@ -202,6 +208,7 @@ class TrainingData:
             labels=recipe.labels,
             cache_mb=recipe.cache_mb,
             pad_to=self.dates,
+            known=None if kept is None else kept.known,
         )
         self._reader: ChipReader | None = None
         self._workers: Workers | None = None
@@ -224,13 +231,15 @@ class TrainingData:
 
         Of several processes, `rank` says whose part of every batch is read, in training and in evaluation. `ground`
         other than "split" is for learning without labels: cubes need none then, and without any the table is empty.
-        Bands are joined by name, classes by code. ValueError, with one sentence, where the cubes do not fit together or
-        to the recipe: no cube, another radiometry, a band, a class, a split or finer labels missing.
+        Bands are joined by name, classes by code. Where labels are few (`data.few`) mean and deviation are of the whole
+        train split all the same: they need no labels. ValueError, with one sentence, where the cubes do not fit
+        together or to the recipe: no cube, another radiometry, a band, a class, a split or finer labels missing.
         """
         if not cubes:
             raise ValueError("no cube to learn from; give --cube, or cubes under data in the recipe")
         if recipe.readers < 1:
             raise ValueError(f"data.readers is at least 1; got {recipe.readers}")
+        check_few(recipe)
         opened = tuple(open_cube(path) for path in cubes)
         check_radiometry(opened)
         names = tuple(bands or recipe.bands or opened[0].facts.bands)
@@ -241,13 +250,25 @@ class TrainingData:
         table = table or join_classes(opened, codes=recipe.classes, background=recipe.background)
         parcels = recipe.sampling == "parcel"
         grids = tuple(read_grid(cube, table, parcels=parcels, ground=ground) for cube in opened)
-        middles: tuple[Middles, ...] | None = None
-        if recipe.sampling == "middle":
+        normalization = _normalization(recipe, opened, grids, names)
+        kept = _kept(opened, grids, table, recipe)
+        grids, middles = (grids, None) if kept is None else (kept.grids, kept.middles)
+        if recipe.sampling == "middle" and middles is None:
             pairs = zip(opened, grids, strict=True)
             every = [find_middles(cube, grid, split=Split.TRAIN) for cube, grid in pairs]
             middles = known_parcels(every, opened, table)
             grids = tuple(with_middles(grid, one, split=Split.TRAIN) for grid, one in zip(grids, middles, strict=True))
-        data = cls(recipe, cubes=opened, bands=names, table=table, grids=grids, middles=middles, rank=rank)
+        data = cls(
+            recipe,
+            cubes=opened,
+            bands=names,
+            table=table,
+            grids=grids,
+            middles=middles,
+            kept=kept,
+            normalization=normalization,
+            rank=rank,
+        )
         data._settings.open()  # says now what a reader would say later
         return data
 
@@ -270,18 +291,22 @@ class TrainingData:
     def train_pixels(self) -> NDArray[np.int64]:
         """(K,): labels of each class in the train split, which leaves out its buffer; all cubes are passed over once.
 
-        Where the labels are finer than 10 m, those are counted.
+        Where the labels are finer than 10 m, those are counted; where labels are few, those that are kept.
         """
         if self._train_pixels is None:
+            known = (None,) * len(self.cubes) if self.kept is None else self.kept.known or (None,) * len(self.cubes)
             found = [
-                count_labels(cube, grid, self.table, split=Split.TRAIN, labels=self.recipe.labels)
-                for cube, grid in zip(self.cubes, self.grids, strict=True)
+                count_labels(cube, grid, self.table, split=Split.TRAIN, labels=self.recipe.labels, known=one)
+                for cube, grid, one in zip(self.cubes, self.grids, known, strict=True)
             ]
             self._train_pixels = np.sum(found, axis=0, dtype=np.int64)
         return self._train_pixels.copy()
 
     def train_parcels(self) -> NDArray[np.int64]:
-        """(K,): parcels of each class that the sampling `middle` draws; ValueError with another one."""
+        """(K,): parcels of each class that the sampling `middle` draws, or that `data.few` keeps by parcel; ValueError
+        where chips are drawn otherwise."""
+        if self.recipe.sampling != "middle" and self.kept is not None and self.kept.by == "parcel":
+            return self.kept.kept.copy()
         if self._middles is None:
             raise ValueError(f"parcels are drawn one by one with data.sampling=middle; got {self.recipe.sampling}")
         drawn = drawn_parcels(self.grids, self.recipe)
@@ -376,6 +401,12 @@ class TrainingData:
             dates = min(dates, self.dates)
         labels = 6 * self.recipe.labels**2 + 3
         return int(side**2 * (dates * (2 * len(self.bands) + 1) + labels))
+
+
+def _kept(cubes: Sequence[Cube], grids: Sequence[Grid], table: ClassTable, recipe: DataRecipe) -> KeptLabels | None:
+    if recipe.few is None:
+        return None
+    return (keep_parcels if recipe.few.by == "parcel" else keep_blocks)(cubes, grids, table, recipe)
 
 
 def _normalization(

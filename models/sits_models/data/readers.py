@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
@@ -39,6 +41,8 @@ class ReaderSettings:
     labels: int
     cache_mb: float
     pad_to: int
+    known: tuple[NDArray[np.bool_], ...] | None = None
+    """Of each cube, by parcel id, whose labels are known in the train split; None: all."""
 
     def open(self) -> ChipReader:
         """A reader with an empty cache."""
@@ -49,6 +53,7 @@ class ReaderSettings:
             dates=self.dates,
             labels=self.labels,
             cache_mb=self.cache_mb,
+            known=self.known,
         )
 
     def read(self, reader: ChipReader, plan: BatchPlan) -> Sample:

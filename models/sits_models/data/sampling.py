@@ -20,10 +20,12 @@ __all__ = [
     "chips_in_epoch",
     "drawn_parcels",
     "evaluation_px",
+    "holding_blocks",
     "middle_of",
     "parcels_in_epoch",
     "plan_epoch",
     "plan_evaluation",
+    "reached_parcels",
     "rectangle_px",
     "together",
 ]
@@ -132,6 +134,27 @@ def drawn_parcels(grids: Sequence[Grid], recipe: DataRecipe) -> tuple[NDArray[np
     return tuple(_middle_windows(frame)[1] for frame in frames)
 
 
+def reached_parcels(grids: Sequence[Grid], recipe: DataRecipe) -> tuple[NDArray[np.bool_], ...]:
+    """Of each grid, around which of its parcels a window of the train split alone can lie: (parcels,) each.
+
+    For `middle` those that it draws; otherwise those whose pixel lies anywhere in such a window.
+    """
+    if recipe.sampling == "middle":
+        return drawn_parcels(grids, recipe)
+    frames = (_frame(number, grid, Split.TRAIN, recipe.size) for number, grid in enumerate(grids))
+    return tuple(frame.reaches(frame.grid.parcels) for frame in frames)
+
+
+def holding_blocks(grid: Grid, numbers: NDArray[np.int64], *, size: int, split: Split) -> NDArray[np.bool_]:
+    """Of blocks, whose `numbers` the grid chips have, (rows, columns), which hold a whole window of the split."""
+    frame = _frame(0, grid, split, size)
+    first = numbers[np.ix_(frame.rows.cell, frame.columns.cell)]
+    last = numbers[np.ix_(frame.rows.cell + frame.rows.span - 1, frame.columns.cell + frame.columns.span - 1)]
+    holds = np.zeros(int(numbers.max()) + 1, np.bool_)
+    holds[first[frame.eligible & (first == last)]] = True
+    return holds
+
+
 def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: int, mixed: int = MIXED) -> EpochPlan:
     """The batches of a training epoch.
 
@@ -170,21 +193,26 @@ def plan_epoch(grids: Sequence[Grid], recipe: DataRecipe, *, seed: int, epoch: i
     )
 
 
-def plan_evaluation(grids: Sequence[Grid], *, split: Split, size: int, batch: int, halo: int = 0) -> EpochPlan:
+def plan_evaluation(
+    grids: Sequence[Grid], *, split: Split, size: int, batch: int, halo: int = 0, own: int = CHIP
+) -> EpochPlan:
     """Windows that own each pixel of a split once, and see no grid chip of another one.
 
     What windows own lies in one grid chip of the split: all of it, or for a `size` below 64 a part, where windows of
     `size` px lie evenly in the grid chip and share it at half overlaps. Around that they see `halo` px on each side,
     or more where `size` asks for it: a window is `evaluation_px(size, halo)` wide. Grid chips of another split, or of
-    none, are not among the `cells` that may be seen.
+    none, are not among the `cells` that may be seen. `own` is another side than that of a grid chip, a multiple of it,
+    for squares of several; of one that lies in several splits the windows see the grid chips of this one.
     """
     if size < 1 or halo < 0:
         raise ValueError(
             f"windows of an evaluation have a size of at least 1 and a halo of at least 0; got {size}, {halo}"
         )
-    side, inner = evaluation_px(size, halo), min(size, CHIP)
+    if own < CHIP or own % CHIP:
+        raise ValueError(f"what windows of an evaluation own has a side of a multiple of {CHIP} px; got {own}")
+    side, inner = evaluation_px(size, halo, own=own), min(size, own)
     before = (side - inner) // 2
-    windows = [_windows(number, grid, split, inner) for number, grid in enumerate(grids)]
+    windows = [_windows(number, grid, split, inner, own) for number, grid in enumerate(grids)]
     every = np.concatenate([np.zeros((0, 7), np.int64), *windows])
     if before:
         every = every[together(every)]
@@ -197,13 +225,13 @@ def plan_evaluation(grids: Sequence[Grid], *, split: Split, size: int, batch: in
         around=None,
         last=None,
         keep=every[:, 3:] + before,
-        cells=tuple(grid.split == split for grid in grids) if side > inner else None,
+        cells=tuple(grid.split == split for grid in grids) if side > inner or own > CHIP else None,
     )
 
 
-def evaluation_px(size: int, halo: int) -> int:
-    """Side of the windows of an evaluation: `size`, or more where at most 64 px and a halo on both sides are more."""
-    return max(size, min(size, CHIP) + 2 * halo)
+def evaluation_px(size: int, halo: int, *, own: int = CHIP) -> int:
+    """Side of the windows of an evaluation: `size`, or more where `own` px and a halo on both sides are more."""
+    return max(size, min(size, own) + 2 * halo)
 
 
 def middle_of(size: int, chips: int) -> NDArray[np.int64]:
@@ -220,12 +248,13 @@ def together(places: NDArray[np.int64]) -> NDArray[np.intp]:
     return np.lexsort((places[:, 2], places[:, 1], column // _TOGETHER, row // _TOGETHER, places[:, 0]))
 
 
-def _windows(number: int, grid: Grid, split: Split, size: int) -> NDArray[np.int64]:
-    """(windows, 7) in the grid chips of a split: cube, row and column of the first pixel, and the part they own."""
-    cells = np.argwhere(grid.split == split)
-    lengths = np.minimum(CHIP, np.array([grid.height, grid.width]) - cells * CHIP)
+def _windows(number: int, grid: Grid, split: Split, size: int, own: int) -> NDArray[np.int64]:
+    """(windows, 7) in the squares with grid chips of a split: cube, row and column of the first pixel, and the part
+    they own."""
+    squares = np.unique(np.argwhere(grid.split == split) // (own // CHIP), axis=0)
+    lengths = np.minimum(own, np.array([grid.height, grid.width]) - squares * own)
     found, order = [np.zeros((0, 7), np.int64)], [np.zeros(0, np.int64)]
-    # Four kinds of grid chips at most: whole ones and those that the cube's edges cut.
+    # Four kinds of squares at most: whole ones and those that the cube's edges cut.
     for height, width in np.unique(lengths, axis=0).tolist():
         mine = np.flatnonzero((lengths == (height, width)).all(axis=1))
         tiles = [
@@ -233,7 +262,7 @@ def _windows(number: int, grid: Grid, split: Split, size: int) -> NDArray[np.int
             for y, top, bottom in _tiles(height, size)
             for x, left, right in _tiles(width, size)
         ]
-        corners = np.pad(cells[mine] * CHIP, ((0, 0), (1, 4)))
+        corners = np.pad(squares[mine] * own, ((0, 0), (1, 4)))
         found.append((corners[:, None] + np.array(tiles)[None]).reshape(-1, 7))
         order.append(np.repeat(mine, len(tiles)))
     return np.concatenate(found)[np.argsort(np.concatenate(order), kind="stable")]
@@ -275,6 +304,12 @@ class _Side:
     def last(self) -> int:
         """The last start; a cube smaller than the window has one start, and is padded."""
         return max(0, self.length - self.size)
+
+    def runs_around(self, points: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """First run, and last run + 1, with a window that holds each of these pixels."""
+        starts = np.clip(points - self.size + 1, 0, self.last), np.clip(points, 0, self.last)
+        first, last = (np.searchsorted(self.first, start, side="right") for start in starts)
+        return first - 1, last
 
     def weights(self, side: int, shift: int) -> NDArray[np.float64]:
         """Of a start of each run: 0 where the lattice of superblocks cuts it, else one over the shifts that do not."""
@@ -322,6 +357,12 @@ class _Frame:
         top, bottom = np.maximum(row, 0) // CHIP, -(-np.minimum(row + self.rows.size, self.grid.height) // CHIP)
         left, right = np.maximum(column, 0) // CHIP, -(-np.minimum(column + self.columns.size, self.grid.width) // CHIP)
         return np.asarray(_count(self.inside, top, bottom, left, right) == (bottom - top) * (right - left))
+
+    def reaches(self, parcels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether a window of the split alone holds the pixel of each parcel, (parcels, 3), and it is of the split."""
+        eligible = np.pad(self.eligible.astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+        (top, bottom), (left, right) = self.rows.runs_around(parcels[:, 0]), self.columns.runs_around(parcels[:, 1])
+        return np.asarray((_count(eligible, top, bottom, left, right) > 0) & (parcels[:, 2] == self.split))
 
 
 def _frame(number: int, grid: Grid, split: Split, size: int) -> _Frame:

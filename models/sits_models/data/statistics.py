@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import Cube
 from sits_models.data.grid import Grid
 
-__all__ = ["count_labels", "pool_statistics"]
+__all__ = ["count_by_cell", "count_labels", "pool_statistics"]
 
 
 def pool_statistics(
@@ -46,24 +46,55 @@ def _pool(cubes: Sequence[Cube], grids: Sequence[Grid], band: str) -> tuple[floa
     return mean, max(second / total - mean**2, 0.0) ** 0.5 or 1.0
 
 
-def count_labels(cube: Cube, grid: Grid, table: ClassTable, *, split: Split, labels: int) -> NDArray[np.int64]:
-    """(K,): pixels of each class whose own `split` this is; `labels` times finer, shard by shard."""
+def count_labels(
+    cube: Cube, grid: Grid, table: ClassTable, *, split: Split, labels: int, known: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """(K,): pixels of each class whose own `split` this is, in its grid chips; `labels` times finer, shard by shard.
+
+    Of the parcels that are `known`, by id, alone; None: all, and of ground without a parcel.
+    """
     total = np.zeros(table.n, np.int64)
+    for _, index in _shards(cube, grid, table, split=split, labels=labels, known=known):
+        total += np.bincount(index[index >= 0], minlength=table.n)
+    return total
+
+
+def count_by_cell(cube: Cube, grid: Grid, table: ClassTable, *, split: Split, labels: int) -> NDArray[np.int64]:
+    """(K, rows, columns): as `count_labels`, in each grid chip."""
+    total = np.zeros((table.n, *grid.split.shape), np.int64)
+    side = CHIP * labels
+    for (top, left), index in _shards(cube, grid, table, split=split, labels=labels, known=None):
+        for row in range(-(-index.shape[0] // side)):
+            for column in range(-(-index.shape[1] // side)):
+                here = index[row * side : (row + 1) * side, column * side : (column + 1) * side]
+                total[:, top + row, left + column] = np.bincount(here[here >= 0], minlength=table.n)
+    return total
+
+
+def _shards(
+    cube: Cube, grid: Grid, table: ClassTable, *, split: Split, labels: int, known: NDArray[np.bool_] | None
+) -> Iterator[tuple[tuple[int, int], NDArray[np.int64]]]:
+    """Of each shard with grid chips of the split its first one, and the classes of its pixels, (y, x), below 0 where
+    none counts."""
     if not cube.facts.has_labels:
-        return total
+        return
     lookup, side = table.lookup(cube.facts), -(-cube.facts.shard_px // CHIP)
-    name = "crop_type" if labels == 1 else f"labels_x{labels}/crop_type"
+    group = "" if labels == 1 else f"labels_x{labels}/"
     for top in range(0, grid.split.shape[0], side):
         for left in range(0, grid.split.shape[1], side):
+            cells = grid.split[top : top + side, left : left + side] == split
             # No pixel of a split lies in the blocks of another one.
-            if not (grid.split[top : top + side, left : left + side] == split).any():
+            if not cells.any():
                 continue
             rows = slice(top * CHIP, min((top + side) * CHIP, grid.height))
             columns = slice(left * CHIP, min((left + side) * CHIP, grid.width))
             ours = cube.read("split", rows, columns) == split
+            ours &= cells.repeat(CHIP, axis=0).repeat(CHIP, axis=1)[: ours.shape[0], : ours.shape[1]]
             if labels > 1:
                 rows, columns = (slice(labels * part.start, labels * part.stop) for part in (rows, columns))
                 ours = ours.repeat(labels, axis=0).repeat(labels, axis=1)
-            index = lookup[cube.read(name, rows, columns)[ours]]
-            total += np.bincount(index[index >= 0], minlength=table.n)
-    return total
+            if known is not None:
+                ours &= known[cube.read(f"{group}parcel_id", rows, columns)]
+            index = lookup[cube.read(f"{group}crop_type", rows, columns)]
+            index[~ours] = -1
+            yield (top, left), index

@@ -1,0 +1,119 @@
+"""Which finetunings the few-label protocol compares: starts, shares of the labels, seeds and modes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+from sits_models.recipe import FewLabels, Recipe, recipe_to_plain
+
+__all__ = ["MODES", "RANDOM", "Mode", "Place", "Protocol", "Run", "Start", "runs_of"]
+
+Mode = Literal["finetune", "probe"]
+Place = Literal["none", "in-region", "cross-region", "unknown"]
+"""Where weights were trained, beside the cubes that are learnt from now; none: they were not."""
+MODES: tuple[Mode, ...] = ("finetune", "probe")
+_VERSION = 1
+"""Of what a run does; another number makes all rows those of another experiment."""
+_WORDS = ("name", "title", "source", "notes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What the weights of a model start from."""
+
+    name: str
+    weights: str | None = None
+    """Folder of weights or of a run, or a name of the zoo; None: random ones."""
+    sha256: str | None = None
+    """Of these weights."""
+    objective: str | None = None
+    """What they were trained for."""
+    supervised: bool = False
+    """Whether that was finetuned with labels."""
+    regions: tuple[str, ...] = ()
+    """Of the cubes they were trained on."""
+    place: Place = "none"
+
+    @property
+    def title(self) -> str:
+        """For people: what it is."""
+        if self.weights is None:
+            return "random weights"
+        how = "supervised pretraining" if self.supervised else "pretraining"
+        where = {"in-region": "in-region", "cross-region": "cross-region"}.get(self.place, "of an unknown region")
+        return f"{how} ({self.objective}), {where}"
+
+
+RANDOM = Start(name="random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What all runs share."""
+
+    recipe: Recipe
+    """With the number of chips of an epoch, and the bands, that all runs have."""
+    by: Literal["parcel", "block"]
+    cubes: tuple[str, ...]
+    tests: tuple[str, ...]
+    """Evaluated on."""
+    identities: tuple[str, ...]
+    """What decides the pixels, labels and splits of these cubes, those learnt from first."""
+    split: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finetuning and its evaluation."""
+
+    protocol: Protocol
+    start: Start
+    share: float
+    seed: int
+    mode: Mode
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What is trained. The last epoch is the one that is taken: to choose one by validation would take labels of
+        its own, of which there are not few."""
+        recipe, few = self.protocol.recipe, FewLabels(share=self.share, by=self.protocol.by, seed=self.seed)
+        training = replace(
+            recipe.training,
+            seed=self.seed,
+            probe=self.mode == "probe",
+            validate_every=recipe.training.epochs,
+            patience=None,
+        )
+        return replace(recipe, data=replace(recipe.data, few=few), training=training)
+
+    @cached_property
+    def key(self) -> str:
+        """By which a finished run is known again: it depends on all that decides its scores and on nothing else."""
+        plain = {name: value for name, value in recipe_to_plain(self.recipe).items() if name not in _WORDS}
+        data = plain.get("data")
+        assert isinstance(data, dict)
+        plain["data"] = {name: value for name, value in data.items() if name not in ("cubes", "start")}
+        decisive = [_VERSION, plain, self.start.sha256, self.protocol.identities, self.protocol.split]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.start.name}, {self.mode}, {100 * self.share:g} % of the labels, seed {self.seed}"
+
+
+def runs_of(
+    protocol: Protocol, *, starts: Sequence[Start], shares: Sequence[float], seeds: int, modes: Sequence[Mode]
+) -> Iterator[Run]:
+    """All runs, seed by seed, so that a grid that was stopped has whole seeds to show, and the starts one after the
+    other, so that one which does not fit is found at once."""
+    for seed in range(seeds):
+        for share in shares:
+            for mode in modes:
+                for start in starts:
+                    yield Run(protocol=protocol, start=start, share=share, seed=seed, mode=mode)

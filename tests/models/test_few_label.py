@@ -237,7 +237,11 @@ def test_runs_are_told_apart_by_all_that_decides_them_and_by_nothing_else() -> N
 
 
 def test_whole_seeds_come_first_and_starts_beside_each_other() -> None:
-    runs = list(runs_of(PROTOCOL, starts=(RANDOM, WARM), shares=(0.1, 1.0), seeds=2, modes=("finetune", "probe")))
+    runs = list(
+        runs_of(
+            PROTOCOL, starts=lambda share, seed: (RANDOM, WARM), shares=(0.1, 1.0), seeds=2, modes=("finetune", "probe")
+        )
+    )
     assert len(runs) == 16
     assert [run.seed for run in runs] == [0] * 8 + [1] * 8
     assert [run.title for run in runs[:2]] == [

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import copy
 import doctest
 from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.models.meeting import Gather, together
 from tests.models.samples import make_sample
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,7 +20,7 @@ from sits_models.backbones.deeplab import DeepLab, DeepLabResNet18, DeepLabResNe
 from sits_models.data.regions import Regions
 from sits_models.encoder import Encoder
 from sits_models.objectives import Segmentation, glcnet
-from sits_models.objectives.base import as_it_is
+from sits_models.objectives.base import Loss
 from sits_models.objectives.glcnet import (
     GlobalLocalContrast,
     Mode,
@@ -230,9 +233,13 @@ def test_a_few_steps_draw_the_views_of_a_batch_together() -> None:
 
 
 def test_negatives_of_other_processes_count() -> None:
-    model = small(decoupled=False).eval()
+    model = trained_alike(small(decoupled=False))
     alone = model.loss(two()).value
-    model.gathered = lambda vectors: torch.cat([torch.randn_like(vectors), vectors])
+
+    def behind(own: Tensor) -> Tensor:
+        return torch.cat([torch.randn_like(own) if own.is_floating_point() else own + 1, own])
+
+    model.gathered = behind
     assert model.loss(two()).value > alone
 
 
@@ -261,7 +268,7 @@ def test_a_region_that_does_not_count_is_as_if_it_were_not_there() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_processes_with_unequal_chips_and_regions_have_the_loss_of_the_whole_batch(mode: Mode) -> None:
-    model = small(mode=mode).eval()
+    model = trained_alike(small(mode=mode))
     counted = torch.tensor([[True, True], [True, False], [False, False]])
     regions = torch.cat([REGIONS, REGIONS[:1]])
     whole = RegionViews(
@@ -271,26 +278,38 @@ def test_processes_with_unequal_chips_and_regions_have_the_loss_of_the_whole_bat
         second_regions=regions.flip(1),
         counted=counted,
     )
-    parts = [part_of(whole, chips) for chips in (slice(0, 1), slice(1, 3))]
-    gathered: list[list[Tensor]] = []
-    for part in parts:  # what each process gives, one contrast after the other
-        gathered.append([])
-        model.gathered = lambda vectors, into=gathered[-1]: (into.append(vectors), vectors)[1]  # type: ignore[misc]
-        model.loss(part)
-    losses = []
-    for part in parts:
-        every = iter([torch.cat(both) for both in zip(*gathered, strict=True)])
-        model.gathered = lambda _, every=every: next(every)  # type: ignore[misc]
-        losses.append(model.loss(part))
-    model.gathered = as_it_is
+
+    def work(gathered: Gather, *, chips: slice) -> Loss:
+        own = copy.deepcopy(model)
+        own.gathered = gathered
+        return own.loss(part_of(whole, chips))
+
+    losses = together([partial(work, chips=chips) for chips in (slice(0, 1), slice(1, 1), slice(1, 3))])
     total = torch.stack([loss.count for loss in losses]).sum()
     mean = torch.stack([loss.value * loss.count / total for loss in losses]).sum()
     torch.testing.assert_close(mean, model.loss(whole).value)
 
 
+def trained_alike(model: GlobalLocalContrast) -> GlobalLocalContrast:
+    """In training, without what the parts of a batch see otherwise than the whole: statistics and dropout."""
+    for module in model.modules():
+        module.training = not isinstance(module, nn.BatchNorm2d | nn.Dropout)
+    return model
+
+
+def test_an_evaluation_exchanges_nothing() -> None:
+    model = small().eval()
+
+    def never(_: Tensor) -> Tensor:
+        raise AssertionError("a process may have fewer batches of a validation than others")
+
+    model.gathered = never
+    assert model.loss(two()).value.isfinite()
+
+
 def part_of(views: RegionViews, chips: slice) -> RegionViews:
     def cut(sample: Sample) -> Sample:
-        return sample.replace(**{name: getattr(sample, name)[chips] for name in vars(sample) if name != "bands"})
+        return sample.take(torch.arange(len(sample.place))[chips])
 
     return RegionViews(
         first=cut(views.first),
@@ -364,7 +383,7 @@ def test_regions_are_asked_for_where_they_are_compared_alone() -> None:
     assert small(mode="no_local").loss(two(regions=none)).value.isfinite()
 
 
-def test_a_single_chip_is_refused_in_training_and_counts_nothing_in_evaluation() -> None:
+def test_a_single_chip_is_refused_by_batch_norms_and_counts_nothing_without_their_statistics() -> None:
     model = small()
     one = sample_of(seed=0, batch=1)
     views = RegionViews(
@@ -376,13 +395,10 @@ def test_a_single_chip_is_refused_in_training_and_counts_nothing_in_evaluation()
     )
     with pytest.raises(ValueError, match=r"give data\.batch at least 2 chips"):
         model.loss(views)
-    loss = model.eval().loss(views)
-    assert loss.count.item() == 0.0
-    assert loss.value.isfinite()
-    for module in model.modules():  # batch norms that take no statistics of one chip
-        module.training = not isinstance(module, nn.BatchNorm2d)
-    with pytest.raises(ValueError, match=r"which takes two at least; got 1: give data\.batch at least 2 chips"):
-        model.loss(views)
+    loss = trained_alike(model).loss(views)
+    loss.value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    assert loss.value.item() == loss.count.item() == 0.0
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)
 
 
 def test_the_variance_of_a_single_pixel_is_refused() -> None:

@@ -17,7 +17,7 @@ from sits_models.device import Rank
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss
 from sits_models.objectives.momentum import follow
-from sits_models.objectives.seco import SUB_SPACES, KeyViews, Mode, SeasonalContrast, _spread_and_rank
+from sits_models.objectives.seco import SUB_SPACES, KeyViews, Mode, SeasonalContrast
 from sits_models.objectives.shuffling import Shuffled
 from sits_models.recipe import SeCoRecipe
 
@@ -222,14 +222,15 @@ def _name_of(objective: SeasonalContrast, queue: nn.Module) -> str:
 def test_shuffled_keys_are_those_of_their_queries(*, frozen: bool) -> None:
     """Without statistics of a batch it does not matter which process encodes a chip; with them it does."""
     objective = objective_of("moco", frozen=frozen)
-    views, order = views_of(objective, batch=7), torch.tensor([6, 3, 0, 5, 1, 2, 4])
+    views, deal = views_of(objective, batch=7), torch.tensor([6.0, 3.0, 0.0, 5.0, 1.0, 2.0, 4.0])
 
     def work(gathered: Gather, *, number: int, shuffled: bool) -> Tensor:
         own, rank = copy.deepcopy(objective), Rank(number=number, of=2)
         own.gathered = gathered
         if shuffled:
-            own.apart = Shuffled(gathered, order, rank.part(7))
-        own.loss(part_of_views(views, rank))
+            own.apart = Shuffled(gathered)
+        part = part_of_views(views, rank)
+        own.loss(KeyViews(part.query, part.keys, deal[rank.part(7)]))
         return own.queues[0].keys[:7]
 
     plain, shuffled = (
@@ -241,7 +242,7 @@ def test_shuffled_keys_are_those_of_their_queries(*, frozen: bool) -> None:
 
 def test_weights_of_the_encoder_reach_the_key_side() -> None:
     objective = objective_of()
-    objective.follow(momentum=0.0)
+    objective.catch_up()
     for name, parameter in objective.encoder.named_parameters():
         assert torch.equal(parameter, objective.key_encoder.get_parameter(name))
     for name, parameter in objective.heads.named_parameters():
@@ -253,25 +254,18 @@ def test_monitors_tell_a_collapse_and_what_is_recognised() -> None:
     objective.follow(momentum=0.0)
     view = views_of(objective).query
     monitors = objective.loss(KeyViews(view, (view,))).monitors
-    assert set(monitors) == {"accuracy_all", "spread_all", "rank_all"}
+    assert set(monitors) == {"accuracy_all", "unit_deviation_all", "effective_rank_all"}
     assert not any(monitor.requires_grad for monitor in monitors.values())
     assert monitors["accuracy_all"].item() == 1.0  # a key that is its query
-    assert 0.0 < monitors["spread_all"].item() < 1.0
+    assert monitors["unit_deviation_all"].item() > 0.01
+    assert monitors["effective_rank_all"].item() > 1.1
     with torch.no_grad():
         last = objective.heads[0][2]
         last.weight.zero_()  # every embedding is the bias of its head
     objective.follow(momentum=0.0)
     monitors = objective.loss(KeyViews(view, (view,))).monitors
-    assert monitors["spread_all"].item() == pytest.approx(0.0, abs=1e-3)
-
-
-@pytest.mark.parametrize("directions", [1, 2, 5])
-def test_rank_is_the_number_of_directions_that_keys_spread_in(directions: int) -> None:
-    axes = torch.eye(6)[:directions]
-    spread, rank = _spread_and_rank(torch.cat([axes, -axes]))
-    assert spread.item() == pytest.approx(1.0)
-    assert rank.item() == pytest.approx(directions)
-    assert [found.item() for found in _spread_and_rank(axes[:1].expand(4, 6))] == [0.0, 0.0]
+    assert monitors["unit_deviation_all"].item() == pytest.approx(0.0, abs=1e-3)
+    assert monitors["effective_rank_all"].item() == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -301,7 +295,7 @@ def test_published_options_are_the_defaults() -> None:
     [
         ({"mode": "simclr"}, "a mode is moco, moco_tp, seco; got 'simclr'"),
         ({"momentum": 1.5}, r"a momentum lies from 0 to 1; got 1\.5"),
-        ({"temperature": 0.0}, r"a temperature is above 0; got 0\.0"),
+        ({"temperature": 0.0}, r"seco\.temperature is above 0; got 0\.0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, object], says: str) -> None:
@@ -311,7 +305,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, object], says
 
 def test_finer_labels_are_refused() -> None:
     encoder = Encoder(ResNet18(3, dates=1, width=0.03125), bands=BANDS, mean=[0.0] * 3, std=[1.0] * 3, magnification=2)
-    with pytest.raises(ValueError, match=r"labels 2 times finer are no use to it: set data\.labels=1"):
+    with pytest.raises(ValueError, match=r"ones 2 times finer are no use to it: set data\.labels=1"):
         SeasonalContrast(encoder, SeCoRecipe(queue=4))
 
 
@@ -322,3 +316,5 @@ def test_views_that_do_not_fit_are_refused() -> None:
         objective.loss(KeyViews(views.query, views.keys[:2]))
     with pytest.raises(ValueError, match="views of as many chips; got 4, 4, 2"):
         KeyViews(views.query, (views.keys[0], part_of(views.keys[1], Rank(), slice(2))))
+    with pytest.raises(ValueError, match=r"4 chips are dealt out by as many numbers; got \(3,\)"):
+        KeyViews(views.query, views.keys, torch.zeros(3))

@@ -22,7 +22,7 @@ def first_value(sample: Sample) -> Tensor:
 @pytest.mark.parametrize(("chips", "processes"), [(4, 1), (6, 2), (5, 3), (3, 3)])
 def test_each_gets_its_own_back_and_encodes_what_it_is_dealt(chips: int, processes: int) -> None:
     whole = make_sample(batch=chips, size=4)
-    order = torch.randperm(chips, generator=torch.Generator().manual_seed(3))
+    deal = torch.rand(chips, generator=torch.Generator().manual_seed(3))
 
     def work(gathered: Gather, *, number: int) -> tuple[Tensor, Tensor]:
         rank, seen = Rank(number=number, of=processes), []
@@ -31,20 +31,29 @@ def test_each_gets_its_own_back_and_encodes_what_it_is_dealt(chips: int, process
             seen.append(first_value(sample))
             return seen[-1]
 
-        apart = Shuffled(gathered, order, rank.part(chips))
-        return apart(encode, part_of(whole, rank)), seen[0]
+        apart = Shuffled(gathered)
+        return apart(encode, part_of(whole, rank), deal[rank.part(chips)]), seen[0]
 
     found = together([partial(work, number=number) for number in range(processes)])
-    expected = here(first_value, whole)
+    expected = here(first_value, whole, deal)
     assert torch.equal(torch.cat([own for own, _ in found]), expected)
-    assert torch.equal(torch.cat([seen for _, seen in found]), expected[order])
+    assert torch.equal(torch.cat([seen for _, seen in found]), expected[deal.argsort()])
 
 
-def test_another_number_of_chips_is_refused() -> None:
-    sample = make_sample(batch=3, size=4)
-    with pytest.raises(
-        ValueError, match=r"an order of 4 chips and the part .* were announced; got 3 chips, 3 of them here"
-    ):
-        Shuffled(lambda tensor: tensor, torch.arange(4), slice(3))(first_value, sample)
-    with pytest.raises(ValueError, match="got 3 chips, 3 of them here"):
-        Shuffled(lambda tensor: tensor, torch.arange(3), slice(2))(first_value, sample)
+def test_chips_of_equal_draws_stay_and_a_process_may_have_none() -> None:
+    whole = make_sample(batch=3, size=4)
+    parts = [slice(0, 0), slice(0, 2), slice(2, 3)]
+
+    def work(gathered: Gather, *, part: slice) -> tuple[Tensor, Tensor]:
+        seen = []
+
+        def encode(sample: Sample) -> Tensor:
+            seen.append(first_value(sample))
+            return seen[-1]
+
+        own = part_of(whole, Rank(), part)
+        return Shuffled(gathered)(encode, own, torch.zeros(len(own.place))), seen[0]
+
+    for (back, seen), part in zip(together([partial(work, part=part) for part in parts]), parts, strict=True):
+        assert torch.equal(back, first_value(whole)[part])
+        assert torch.equal(seen, back)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.models.samples import make_sample
 
-from sits_models.backbones import build_backbone
+from sits_models.backbones import build_backbone, list_backbones
 from sits_models.backbones.deeplab import DeepLab, DeepLabResNet50
 from sits_models.encoder import Encoder
 from sits_models.objectives.nt_xent import two_views
@@ -72,7 +72,16 @@ def test_what_does_not_fit_is_refused() -> None:
         ChipContrast(encoder_of("tsvit", outputs=5), options=SimCLRRecipe())
     with pytest.raises(ValueError, match="two views show the same chips; got 4 and 3"):
         ChipViews(first=views_of("resnet18").first, second=views_of("resnet18", batch=3).second)
-    model = ChipContrast(encoder_of("unet2d_clstm"), options=SimCLRRecipe())
-    with pytest.raises(ValueError, match=r"give data\.batch at least 2 chips"):
-        model.loss(views_of("unet2d_clstm", batch=1))
-    assert model.eval().loss(views_of("unet2d_clstm", batch=1)).count.item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "batch"), [*((name, 0) for name in list_backbones()), ("unet2d_clstm", 1), ("tsvit", 1), ("utae", 1)]
+)
+def test_without_another_chip_the_loss_and_its_gradients_are_0(name: str, batch: int) -> None:
+    model = ChipContrast(encoder_of(name), options=SimCLRRecipe())
+    whole = views_of(name, batch=2)
+    few = torch.arange(batch)
+    loss = model.loss(ChipViews(first=whole.first.take(few), second=whole.second.take(few)))
+    loss.value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    assert loss.value.item() == loss.count.item() == 0.0
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from sits_models.backbones import Backbone, backbone_class, build_backbone, list_backbones
+from sits_models.backbones.deeplab import DeepLab
 from sits_models.backbones.tsvit import TSViT, TSViTParcel
 from sits_models.checkpoints.card import Card
 from sits_models.checkpoints.files import read_weights
@@ -22,8 +23,10 @@ def transfer(objective: Objective, folder: str | Path, *, part: Literal["encoder
     """Start a model from the weights of another: by default all but what belongs to the task, as published for CSCL.
 
     The encoder (backbone, magnification, normalization) must match to the last tensor; the similarity of a
-    pretraining, both heads, and what of either backbone belongs to the outputs of a task are left out. Tarasiou et al.
-    2022 (`partial_restore` of the official code).
+    pretraining, all heads, second networks and queues, and what of either backbone belongs to the outputs of a task are
+    left out, Tarasiou et al. 2022 (`partial_restore` of the official code); and the decoder of a DeepLab where the
+    pretraining had another one or none (Li et al. 2022), so that it is new. What follows the encoder of `objective`
+    starts where it does.
 
     Raises ValueError, naming every tensor, where one is missing, unknown or of another shape, or where the bands or
     the backbone (architecture, variant, channels of time) differ; the model is then as it was.
@@ -41,12 +44,20 @@ def transfer(objective: Objective, folder: str | Path, *, part: Literal["encoder
             f"the weights in {folder} are of another backbone: {'; '.join(differing)}; "
             "change backbone of the recipe, or start from other weights"
         )
-    names = (*objective.encoder.backbone.of_task, *other.of_task) if part == "encoder" else ()
+    names = (*objective.encoder.backbone.of_task, *other.of_task, *_unlearnt(card, other)) if part == "encoder" else ()
     of_task = tuple(f"encoder.backbone.{name}" for name in names)
     report = load_into(objective, tensors, part="encoder." if part == "encoder" else "", but=of_task)
     if not report.whole:
         raise ValueError(f"the weights in {folder} do not fit this model: {report}")
+    if part == "encoder":
+        objective.catch_up()
     return report
+
+
+def _unlearnt(card: Card, backbone: Backbone) -> tuple[str, ...]:
+    """Beginnings of the names of what of a backbone its training has left as it was drawn."""
+    fills_in = card.recipe.inpainting is not None  # through the decoder
+    return ("decoder.",) if isinstance(backbone, DeepLab) and card.recipe.label_free and not fills_in else ()
 
 
 def _backbone_of(card: Card) -> Backbone:

@@ -33,19 +33,34 @@ Devices = Annotated[
     str, typer.Option(help="GPUs of this machine to train on, a process each: a number, or auto for all there are.")
 ]
 
+Transductive = Annotated[
+    bool,
+    typer.Option(
+        "--transductive",
+        help="Without labels: learn from the ground of all splits, validation and test too, which the card then says; "
+        "default: from the train split, and from all of a cube without splits.",
+    ),
+]
+
 
 def pretrain(
     recipe: RecipeName,
     cube: CubeFolders = None,
     out: OutFolder = None,
     set_: Changes = None,
+    transductive: Transductive = False,
     devices: Devices = "1",
     json_: AsJson = False,
     debug: WithTraceback = False,
 ) -> None:
-    """Pretrain an encoder by contrasting neighbouring pixels, or take up a pretraining that was interrupted.
+    """Pretrain an encoder, with labels or without, or take up a pretraining that was interrupted.
 
-    Writes the run folder: recipe, cubes and environment as used, metrics, curves, and the weights.
+    With labels by contrasting neighbouring pixels (cscl). Without any, from series, by the same pixel in two views
+    (embedding-earth); from single dates, by style and regions (glcnet), by whole chips (simclr), or by seasons and
+    colours (seco). Inpainting and jigsaw are sections of a recipe of your own.
+
+    Writes the run folder: recipe, cubes and environment as used, metrics, curves, and the weights, from which finetune
+    starts.
 
     Several GPUs share each batch with --devices; several machines through torchrun.
 
@@ -56,14 +71,23 @@ def pretrain(
         sits-model pretrain --recipe cscl-demo
 
         sits-model pretrain --recipe cscl-laptop --cube out/my-region --set training.epochs=5 --out runs/mine
+
+        sits-model pretrain --recipe embedding-earth-laptop --cube out/my-region --transductive
+
+        sits-model pretrain --recipe glcnet-laptop --cube out/my-region
+
+        sits-model pretrain --recipe simclr-laptop --cube out/my-region
+
+        sits-model pretrain --recipe seco-laptop --cube out/region-a --cube out/region-b
     """
+    changes = [*(set_ or ()), *(["data.transductive=true"] if transductive else ())]
 
     def train(chosen: Recipe, out: str, narrator: Narrator) -> TrainingOutcome:
         from sits_models.tasks.pretrain import pretrain as train  # seconds, which a wrong recipe need not wait for
 
         return train(chosen, cubes=cube, out=out, narrator=narrator)
 
-    run(lambda: _work(train, recipe, set_, out, devices, as_json=json_), debug=debug)
+    run(lambda: _work(train, recipe, changes, out, devices, as_json=json_), debug=debug)
 
 
 def finetune(

@@ -23,7 +23,7 @@ __all__ = ["zoo"]
 
 zoo = typer.Typer(
     **GROUP,
-    help="Weights that others can use: list, info, pull, push, verify.",
+    help="Weights that others can use: list, info, pull, push, verify, convert.",
     epilog="sits-model zoo list; sits-model zoo info demo-unet3df; sits-model predict --weights demo-unet3df --cube "
     "out/demo",
 )
@@ -214,6 +214,41 @@ def verify(weights: _Weights, json_: AsJson = False, debug: WithTraceback = Fals
     run(work, debug=debug)
 
 
+@zoo.command("convert")
+def convert(
+    checkpoint: Annotated[str, typer.Argument(help="A published checkpoint of SeCo, FILE.ckpt.")],
+    out: Annotated[Path, typer.Option(help="Folder for the weights, that is empty or not there yet.")],
+    json_: AsJson = False,
+    debug: WithTraceback = False,
+) -> None:
+    """Make a published checkpoint of SeCo (ResNet-18 or ResNet-50) a folder of weights, from which finetune starts.
+
+    The file is read without running anything that it holds.
+
+    Exit codes: 0 done, 1 failed, 2 wrong use.
+
+    Examples:
+
+        sits-model zoo convert seco_resnet18_1m.ckpt --out weights/seco-resnet18
+
+        sits-model finetune --recipe resnet-laptop --weights weights/seco-resnet18 --set backbone.width=1
+    """
+
+    def work() -> int:
+        from sits_models.checkpoints.published_seco import convert_seco
+
+        card = convert_seco(checkpoint, out)
+        if json_:
+            print(json.dumps({"folder": str(out), **card.to_json()}, indent=2))
+            return DONE
+        name = card.recipe.backbone.name
+        print(f"{name} of SeCo, for the bands {', '.join(card.bands)}; finetune a recipe of {name} at full width")
+        print(f"weights   {out}")
+        return DONE
+
+    run(work, debug=debug)
+
+
 _HEAD = ("name", "version", "architecture", "classes", "bands", "dates", "mIoU", "size", "licence", "data", "place")
 
 
@@ -237,8 +272,10 @@ def _listed(registry: str | None) -> Sequence[tuple[str, Entry]]:
 
 
 def _row(place: str, entry: Entry) -> tuple[str, ...]:
+    from sits_models.recipe import PRETRAINING
+
     miou = "" if entry.miou is None else f"{entry.miou:.3f}"
-    classes = str(entry.classes) if entry.objective != "contrast" else "none"
+    classes = "none" if entry.objective in PRETRAINING else str(entry.classes)
     made_of = "simulated" if entry.simulated else "real"
     facts = (entry.name, entry.version, entry.architecture, classes, str(len(entry.bands)), str(entry.dates))
     return (*facts, miou, f"{entry.size / 1e6:.1f} MB", entry.licence, made_of, place)

@@ -14,7 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sits_models.backbones.unet2d_clstm import StepBatchNorm
 from sits_models.engine.processes import Processes
-from sits_models.objectives.base import Objective, as_it_is
+from sits_models.objectives.base import Objective
+from sits_models.objectives.gathering import as_it_is
+from sits_models.objectives.seco import SeasonalContrast
+from sits_models.objectives.shuffling import Shuffled, here
 
 __all__ = ["Together", "synchronized"]
 
@@ -68,21 +71,28 @@ def synchronized(objective: Objective, processes: Processes) -> Iterator[None]:
     normalise by the batch of all GPUs, as the others.
 
     Not those of a backbone that leaves padded dates out: its steps are as many as the longest series of a part has
-    dates.
+    dates. Without GPUs batch norms see a part alone, and the keys of a seasonal contrast are encoded in another process
+    than their queries (MoCo, section 3.3); with them all see the whole batch, wherever a chip is.
     """
     backbone = objective.encoder.backbone
     together = not processes.alone and torch.cuda.is_available() and not backbone.ignores_padding
     norms = [module for module in backbone.modules() if together and isinstance(module, StepBatchNorm)]
     for norm in norms:
         norm.summed = _summed
+    # With batch norms of whole batches it makes no difference where a chip is encoded.
+    shuffled = None
     if not processes.alone:
         objective.gathered = _gathered
+        if isinstance(objective, SeasonalContrast) and not torch.cuda.is_available():
+            shuffled, objective.apart = objective, Shuffled(_gathered)
     try:
         yield
     finally:
         for norm in norms:
             norm.summed = None
         objective.gathered = as_it_is
+        if shuffled is not None:
+            shuffled.apart = here
 
 
 def _gathered(own: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic
 
@@ -13,19 +12,11 @@ from typing_extensions import TypeVar
 from sits_models.data.draws import Draws
 from sits_models.data.transforms import augment
 from sits_models.encoder import Encoder
+from sits_models.objectives.gathering import Gathered, as_it_is
 from sits_models.recipe import Augmentation
 from sits_models.sample import Sample
 
-__all__ = ["Gathered", "Loss", "Objective", "SampleObjective", "as_it_is"]
-
-Gathered = Callable[[Tensor], Tensor]
-"""From what this process has, (N, ...), to what all have, (M, ...), along the first dimension in their order; N may
-differ between them. Its backward pass adds up what all processes have for a part."""
-
-
-def as_it_is(own: Tensor) -> Tensor:
-    """What a process that is alone gathers."""
-    return own
+__all__ = ["Loss", "Objective", "SampleObjective"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,16 @@ class Objective(nn.Module, ABC, Generic[Seen]):  # the default of a parameter is
 
     encoder: Encoder
     gathered: Gathered = staticmethod(as_it_is)
-    """Where losses compare with what other processes have; the engine sets it."""
+    """What brings together what the processes of a training have; the engine sets it."""
+
+    @property
+    def compared(self) -> Gathered:
+        """What losses compare with: what all processes have in training, and this one alone in an evaluation, of which
+        it may have fewer batches than others, so that they would wait for it."""
+        return self.gathered if self.training else as_it_is
+
+    def catch_up(self) -> None:  # most have nothing that follows
+        """Called where weights were loaded into the encoder alone: what follows it is there at once."""
 
     @abstractmethod
     def views(self, sample: Sample, augmentation: Augmentation, draws: Draws) -> Seen:

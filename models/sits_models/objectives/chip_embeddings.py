@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sits_models.backbones.deeplab import DeepLab
 from sits_models.encoder import Encoder
 from sits_models.sample import Sample
 
-__all__ = ["chip_channels", "embed_chips", "embed_maps", "leave_decoder_out", "require_plain"]
+__all__ = [
+    "chip_channels",
+    "embed_chips",
+    "embed_maps",
+    "embed_nothing",
+    "enough_chips",
+    "leave_decoder_out",
+    "require_plain",
+]
 
 
 def chip_channels(encoder: Encoder) -> int:
@@ -20,8 +28,23 @@ def chip_channels(encoder: Encoder) -> int:
 
 def embed_chips(encoder: Encoder, sample: Sample) -> Tensor:
     """One embedding a chip, (B, C), float32: the mean of the map, of a DeepLab that of its joined branches."""
+    if (nothing := embed_nothing(encoder, sample, chip_channels(encoder))) is not None:
+        return nothing
     embedded = embed_maps(encoder, sample)[1] if isinstance(encoder.backbone, DeepLab) else encoder(sample)
     return embedded.mean(dim=(2, 3), dtype=torch.promote_types(embedded.dtype, torch.float32))
+
+
+def embed_nothing(encoder: Encoder, sample: Sample, *shape: int) -> Tensor | None:
+    """What stands for embeddings (0, *shape) where a sample has no chip, with gradients of 0 for all that learns; None
+    where it has any, or where batch norms of other GPUs wait for this one's.
+
+    Not all backbones take a batch of nothing.
+    """
+    if len(sample.place) or any(isinstance(module, nn.SyncBatchNorm) for module in encoder.modules()):
+        return None
+    learnt = [parameter.sum() for parameter in encoder.parameters() if parameter.requires_grad]
+    nothing = torch.stack(learnt).sum() if learnt else encoder.mean.sum()
+    return nothing.expand(0, *shape)
 
 
 def embed_maps(encoder: Encoder, sample: Sample) -> tuple[Tensor, Tensor]:
@@ -36,6 +59,18 @@ def embed_maps(encoder: Encoder, sample: Sample) -> tuple[Tensor, Tensor]:
     image = encoder.normalize(sample.image)
     backbone.check(image)
     return backbone.encode(backbone.frame(image, sample.valid, sample.day))
+
+
+def enough_chips(encoder: Encoder, there: Tensor, *, side: int) -> Tensor:
+    """Which of the chips that are there, (B,) bool, a step sees: all of them, or none where it is one alone, of which
+    batch norms in training would take their statistics over a single value. `side` is that of what the encoder sees.
+
+    Clouds leave a chip out, so that no batch is large enough beforehand.
+    """
+    single = encoder.backbone.least_chips(side) > 1 and any(
+        isinstance(module, nn.BatchNorm2d) and module.training for module in encoder.backbone.modules()
+    )
+    return there & (there.sum() > 1) if single else there
 
 
 def leave_decoder_out(encoder: Encoder) -> None:

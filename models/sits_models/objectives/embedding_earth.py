@@ -13,7 +13,6 @@ and that its batch normalisation sees the sampled pixels alone, each view by its
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,8 +24,9 @@ from sits_models.data.draws import Draws
 from sits_models.data.looks import draw_look
 from sits_models.data.matches import match_pixels
 from sits_models.encoder import Encoder
-from sits_models.objectives.base import Loss, Objective, as_it_is
+from sits_models.objectives.base import Loss, Objective
 from sits_models.objectives.collapse import effective_rank
+from sits_models.objectives.gathering import own_rows
 from sits_models.objectives.momentum import follow, follower
 from sits_models.objectives.nt_xent import contrast
 from sits_models.objectives.projection import build_projection
@@ -133,6 +133,12 @@ class EmbeddingEarth(Objective[MatchedViews]):
         self._check_images(joined.images)
         return self._both_directions(queries, joined)
 
+    def catch_up(self) -> None:
+        """The second network becomes the first, with its normalization and the statistics of its batch norms."""
+        if self.key_encoder is not None and self.key_projection is not None:
+            self.key_encoder.load_state_dict(self.encoder.state_dict())
+            self.key_projection.load_state_dict(self.projection.state_dict())
+
     def _both_directions(self, queries: list[Tensor], joined: _Joined) -> Loss:
         near = NearPixels.of(
             joined.pixels.at(joined.own),
@@ -161,21 +167,18 @@ class EmbeddingEarth(Objective[MatchedViews]):
 
     def _joined(self, keys: Tensor, counted: Tensor, ground: Tensor) -> _Joined:
         """The keys (N, 2, D) of this process, with those of all others."""
-        # Chip by chip, for then only the number of chips may differ between the processes. A number that no other
-        # process draws tells a process which chips are its own; no value depends on it.
-        mark = secrets.randbits(62)
-        gathered = self.gathered if self.training else as_it_is
-        facts = [ground, counted[:, :, None], torch.full_like(ground[:, :, :1], mark)]
-        every = gathered(torch.cat([fact.to(torch.int64) for fact in facts], dim=2))  # (chips, n, 4)
+        # Chip by chip, for then only the number of chips may differ between the processes.
         b, n = counted.shape
+        rows = own_rows(b, self.compared, device=counted.device)
+        facts = [ground, counted[:, :, None]]
+        every = self.compared(torch.cat([fact.to(torch.int64) for fact in facts], dim=2))  # (chips, n, 3)
         laid_out = keys.new_zeros(b, n, *keys.shape[1:]).index_put(counted.nonzero(as_tuple=True), keys)
-        all_keys = gathered(laid_out)
+        all_keys = self.compared(laid_out)
         image, slot = every[:, :, 2].nonzero(as_tuple=True)
-        known = every[image, slot]  # (M, 4)
         return _Joined(
             keys=all_keys[image, slot],
-            pixels=SampledPixels(image=image, ground=known[:, :2]),
-            own=(known[:, 3] == mark).nonzero()[:, 0],
+            pixels=SampledPixels(image=image, ground=every[image, slot, :2]),
+            own=((image >= rows.start) & (image < rows.stop)).nonzero()[:, 0],
             images=len(every),
         )
 

@@ -29,7 +29,7 @@ from sits_models.data.looks import draw_look, draw_single
 from sits_models.data.regions import Regions, match_regions
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
-from sits_models.objectives.chip_embeddings import embed_maps, leave_decoder_out, require_plain
+from sits_models.objectives.chip_embeddings import embed_maps, enough_chips, leave_decoder_out, require_plain
 from sits_models.objectives.projection import build_projection
 from sits_models.objectives.region_means import region_means
 from sits_models.objectives.view_contrast import Found, ViewContrast, count_of
@@ -137,6 +137,7 @@ class GlobalLocalContrast(Objective[RegionViews]):
         views = RegionViews.of(
             first.sample, second.sample, match_regions(first, second, options.regions, options.region, draws)
         )
+        there = enough_chips(self.encoder, there, side=views.first.image.shape[-1])
         return RegionViews(
             first=views.first.take(there),
             second=views.second.take(there),
@@ -148,8 +149,8 @@ class GlobalLocalContrast(Objective[RegionViews]):
     def loss(self, views: RegionViews) -> Loss:
         """The loss of a batch; watched: both losses, how often the positive is found, and the effective rank.
 
-        It counts the chips of both views, or the regions where there is no global contrast. Raises ValueError for a
-        single chip in training, for regions that are not inside, or where regions are compared and there are none.
+        It counts the chips of both views, or the regions where there is no global contrast; 0 where no other is there
+        to tell one from. Raises ValueError for regions that are not inside, or for views without a place for any.
         """
         if self.compares_regions and views.first_regions.shape[1] == 0:
             raise ValueError(
@@ -177,7 +178,7 @@ class GlobalLocalContrast(Objective[RegionViews]):
     def _found(self, first: Tensor | None, second: Tensor | None) -> Found | None:
         if first is None or second is None:
             return None
-        return self.contrast(first, second, gathered=self.gathered)
+        return self.contrast(first, second, gathered=self.compared)
 
     def _joined(self, chips: Found | None, regions: Found | None, *, counted: Tensor) -> Loss:
         device = next(one.value.device for one in (chips, regions) if one is not None)
@@ -189,12 +190,13 @@ class GlobalLocalContrast(Objective[RegionViews]):
         if chips is None:
             assert regions is not None  # a mode has one of the two at least
             return Loss(regions.value, matched, watched, over)
-        count = count_of(chips, chips=len(counted), training=self.training, device=device)
+        count = count_of(chips, chips=len(counted), device=device)
         value = chips.value
         if regions is not None:
             # A mean over the regions of all processes, though what they are weighted by is the number of their chips.
             share = matched / (2 * max(1, len(counted))) * chips.pairs / max(1, regions.pairs)
             value = self.options.weight * value + (1 - self.options.weight) * share * regions.value
+            value = value if chips.pairs > 1 else value * 0
         return Loss(value, count, _watched(chips, "global") | watched, over)
 
 
@@ -211,6 +213,8 @@ def style_of(context: Tensor, *, variance: bool) -> Tensor:
             "a style has the variance over the pixels of a map, one for each 16 x 16 of the chip; got 1 pixel: give "
             "data.size above 16, or choose the mode no_style"
         )
+    if not len(pixels):  # for which torch warns of too few values
+        return pixels.sum(dim=2).repeat(1, 2)
     return torch.cat(torch.var_mean(pixels, dim=2, correction=1)[::-1], dim=1)
 
 

@@ -20,7 +20,7 @@ from sits_models.data.draws import Draws
 from sits_models.data.looks import draw_look, draw_single
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
-from sits_models.objectives.chip_embeddings import require_plain
+from sits_models.objectives.chip_embeddings import embed_nothing, enough_chips, require_plain
 from sits_models.recipe import Augmentation, InpaintingRecipe
 from sits_models.sample import Sample
 
@@ -82,6 +82,7 @@ class Inpainting(Objective[HiddenBlocks]):
         (date,), there = draw_single(sample, self.options.dates, draws)
         look = draw_look(date, self.options.geometry, None, draws).sample
         found = hide_blocks(look, self.options, draws=draws)
+        there = enough_chips(self.encoder, there, side=look.image.shape[-1])
         return HiddenBlocks(look.take(there), found.hidden[there])
 
     def loss(self, views: HiddenBlocks) -> Loss:
@@ -109,8 +110,9 @@ class Inpainting(Objective[HiddenBlocks]):
 
     def filled(self, sample: Sample) -> Tensor:
         """The normalised image as the network has it, (B, C, H, W), resized with corners on corners."""
-        values = cast(Tensor, self.head(self.encoder(sample)))
         size = sample.image.shape[-2:]
+        embedded = embed_nothing(self.encoder, sample, self.encoder.channels, *size)
+        values = cast(Tensor, self.head(self.encoder(sample) if embedded is None else embedded))
         if values.shape[-2:] == size:
             return values
         return functional.interpolate(values, size=size, mode="bilinear", align_corners=True)

@@ -74,8 +74,7 @@ def draw_puzzle(sample: Sample, options: JigsawRecipe, *, draws: Draws) -> Puzzl
     Raises ValueError for chips of fewer than 3 px, and where the draws are of another number of chips.
     """
     b, h, w = sample.boundary.shape
-    cell = min(h, w) // SIDE
-    side = round(cell * (1 - options.gap))
+    cell, side = min(h, w) // SIDE, options.tile(min(h, w))
     if side < 1:
         raise ValueError(f"chips of {h} x {w} px cannot be cut into nine tiles with gaps: set data.size to more")
     draws.check(b)

@@ -7,7 +7,7 @@ length, and with several processes the keys of the batch are those of all, not o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -18,8 +18,17 @@ from sits_models.data.draws import Draws
 from sits_models.data.looks import draw_look, draw_single
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
+from sits_models.objectives.chip_embeddings import (
+    chip_channels,
+    embed_chips,
+    enough_chips,
+    leave_decoder_out,
+    require_plain,
+)
+from sits_models.objectives.collapse import effective_rank, unit_deviation
 from sits_models.objectives.info_nce import Contrast, info_nce
 from sits_models.objectives.momentum import follow, follower
+from sits_models.objectives.projection import build_projection
 from sits_models.objectives.queues import Queue
 from sits_models.objectives.shuffling import Apart, here
 from sits_models.recipe import Augmentation, SeCoRecipe
@@ -53,34 +62,36 @@ class KeyViews:
     negatives. In SeCo, of three dates: 0 another date in other colours, 1 another date, 2 the query's in other colours.
     """
 
+    deal: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """(B,): by which keys may be dealt out to be encoded elsewhere (`Shuffled`), or one for all, by which none is."""
+
     def __post_init__(self) -> None:
         chips = [len(sample.place) for sample in (self.query, *self.keys)]
         if len(set(chips)) != 1:
             raise ValueError(f"a query and its keys are views of as many chips; got {', '.join(map(str, chips))}")
+        if self.deal.ndim and self.deal.shape != (chips[0],):
+            raise ValueError(f"{chips[0]} chips are dealt out by as many numbers; got {tuple(self.deal.shape)}")
 
 
 class SeasonalContrast(Objective[KeyViews]):
     """An encoder whose chips find themselves among others: heads into sub-spaces, a key side that follows, queues.
 
     In training `loss` first moves the key side, and puts the batch's keys into the queues in the end; otherwise it
-    changes nothing. Weights that are loaded into `encoder` alone reach the key side by `follow(momentum=0.0)`.
+    changes nothing. Weights that are loaded into `encoder` alone reach the key side by `catch_up`.
     """
 
     apart: Apart
     """How the keys' chips are encoded, in training: `here`, or `Shuffled` among processes."""
 
     def __init__(self, encoder: Encoder, options: SeCoRecipe) -> None:
-        """Raises ValueError for an encoder of finer labels."""
+        """Raises ValueError for an encoder of finer labels, or of logits."""
         super().__init__()
-        if encoder.magnification != 1:
-            raise ValueError(
-                f"a seasonal contrast compares whole chips, so that labels {encoder.magnification} times finer are no "
-                "use to it: set data.labels=1"
-            )
+        require_plain(encoder, "a seasonal contrast")
+        leave_decoder_out(encoder)
         self.options = options
         self.sub_spaces = SUB_SPACES[options.mode]
         self.encoder = encoder
-        self.heads = nn.ModuleList(_head(encoder.channels, options.channels) for _ in self.sub_spaces)
+        self.heads = nn.ModuleList(_head(chip_channels(encoder), options.channels) for _ in self.sub_spaces)
         self.key_encoder, self.key_heads = follower(encoder), follower(self.heads)
         self.queues = nn.ModuleList(Queue(options.queue, channels=options.channels) for _ in self.sub_spaces)
         self.apart = here
@@ -94,22 +105,25 @@ class SeasonalContrast(Objective[KeyViews]):
         """
         options = self.options
         dates, there = draw_single(sample, options.dates, draws)
-
-        def look(date: Sample, *, coloured: bool) -> Sample:
-            geometry = replace(options.geometry, flips=options.flips) if coloured else options.geometry
-            return draw_look(date, geometry, options.photometry if coloured else None, draws).sample.take(there)
-
+        # By date and whether in other colours: the query, and a key a sub-space.
+        looks: tuple[tuple[int, bool], ...] = ((0, False), (1, True), (2, False), (0, True))
         if options.mode != "seco":
-            return KeyViews(look(dates[0], coloured=True), (look(dates[-1], coloured=True),))
-        keys = look(dates[1], coloured=True), look(dates[2], coloured=False), look(dates[0], coloured=True)
-        return KeyViews(look(dates[0], coloured=False), keys)
+            looks = ((0, True), (len(dates) - 1, True))
+        seen = [self._look(dates[date], draws, coloured=coloured) for date, coloured in looks]
+        there = enough_chips(self.encoder, there, side=min(one.image.shape[-1] for one in seen))
+        query, *keys = (one.take(there) for one in seen)
+        return KeyViews(query, tuple(keys), draws.uniform().to(there.device)[there])
+
+    def _look(self, date: Sample, draws: Draws, *, coloured: bool) -> Sample:
+        options = self.options
+        geometry = replace(options.geometry, flips=options.flips) if coloured else options.geometry
+        return draw_look(date, geometry, options.photometry if coloured else None, draws).sample
 
     def loss(self, views: KeyViews) -> Loss:
         """The sum over the sub-spaces of the cross entropies of the positives among all keys; its count is of queries.
 
         Monitors, by sub-space: `accuracy`, how often the positive is the key most alike, and of the batch's keys the
-        `spread` around their mean, from 0 to 1, and the `rank`, in how many directions they spread. Embeddings that
-        collapse have a spread near 0 or a rank near 1.
+        `unit_deviation` and the `effective_rank`. Embeddings that collapse have a deviation near 0 or a rank near 1.
         Raises ValueError for other than one key view a sub-space.
         """
         if len(views.keys) != len(self.sub_spaces):
@@ -124,7 +138,8 @@ class SeasonalContrast(Objective[KeyViews]):
             value, right = info_nce(contrast, temperature=self.options.temperature)
             values.append(value)
             monitors[f"accuracy_{name}"] = right.sum() / max(1, len(right))
-            monitors[f"spread_{name}"], monitors[f"rank_{name}"] = _spread_and_rank(keys)
+            monitors[f"unit_deviation_{name}"] = unit_deviation(keys)
+            monitors[f"effective_rank_{name}"] = effective_rank(keys)
         if self.training:
             for queue, keys in zip(self.queues, stored, strict=True):
                 assert isinstance(queue, Queue)
@@ -137,18 +152,21 @@ class SeasonalContrast(Objective[KeyViews]):
         follow(self.key_encoder, self.encoder, momentum=momentum)
         follow(self.key_heads, self.heads, momentum=momentum)
 
+    def catch_up(self) -> None:
+        """The key side becomes the query's, with its normalization and the statistics of its batch norms."""
+        self.key_encoder.load_state_dict(self.encoder.state_dict())
+        self.key_heads.load_state_dict(self.heads.state_dict())
+
     def contrasts(self, views: KeyViews) -> tuple[tuple[Tensor, ...], tuple[Contrast, ...]]:
         """By sub-space: the keys for the queue, (chips of all processes, channels), and what the queries are held to.
 
         Negatives are the queue and, after the first sub-space, the other views' keys of the batch, of all processes.
         """
-        own = self._keys(views.keys)
-        every = own
-        if self.training:
-            flat = [keys for by_view in own for keys in by_view.values()]
-            parts = iter(self.gathered(torch.cat(flat, dim=1)).chunk(len(flat), dim=1))  # from (B, pairs * D)
-            every = [{view: next(parts) for view in by_view} for by_view in own]
-        pooled = _pooled(self.encoder, views.query)
+        own = self._keys(views.keys, views.deal.expand(len(views.query.place)))
+        flat = [keys for by_view in own for keys in by_view.values()]
+        parts = iter(self.compared(torch.cat(flat, dim=1)).chunk(len(flat), dim=1))  # from (B, pairs * D)
+        every = [{view: next(parts) for view in by_view} for by_view in own]
+        pooled = embed_chips(self.encoder, views.query)
         stored, contrasts = [], []
         for i, (head, queue) in enumerate(zip(self.heads, self.queues, strict=True)):
             assert isinstance(queue, Queue)
@@ -159,14 +177,14 @@ class SeasonalContrast(Objective[KeyViews]):
         return tuple(stored), tuple(contrasts)
 
     @torch.no_grad()
-    def _keys(self, samples: tuple[Sample, ...]) -> list[dict[int, Tensor]]:
+    def _keys(self, samples: tuple[Sample, ...], deal: Tensor) -> list[dict[int, Tensor]]:
         """By sub-space and number of the view: keys (B, channels). The first one needs its own view alone."""
 
         def encode(sample: Sample) -> Tensor:
-            return _pooled(self.key_encoder, sample)
+            return embed_chips(self.key_encoder, sample)
 
         apart = self.apart if self.training else here
-        pooled = [apart(encode, sample) for sample in samples]  # one by one: batch norms count each view
+        pooled = [apart(encode, sample, deal) for sample in samples]  # one by one: batch norms count each view
         return [
             {view: _unit(head(pooled[view])) for view in (range(len(pooled)) if i else (0,))}
             for i, head in enumerate(self.key_heads)
@@ -174,25 +192,9 @@ class SeasonalContrast(Objective[KeyViews]):
 
 
 def _head(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, outputs))
-
-
-def _pooled(encoder: Encoder, sample: Sample) -> Tensor:
-    embedded: Tensor = encoder(sample)  # (B, D, H, W)
-    return embedded.mean(dim=(2, 3))
+    return build_projection(inputs, hidden=(inputs,), outputs=outputs, kind="vector", batch_norm=False)
 
 
 def _unit(vectors: Tensor) -> Tensor:
     """Vectors (N, D) of length 1, in float32 at least."""
     return functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)
-
-
-def _spread_and_rank(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Of unit vectors (N, D): the root of the trace of their covariance C, and tr(C)^2 / tr(C^2), 0 where C is 0.
-
-    The second, the participation ratio, is k where they spread alike in k directions, and needs no decomposition.
-    """
-    centred = keys - keys.sum(dim=0) / max(1, len(keys))
-    covariance = centred.T @ centred / max(1, len(keys))  # (D, D)
-    trace, squares = covariance.trace(), covariance.square().sum()
-    return trace.sqrt(), torch.where(squares > 0, trace.square() / squares, 0.0)

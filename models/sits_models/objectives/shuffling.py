@@ -13,45 +13,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sits_models.objectives.gathering import Gathered, own_rows
 from sits_models.sample import Sample
 
 __all__ = ["Apart", "Encode", "Shuffled", "here"]
 
 Encode = Callable[[Sample], Tensor]
 """A sample of B chips to vectors (B, D)."""
-Apart = Callable[[Encode, Sample], Tensor]
-"""What the encoder gives for a sample, (B, D), wherever its chips were encoded."""
+Apart = Callable[[Encode, Sample, Tensor], Tensor]
+"""What the encoder gives for a sample, (B, D), wherever its chips were encoded; the last is a draw for each, (B,), by
+which chips may be dealt out."""
 
 
-def here(encode: Encode, sample: Sample) -> Tensor:
+def here(encode: Encode, sample: Sample, deal: Tensor) -> Tensor:  # noqa: ARG001  # nothing is dealt out
     """Encoded in this process."""
     return encode(sample)
 
 
 @dataclass(frozen=True)
 class Shuffled:
-    """The chips of all processes are dealt out anew, each process encodes as many as it has, and gets its own back."""
+    """The chips of all processes are dealt out by their draws, each process encodes as many as it has, and gets its own
+    back."""
 
-    gathered: Callable[[Tensor], Tensor]
-    """Tensors of all processes along the first dimension, in their order."""
-    order: Tensor
-    """(chips of the batch,) int64: a permutation of them, the same in all processes."""
-    part: slice
-    """Which chips of the batch are those of this process."""
+    gathered: Gathered
 
-    def __call__(self, encode: Encode, sample: Sample) -> Tensor:
-        """Raises ValueError where the chips are not as many as the order and the part say."""
+    def __call__(self, encode: Encode, sample: Sample, deal: Tensor) -> Tensor:
+        """All processes ask together; `deal` (B,) holds a number a chip, of which equal ones stay in their order."""
         image = self.gathered(sample.image.to(torch.float32))  # as the encoder takes it; uint16 cannot be indexed
-        order = self.order.to(image.device)
-        if len(order) != len(image) or len(order[self.part]) != len(sample.image):
-            raise ValueError(
-                f"an order of {len(order)} chips and the part {self.part} were announced; got {len(image)} chips, "
-                f"{len(sample.image)} of them here"
-            )
-        mine = order[self.part]
+        own = own_rows(len(sample.image), self.gathered, device=image.device)
+        order = self.gathered(deal.to(image.device)).argsort(stable=True)
+        mine = order[own]
         # An encoder reads no labels.
         dealt = sample.replace(
             image=image[mine], valid=self.gathered(sample.valid)[mine], day=self.gathered(sample.day)[mine]
         )
         every = self.gathered(encode(dealt))  # in the order in which they were dealt
-        return every[order.argsort()[self.part]]
+        return every[order.argsort()[own]]

@@ -16,7 +16,13 @@ from sits_models.data.draws import Draws
 from sits_models.data.looks import draw_look, draw_single
 from sits_models.encoder import Encoder
 from sits_models.objectives.base import Loss, Objective
-from sits_models.objectives.chip_embeddings import chip_channels, embed_chips, leave_decoder_out, require_plain
+from sits_models.objectives.chip_embeddings import (
+    chip_channels,
+    embed_chips,
+    enough_chips,
+    leave_decoder_out,
+    require_plain,
+)
 from sits_models.objectives.projection import build_projection
 from sits_models.objectives.view_contrast import ViewContrast, count_of
 from sits_models.recipe import Augmentation, SimCLRRecipe
@@ -59,16 +65,17 @@ class ChipContrast(Objective[ChipViews]):
         (date,), there = draw_single(sample, self.options.dates, draws)
         first = draw_look(date, self.options.first, None, draws).sample
         second = draw_look(date, self.options.second, self.options.photometry, draws).sample
+        there = enough_chips(self.encoder, there, side=min(first.image.shape[-1], second.image.shape[-1]))
         return ChipViews(first=first.take(there), second=second.take(there))
 
     def loss(self, views: ChipViews) -> Loss:
         """The loss of a batch, which counts both views of each chip; watched: how often the positive is found, and
-        the effective rank. Raises ValueError for a single chip in training."""
-        found = self.contrast(self.embed(views.first), self.embed(views.second), gathered=self.gathered)
+        the effective rank. 0 where no other chip is there to tell one from."""
+        found = self.contrast(self.embed(views.first), self.embed(views.second), gathered=self.compared)
         image = views.first.image
         return Loss(
             found.value,
-            count_of(found, chips=image.shape[0], training=self.training, device=image.device),
+            count_of(found, chips=image.shape[0], device=image.device),
             {"accuracy": found.accuracy, "effective_rank": found.effective_rank},
         )
 

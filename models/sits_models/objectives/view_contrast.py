@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sits_models.objectives.base import Gathered
 from sits_models.objectives.collapse import effective_rank
+from sits_models.objectives.gathering import Gathered, own_rows
 from sits_models.objectives.nt_xent import contrast
 
 __all__ = ["Found", "ViewContrast", "count_of"]
@@ -56,7 +56,8 @@ class ViewContrast:
         queries = torch.cat([first, second])
         queries = queries.to(torch.promote_types(queries.dtype, torch.float32))
         keys = gathered(queries)
-        start, number = _start_of(queries, keys), torch.arange(len(queries), device=queries.device)
+        start = own_rows(len(queries), gathered, device=queries.device).start
+        number = torch.arange(len(queries), device=queries.device)
         itself = start + number
         positive = start + (number + len(first)) % max(1, len(queries))
         found = contrast(
@@ -72,32 +73,6 @@ class ViewContrast:
         return Found(value, found.right / max(1, len(queries)), effective_rank(queries), pairs)
 
 
-def count_of(found: Found, *, chips: int, training: bool, device: torch.device) -> Tensor:
-    """What a loss of so many chips counts: their views, or 0 where there is one chip in all processes.
-
-    Raises ValueError for a single one in training.
-    """
-    if found.pairs < 2 and training:
-        raise ValueError(
-            f"two views of a chip are told from those of others, which takes two at least; got {found.pairs}: give "
-            "data.batch at least 2 chips"
-        )
+def count_of(found: Found, *, chips: int, device: torch.device) -> Tensor:
+    """What a loss of so many chips counts: their views, or 0 where there is one chip in all processes."""
     return torch.tensor(2.0 * chips if found.pairs > 1 else 0.0, device=device)
-
-
-def _start_of(own: Tensor, keys: Tensor) -> int:
-    """The row of the keys from which on they are this process's own.
-
-    A `Gathered` does not say which these are. Where several places hold the same vectors each gives the same loss.
-    """
-    if len(own) in (0, len(keys)):
-        return 0
-    own, keys = (vectors.detach().view(torch.uint8) for vectors in (own.contiguous(), keys.contiguous()))  # also NaN
-    places = (keys[: len(keys) - len(own) + 1] == own[0]).all(dim=1).nonzero()[:, 0]
-    for place in places.tolist():
-        if torch.equal(keys[place : place + len(own)], own):
-            return int(place)
-    raise ValueError(
-        f"keys of all processes hold those of this one, one after the other; none of {len(keys)} begins {len(own)} "
-        "that do: gather them unchanged"
-    )

@@ -22,9 +22,10 @@ from sits_models.recipe.pretraining import (
 from sits_models.recipe.reading import dump_recipe, list_recipes, load_recipe, recipe_from_plain, recipe_to_plain
 from sits_models.recipe.training import TrainingRecipe
 from sits_models.recipe.views import Blur, DateSubset, Geometry, Jitter, Photometry, SingleDates
-from sits_models.recipe.whole import ObjectiveName, Recipe
+from sits_models.recipe.whole import PRETRAINING, ObjectiveName, Recipe
 
 __all__ = [
+    "PRETRAINING",
     "Augmentation",
     "BackboneRecipe",
     "Blur",

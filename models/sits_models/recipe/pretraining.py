@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sits_models.recipe.checks import check_at_least
+from sits_models.recipe.checks import check_above_zero, check_at_least, check_probability
 from sits_models.recipe.views import Blur, DateSubset, Geometry, Jitter, Photometry, SingleDates
 
 __all__ = [
@@ -47,8 +47,7 @@ class EmbeddingEarthRecipe:
     def __post_init__(self) -> None:
         check_at_least(1, "embedding_earth", pixels=self.pixels, hidden=self.hidden, channels=self.channels)
         check_at_least(0, "embedding_earth", apart=self.apart)
-        if self.temperature <= 0:
-            raise ValueError(f"a temperature lies above 0; got {self.temperature}")
+        check_above_zero("embedding_earth", temperature=self.temperature)
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"a momentum lies from 0 to 1; got {self.momentum}")
         if self.radius < 0:
@@ -93,6 +92,7 @@ class GLCNetRecipe:
 
     def __post_init__(self) -> None:
         check_at_least(1, "glcnet", channels=self.channels, regions=self.regions, region=self.region)
+        check_above_zero("glcnet", temperature=self.temperature)
         if not 0 <= self.weight <= 1:
             raise ValueError(f"the weight of the global contrast lies from 0 to 1; got {self.weight}")
 
@@ -111,6 +111,10 @@ class SimCLRRecipe:
     second: Geometry = _RESIZED_AND_TURNED
     photometry: Photometry = _OTHER_VALUES
     """Of the second view; the first one keeps its values."""
+
+    def __post_init__(self) -> None:
+        check_at_least(1, "simclr", channels=self.channels)
+        check_above_zero("simclr", temperature=self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +151,19 @@ class JigsawRecipe:
     geometry: Geometry = _RESIZED_AND_TURNED
 
     def __post_init__(self) -> None:
+        check_at_least(1, "jigsaw", channels=self.channels)
         if not 2 <= self.orders <= 1512:
             raise ValueError(f"orders of tiles are 2 to 1512; got {self.orders}")
         if not 0 <= self.gap < 1:
             raise ValueError(f"the gap is a share of a tile's side, from 0 to below 1; got {self.gap}")
+
+    def tile(self, side: int) -> int:
+        """Side of the tiles of a chip of `side` px.
+
+        >>> JigsawRecipe().tile(225)
+        64
+        """
+        return round(side // 3 * (1 - self.gap))
 
 
 _DATES = {"moco": 1, "moco_tp": 2, "seco": 3}
@@ -189,10 +202,10 @@ class SeCoRecipe:
         if self.mode not in _DATES:
             raise ValueError(f"a mode is {', '.join(_DATES)}; got {self.mode!r}")
         check_at_least(1, "seco", channels=self.channels, queue=self.queue)
+        check_probability("seco.clear", self.clear)
+        check_above_zero("seco", temperature=self.temperature)
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"a momentum lies from 0 to 1; got {self.momentum}")
-        if self.temperature <= 0:
-            raise ValueError(f"a temperature is above 0; got {self.temperature}")
 
     @property
     def dates(self) -> SingleDates:

@@ -23,9 +23,9 @@ from sits_models.recipe.pretraining import (
     SimCLRRecipe,
 )
 from sits_models.recipe.training import TrainingRecipe
-from sits_models.recipe.views import SingleDates
+from sits_models.recipe.views import Geometry, SingleDates
 
-__all__ = ["ObjectiveName", "Recipe"]
+__all__ = ["PRETRAINING", "ObjectiveName", "Recipe"]
 
 ObjectiveName = Literal[
     "contrast",
@@ -45,6 +45,10 @@ ObjectiveName = Literal[
 LABELLED = ("contrast",)
 """Pretraining that reads labels."""
 LABEL_FREE = ("embedding_earth", "glcnet", "simclr", "inpainting", "jigsaw", "seco")
+PRETRAINING = (*LABELLED, *LABEL_FREE)
+"""What gives no class, by the names of their sections."""
+_AMONG_CHIPS = ("glcnet", "simclr")
+"""What compares a chip with the others of its batch alone."""
 SUPERVISED = ("segmentation", "classification", "multilabel", "change")
 
 
@@ -77,7 +81,7 @@ class Recipe:
         given = [name for name in get_args(ObjectiveName) if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"a recipe has exactly one of the sections {', '.join((*LABELLED, *LABEL_FREE))} (to pretrain), "
+                f"a recipe has exactly one of the sections {', '.join(PRETRAINING)} (to pretrain), "
                 f"{', '.join(SUPERVISED)} (to finetune); it has {' and '.join(given) or 'none'}"
             )
         if self.data.transductive and not self.label_free:
@@ -89,6 +93,14 @@ class Recipe:
             raise ValueError(f"{given[0]} reads no labels; set data.labels=1")
         if self.data.few is not None and self.label_free:
             raise ValueError(f"{given[0]} reads no labels; leave out data.few")
+        if self.label_free and self.augmentation != Augmentation():
+            raise ValueError(f"the views of {given[0]} change chips as its own section says; leave out augmentation")
+        if given[0] in _AMONG_CHIPS and self.data.batch < 2:
+            raise ValueError(
+                f"{given[0]} tells the views of a chip from those of others; set data.batch=2 or more, not "
+                f"{self.data.batch}"
+            )
+        self._check_views()
         if self.training.probe and self.pretrains:
             raise ValueError(f"training.probe leaves the encoder as it is, which {given[0]} is to train; leave it out")
         if self.data.sampling == "middle" and self.classification is None:
@@ -101,6 +113,29 @@ class Recipe:
                 "data.sampling middle draws parcels alone, so that the background as a class would never be seen: set "
                 "data.background=false"
             )
+
+    def _check_views(self) -> None:
+        """Raises ValueError where a view does not fit into a chip, or what is compared into a view."""
+        for name, geometry in self._geometries.items():
+            largest = max(geometry.sides, default=0)
+            if geometry.scale is None and largest > self.data.size:
+                raise ValueError(
+                    f"{self.objective}.{name} cuts windows of {largest} px, not resized, from chips of "
+                    f"{self.data.size} px: set data.size={largest} or more, or give it a scale"
+                )
+        every = [geometry.sides or (self.data.size,) for geometry in self._geometries.values()]
+        least = min((side for sides in every for side in sides), default=self.data.size)
+        if self.glcnet is not None and self.glcnet.mode != "no_local" and self.glcnet.region > least:
+            raise ValueError(f"glcnet.region is at most the {least} px of a view; got {self.glcnet.region}")
+        if self.inpainting is not None and self.inpainting.side > least:
+            raise ValueError(f"inpainting.side is at most the {least} px of a view; got {self.inpainting.side}")
+        if self.jigsaw is not None and self.jigsaw.tile(least) < 1:
+            raise ValueError(f"views of {least} px cannot be cut into nine tiles with gaps: set data.size to more")
+
+    @property
+    def _geometries(self) -> dict[str, Geometry]:
+        """Those of the views, by their keys."""
+        return {key: value for key, value in vars(getattr(self, self.objective)).items() if isinstance(value, Geometry)}
 
     @property
     def objective(self) -> ObjectiveName:
@@ -117,18 +152,18 @@ class Recipe:
     @property
     def pretrains(self) -> bool:
         """Whether its weights are a start for others, and give no class."""
-        return self.label_free or self.objective in LABELLED
+        return self.objective in PRETRAINING
 
     @property
     def sides(self) -> tuple[int, ...]:
         """Sides of what the backbone sees in training, pixels."""
-        section = getattr(self, self.objective)
-        geometry = next((getattr(section, name) for name in ("geometry", "first") if hasattr(section, name)), None)
-        return (self.data.size,) if geometry is None or not geometry.sides else tuple(geometry.sides)
+        every = [side for one in self._geometries.values() for side in one.sides or (self.data.size,)]
+        sides = tuple(dict.fromkeys(every)) or (self.data.size,)
+        return sides if self.jigsaw is None else tuple(self.jigsaw.tile(side) for side in sides)
 
     def dates_of(self, read: int) -> int:
         """Dates of what the backbone sees, where chips of so many are read."""
         dates = getattr(getattr(self, self.objective), "dates", None)
-        if isinstance(dates, SingleDates):
+        if isinstance(dates, SingleDates) or self.change is not None:  # two dates, one by one
             return 1
         return read if dates is None or dates.most is None else min(read, dates.most)

@@ -14,11 +14,13 @@ __all__ = ["pretrain"]
 def pretrain(recipe: Recipe, *, cubes: Sequence[str] | None, out: str, narrator: Narrator) -> TrainingOutcome:
     """Pretrain a recipe, with labels or without, on cubes (None: those it names) into the run folder `out`.
 
-    A run that was interrupted goes on where it stopped; one that is finished stays as it is. Raises what
-    `tasks.training.train` raises, and ValueError for a recipe of segmentation.
+    Without labels it learns from the train split and from cubes without splits, or, where the recipe says
+    `data.transductive`, from the ground of all splits. A run that was interrupted goes on where it stopped; one that is
+    finished stays as it is. Raises what `tasks.training.train` raises, and ValueError for a recipe that gives classes.
     """
     if not recipe.pretrains:
         raise ValueError(
-            f"the recipe {recipe.name} is of {recipe.objective}; give it to finetune, or pretrain a cscl one"
+            f"the recipe {recipe.name} is of {recipe.objective}; give it to finetune, or pretrain one such as "
+            "cscl-demo or embedding-earth-laptop"
         )
     return train(recipe, cubes=cubes, weights=None, out=out, narrator=narrator)

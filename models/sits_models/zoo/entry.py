@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 from sits_catalog.stac import StoredFile
+from sits_models.recipe import ObjectiveName
 
 __all__ = [
     "CARD",
@@ -56,7 +57,7 @@ class Entry:
     """The first 8 hex digits of the SHA-256 of `card.json`, which holds that of each tensor."""
     architecture: str
     objective: str
-    """contrast, segmentation or classification."""
+    """What it was trained for, by the name of the section of its recipe."""
     bands: tuple[str, ...]
     dates: int
     classes: int
@@ -169,7 +170,7 @@ def read_entry(folder: Path) -> Entry:
             "name": publication["name"],
             "version": version_of(text),
             "architecture": _mapping(recipe["backbone"])["name"],
-            "objective": next(kind for kind in ("contrast", "segmentation", "classification") if kind in recipe),
+            "objective": next(kind for kind in get_args(ObjectiveName) if kind in recipe),
             "bands": card["bands"],
             "dates": card["dates"],
             "classes": len(_list(card["classes"])),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from sits_catalog.sentinel2 import bands_of
 from sits_catalog.stac import EXTENSIONS, StoredFile, asset_of, with_file
+from sits_models.backbones import backbone_class
 from sits_models.checkpoints import Card, Publication
 from sits_models.recipe import Recipe
 from sits_models.zoo.entry import CARD, LICENCE, LOGITS, README, WEIGHTS
@@ -21,7 +22,7 @@ _CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schem
 _SCIENTIFIC = "https://stac-extensions.github.io/scientific/v1.0.0/schema.json"
 _VERSION = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
 _SAFETENSORS = "application/vnd.safetensors"
-_TASKS = {"contrast": ["similarity-search"], "segmentation": ["semantic-segmentation"]}
+_TASKS = {"segmentation": ["semantic-segmentation"]}
 _CHIP = ["batch", "time", "bands", "height", "width"]
 """From version 1.5 on a dimension of named bands is called so."""
 
@@ -116,7 +117,8 @@ def _band(name: str) -> Json:
 def _model(card: Card, *, parameters: int, channels: int, side: int | None) -> Json:
     recipe, publication = card.recipe, card.publication
     assert publication is not None
-    tasks = list(_TASKS.get(recipe.objective, ["classification"]))
+    tasks = ["similarity-search"] if recipe.pretrains else _TASKS.get(recipe.objective, ["classification"])
+    tasks = list(tasks)
     if card.magnification > 1:
         tasks.append("super-resolution")
     return {
@@ -188,7 +190,12 @@ def _dates_input(card: Card, name: str, kind: str, description: str) -> Json:
 def _output(card: Card, tasks: Sequence[str], *, channels: int, side: int | None) -> Json:
     finer = [-1 if side is None else card.magnification * side] * 2
     result: Json = {"data_type": "float32"}
+    described = "Logits; the class is where they are largest."
     if card.recipe.pretrains:
+        described, stride = "One embedding a pixel.", backbone_class(card.recipe.backbone.name).stride
+        if stride != 1:
+            described = f"One embedding for {f'{stride} x {stride} pixels' if stride else 'the whole chip'}."
+            finer = [-1, -1]
         shape, order = [-1, channels, *finer], ["batch", "embedding", "height", "width"]
     elif card.recipe.objective == "classification":
         shape, order = [-1, len(card.classes)], ["batch", "class"]
@@ -198,7 +205,7 @@ def _output(card: Card, tasks: Sequence[str], *, channels: int, side: int | None
     return {
         "name": "logits" if knows_classes else "embedding",
         "tasks": list(tasks),
-        "description": "Logits; the class is where they are largest." if knows_classes else "One embedding a pixel.",
+        "description": described,
         "result": {"shape": shape, "dim_order": order, **result},
         "classification:classes": _classes(card) if knows_classes else [],
         "post_processing_function": {"format": "python", "expression": "torch:argmax"} if knows_classes else None,

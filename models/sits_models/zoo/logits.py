@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sits_models.checkpoints import Card, LoadedModel, Probe
-from sits_models.objectives import Classification, ContextContrast, Objective, Segmentation
+from sits_models.objectives import Objective
 from sits_models.sample import IGNORE_INDEX, Sample
 from sits_models.zoo.entry import LOGITS
 
@@ -76,9 +76,8 @@ def compute_logits(objective: Objective, card: Card, probe: Probe) -> dict[str, 
     sample = probe_sample(probe, card.bands)
     objective.eval()
     with torch.inference_mode():
-        if isinstance(objective, ContextContrast):
+        if card.recipe.pretrains:
             return {"embedding": objective.encoder(sample).contiguous()}
-        assert isinstance(objective, Segmentation | Classification)  # there is no other objective
         return {"logits": objective(sample).contiguous()}
 
 

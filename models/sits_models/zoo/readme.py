@@ -31,12 +31,18 @@ tags: [sentinel-2, satellite-image-time-series, {card.recipe.backbone.name}]
 |---|---|
 {_table(card, parameters)}
 
-{_metrics(card)}Fetch it with `sits-model zoo pull`, use it with `sits-model predict --weights {publication.name}`. \
+{_metrics(card)}Fetch it with `sits-model zoo pull`, {_use(card, publication.name)}. \
 `card.json` holds all that rebuilds the model, `item.json` describes it as a STAC item, and \
 `sits-model zoo verify` compares what it gives with `logits.safetensors`.
 
 Licence: {publication.licence}.
 {authors}{citation}"""
+
+
+def _use(card: Card, name: str) -> str:
+    if card.recipe.pretrains:
+        return f"start from it with `sits-model finetune --weights {name}`"
+    return f"use it with `sits-model predict --weights {name}`"
 
 
 def card_rows(card: Card) -> dict[str, str]:
@@ -77,6 +83,7 @@ def _facts(card: Card) -> dict[str, str]:
         "cubes": f"version {card.cube_version}, level {radiometry.get('level')}",
         "classes": ", ".join(entry.name for entry in card.classes),
         "trained on": ", ".join(_regions(card)) or "unknown",
+        **({"ground": "all splits, validation and test too"} if recipe.data.transductive else {}),
     }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.experiments.pages import replaced
 from tests.experiments.picture import draw
 from tests.experiments.plan import ARMS, REGIONS, SEEDS, Budget, Run, runs_of
 from tests.experiments.results import pairs_of, tables_of
@@ -50,7 +50,7 @@ def main() -> None:
         sys.exit(f"no pair of runs is finished in {rows}; run `make experiment`")
     text = markdown_of(runs, done)
     if options.write:
-        PAGE.write_text(with_tables(PAGE.read_text("utf-8"), text), "utf-8")
+        PAGE.write_text(replaced(PAGE.read_text("utf-8"), text, begin=BEGIN, end=END), "utf-8")
         draw(pairs_of(done), PICTURE)
     print(text)
 
@@ -85,16 +85,6 @@ def markdown_of(runs: Sequence[Run], done: Mapping[Run, Row]) -> str:
         "deviation. Above 0 CSCL is better."
     )
     return "\n\n".join([heading, picture, legend, *(table.as_markdown() for table in tables_of(done))]) + "\n"
-
-
-def with_tables(page: str, tables: str) -> str:
-    """The page with everything between its two marks replaced."""
-    replaced, found = re.subn(
-        f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: f"{BEGIN}\n\n{tables}\n{END}", page, flags=re.DOTALL
-    )
-    if found != 1:
-        raise ValueError(f"the page has the marks {BEGIN} and {END} once; found them {found} times")
-    return replaced
 
 
 def _check_cubes(runs: Sequence[Run], cubes: Path) -> None:

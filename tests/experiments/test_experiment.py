@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.experiments.__main__ import BEGIN, END, PAGE, markdown_of, plan_of, with_tables
+from tests.experiments.__main__ import BEGIN, END, PAGE, markdown_of, plan_of
+from tests.experiments.pages import replaced
 from tests.experiments.picture import draw
 from tests.experiments.plan import BACKBONES, REGIONS, Budget, Learner, Run, region_file, runs_of
 from tests.experiments.results import pairs_of, tables_of
@@ -146,14 +147,14 @@ def test_the_picture_is_drawn_from_an_unfinished_grid_too(tmp_path: Path) -> Non
 def test_the_page_has_a_place_for_the_tables() -> None:
     text = markdown_of(runs(), small_grid())
     assert text.startswith("8 of 108 runs. x86_64, Python 3.12, torch 2, sits-cubes 0.1 (abc), 1 thread a run.")
-    page = with_tables(PAGE.read_text("utf-8"), text)
+    page = replaced(PAGE.read_text("utf-8"), text, begin=BEGIN, end=END)
     assert f"{BEGIN}\n\n{text}\n{END}" in page
-    assert with_tables(page, "| another |").count("UNet3Df | all") == 0
+    assert replaced(page, "| another |", begin=BEGIN, end=END).count("UNet3Df | all") == 0
 
 
 def test_a_page_without_the_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="found them 0 times"):
-        with_tables("nothing", "| a table |")
+        replaced("nothing", "| a table |", begin=BEGIN, end=END)
 
 
 @pytest.mark.slow

@@ -305,7 +305,7 @@ def test_a_cube_of_other_bands_is_refused_and_one_of_more_bands_is_not() -> None
     [("level", "L1C", "L2A"), ("scale", 0.001, 0.0001), ("offset_removed", False, True), ("clamp", 0, 1)],
 )
 def test_a_cube_of_another_level_or_radiometry_is_refused(key: str, value: object, ours: object) -> None:
-    says = f"radiometry of out/other is not the model's: {key} is {value}, the model's {ours}; build the cube as those"
+    says = f"radiometry of out/other is not the model's: {key} is {value}, the model's {ours}; give data such as those"
     with pytest.raises(ValueError, match=says):
         trained_on("1.0").check_cube(facts_of(radiometry={**RADIOMETRY, key: value}))
 

@@ -7,7 +7,8 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.synthetic import BANDS, Synthetic, make_dataset
 from torch import Tensor
 
 from sits_catalog.console import Narrator
+from sits_catalog.cube import Split
 from sits_models.backbones import list_backbones
 from sits_models.backbones.base import Backbone, Needs
 from sits_models.checkpoints import Card, LoadedModel, save_weights
@@ -44,6 +46,7 @@ from sits_models.recipe import (
 )
 from sits_models.sample import Sample
 from sits_models.tasks.evaluate import EvaluationOutcome, evaluate
+from sits_models.tasks.evaluation_windows import open_evaluation, plan_windows
 
 TEST = 3
 K = 4
@@ -293,6 +296,30 @@ def test_every_pixel_of_the_split_is_counted_once_with_the_class_that_the_whole_
 def test_a_window_reaches_as_far_beyond_its_grid_chip_as_the_model_looks(evaluated: Evaluated) -> None:
     assert evaluated.metrics["windows"] == {"size_px": 64 + 2 * 3, "halo_px": 3}
     assert evaluated.model.sides == {70}
+
+
+def test_a_batch_of_several_windows_on_a_cpu_gives_the_logits_that_each_has_alone(dataset: Path) -> None:
+    card, cube = card_of(dataset), open_cube(str(dataset))
+    torch.manual_seed(0)
+    backbone = BackboneRecipe(name="unet3df", width=0.0625)
+    objective = build_objective(
+        replace(card.recipe, backbone=backbone), bands=BANDS, dates=4, classes=K, mean=(1000.0,) * 4, std=(500.0,) * 4
+    ).eval()
+    assert isinstance(objective, Segmentation)
+    # 1 x 48 x 48 px of a training are less than one window of 64 px and 28 around it.
+    windows = plan_windows(objective, replace(card.recipe.data, batch=1))
+    assert (windows.side, windows.batch) == (64 + 2 * 28, 4)
+    found = []
+    for batch in (1, windows.batch):
+        with (
+            torch.inference_mode(),
+            open_evaluation([cube], objective, card, batch=batch, readers=1) as data,
+        ):
+            samples = islice(data.evaluation(Split.TEST, halo=windows.halo), 4 // batch)
+            found.append(torch.cat([objective(sample) for sample in samples]))
+    assert found[0].shape == (4, K, 120, 120)
+    assert found[0].std() > 0.01
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
 
 def test_classes_have_intervals_from_the_same_draws(evaluated: Evaluated) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from tests.models.commands import assert_refused, sits_model
 from tests.models.data.patch_folders import write_bigearthnet, write_eurosat, write_geotiffs, write_oscd, write_raster
+from tests.models.patches import write_fields
 from tests.synthetic import Synthetic
 
 from sits_catalog.console import Narrator
@@ -23,7 +24,8 @@ from sits_models.checkpoints import Card, save_weights
 from sits_models.data.patch_sets import PatchSet, open_patch_set
 from sits_models.metrics import scores_of
 from sits_models.objectives import Change, Classification, MultiLabel, Objective, Segmentation, build_objective
-from sits_models.recipe import Recipe, load_recipe
+from sits_models.recipe import FewLabels, Recipe, load_recipe
+from sits_models.report import confusion_png
 from sits_models.sample import IGNORE_INDEX, Sample
 from sits_models.tasks.evaluate import EvaluationOutcome, evaluate
 from sits_models.tasks.predict import predict
@@ -227,6 +229,9 @@ def test_patches_of_one_class_are_classified_each_once(tmp_path: Path) -> None:
     assert metrics["overall"]["overall_accuracy"] == pytest.approx((truth == guess).mean())
     assert (metrics["unit"], metrics["patches"]) == ("patch", 6)
     assert outcome.ranking is None
+    names = [crop.name for crop in one.facts.classes]
+    picture = confusion_png(np.array(metrics["confusion"]), names, unit="chip")
+    assert (tmp_path / "out" / "confusion.png").read_bytes() == picture
 
 
 def test_several_labels_a_patch_are_ranked_over_the_whole_split(tmp_path: Path) -> None:
@@ -261,6 +266,40 @@ def test_labels_that_a_training_left_out_are_measured_all_the_same(tmp_path: Pat
     model_of(recipe, one, tmp_path / "weights")
     _, metrics = measured(tmp_path / "out", tmp_path / "weights", root, split="train")
     assert metrics["patches"] == 1
+
+
+def test_how_chips_are_drawn_and_read_in_training_is_no_concern_of_an_evaluation(tmp_path: Path) -> None:
+    path = write_fields(tmp_path / "fields")
+    one = open_patch_set(path, "cube")
+    recipe = recipe_of("segment-laptop", "data.size=24", "backbone.variant=fixed")
+    drawn = replace(recipe.data, sampling="parcel", start="forkserver", few=FewLabels(share=0.1, by="parcel"))
+    model_of(replace(recipe, data=drawn), one, tmp_path / "weights")
+    _, metrics = measured(tmp_path / "out", tmp_path / "weights", Path(path))
+    model_of(recipe, one, tmp_path / "plain")
+    _, expected = measured(tmp_path / "plain-out", tmp_path / "plain", Path(path))
+    assert metrics["confusion"] == expected["confusion"]
+    assert metrics["overall"]["count"] == 24 * 24 - 3
+
+
+def test_the_command_tells_what_of_a_patch_set_was_measured_and_where_it_is_written(tmp_path: Path) -> None:
+    root = big_earth_net(tmp_path / "big")
+    model_of(recipe_of("bigearthnet-resnet18"), open_patch_set(str(root), "bigearthnet"), tmp_path / "several")
+    ended = sits_model("evaluate", "--weights", tmp_path / "several", "--cube", root)
+    found = json.loads((tmp_path / "several" / "evaluation-test" / "metrics.json").read_text())["average_precision"]
+    assert ended.stdout.splitlines() == [
+        f"overall   average precision: micro {found['micro']:.3f}, macro {found['macro']:.3f}",
+        f"metrics   {tmp_path / 'several' / 'evaluation-test' / 'metrics.json'}",
+    ]
+    said = json.loads(sits_model("evaluate", "--weights", tmp_path / "several", "--cube", root, "--json").stdout)
+    assert said["average_precision"] == found
+    assert said["overall"] is None
+    root = euro_sat(tmp_path / "eurosat")
+    model_of(recipe_of("eurosat-probe-resnet18"), open_patch_set(str(root), "eurosat"), tmp_path / "one")
+    ended = sits_model("evaluate", "--weights", tmp_path / "one", "--cube", root)
+    overall = json.loads((tmp_path / "one" / "evaluation-test" / "metrics.json").read_text())["overall"]
+    shares = f"mIoU {overall['miou']:.3f}, overall accuracy {overall['overall_accuracy']:.3f}"
+    assert ended.stdout.splitlines()[0] == f"overall   {shares}, kappa {overall['kappa']:.3f}"
+    assert ended.stdout.splitlines()[-1].startswith("metrics   ")
 
 
 def test_another_radiometry_and_a_split_without_patches_are_refused(tmp_path: Path) -> None:

@@ -22,9 +22,12 @@ from sits_models.encoder import Encoder
 from sits_models.objectives import Objective, Segmentation, build_objective
 from sits_models.recipe import (
     BackboneRecipe,
+    ChangeRecipe,
     ClassificationRecipe,
     ContrastRecipe,
     DataRecipe,
+    DateRule,
+    MultiLabelRecipe,
     Recipe,
     SegmentationRecipe,
     TransformerRecipe,
@@ -41,6 +44,7 @@ from sits_models.tasks.exporting import (
     compare,
     draw_inputs,
     open_program,
+    output_shape,
     plan_dimensions,
     shapes_to_try,
     trace,
@@ -134,6 +138,32 @@ def test_a_program_gives_what_the_model_gives_for_a_sample() -> None:
     with torch.no_grad():
         assert torch.equal(program(*inputs), pretrained.encoder(sample))
     assert not any(name.startswith("model.similarity") for name in program.state_dict())
+
+
+def test_a_program_of_several_classes_a_chip_gives_the_logits_of_each() -> None:
+    recipe = replace(recipe_of("resnet18", "paper"), segmentation=None, multilabel=MultiLabelRecipe())
+    sample = make_sample(bands=BANDS, dates=1)
+    model, card = model_of(recipe)
+    program = Program(model)
+    assert program.output == "logits"
+    with torch.no_grad():
+        expected = model(sample)
+        assert expected.shape == (len(sample.place), CLASSES)
+        assert torch.equal(program(sample.image.float(), sample.valid, sample.day.long()), expected)
+    traced, _ = trace(program, plan_dimensions(model.encoder.backbone, card, batch=2, dates=None, size=16))
+    assert output_shape(traced) == (2, CLASSES)
+
+
+def test_changes_between_two_dates_are_not_exported(tmp_path: Path) -> None:
+    data = DataRecipe(bands=BANDS, size=SIZE, dates=DateRule(pick="first", n=2))
+    recipe = replace(recipe_of("resnet18", "paper"), data=data, segmentation=None, change=ChangeRecipe())
+    statistics = {"mean": (1500.0,) * 3, "std": (800.0,) * 3}
+    model = build_objective(recipe, bands=BANDS, dates=2, classes=2, **statistics)
+    _, card = model_of(recipe_of("resnet18", "paper"))
+    save_weights(tmp_path / "weights", model, replace(card, recipe=recipe, classes=card.classes[:2], **statistics))
+    ended = sits_model("export", "--weights", tmp_path / "weights", "--to", "torch")
+    assert_refused(ended, "these weights tell changes between two dates: give others, such as those of a segmentation")
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
 def test_drawn_inputs_have_gaps_padding_between_dates_and_a_chip_without_any_date() -> None:

@@ -172,7 +172,7 @@ def test_classes_of_parcels_weigh_by_how_many_are_drawn_and_those_left_out_are_t
     units: list[str] = []
     monkeypatch.setattr(training, "write_confusion", lambda *_, unit, **__: units.append(unit))
     built: list[Classification] = []
-    monkeypatch.setattr(training, "_check_chips", lambda _, objective, *__: built.append(objective))
+    monkeypatch.setattr(training, "check_chips", lambda _, objective, *__: built.append(objective))
     run(middle_of(), synthetic, tmp_path / "run")
     with TrainingData.open(middle_of().data, cubes=[str(synthetic.folder.path)]) as data:
         (drawn, left_out), counts, pixels = data.parcels_in_epoch, data.train_parcels(), data.train_pixels()

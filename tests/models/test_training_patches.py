@@ -9,7 +9,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from tests.models.data.patch_folders import write_eurosat
+import torch
+from tests.models.commands import assert_refused, sits_model
+from tests.models.data.patch_folders import write_eurosat, write_seco
 from tests.models.patches import Fields, write_fields
 from tests.pipeline.importers.made_up import Silent
 from tests.synthetic import Synthetic
@@ -122,19 +124,13 @@ def test_seco_pretrains_on_a_set_without_splits_and_says_what_it_learnt_from(pla
 
 
 @pytest.mark.slow
-def test_glcnet_pretrains_on_patches_normalised_by_their_pixels_and_starts_no_set_of_other_values(
-    places: str, tmp_path: Path
-) -> None:
+def test_glcnet_pretrains_on_patches_normalised_by_their_pixels(places: str, tmp_path: Path) -> None:
     outcome = run(glcnet_of(), tmp_path / "run", places)
     assert outcome.metrics["train_loss"] > 0
     statistics = json.loads((tmp_path / "run/data.json").read_text())["statistics"]
     with PatchData.open(glcnet_of().data, sets=[places], ground="unsplit") as data:
         assert statistics["mean"] == pytest.approx(data.mean)
         assert statistics["std"] == pytest.approx(data.std)
-    folder = str(eurosat(tmp_path / "EuroSAT"))
-    says = r"the radiometry of .*EuroSAT is not the model's: level is 8 bit, the model's L2A"
-    with pytest.raises(ValueError, match=says):
-        run(classes_of(), tmp_path / "start", folder, weights=tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -218,6 +214,54 @@ def test_a_classification_learns_the_class_of_each_patch_of_a_published_folder(t
     assert outcome.metrics["train_loss"] > 0
 
 
+# Weights of other values
+
+
+@pytest.mark.slow
+def test_weights_of_one_published_set_start_a_training_on_another_of_other_values(tmp_path: Path) -> None:
+    small = ["--set", "backbone.width=0.0625", "--set", "training.epochs=1", "--set", "data.batch=2"]
+    seco = ["--cube", write_seco(tmp_path / "seco"), "--set", "data.layout=seco", "--set", "data.bands=[B04,B03,B02]"]
+    one = ["--set", "data.chips=4", "--set", "seco.queue=8", "--out", tmp_path / "pretrained"]
+    ended = sits_model("pretrain", "--recipe", "seco-laptop", *small, *seco, *one)
+    assert ended.code == 0, ended.stderr
+    # By reflectance, were there no weights that are normalised by statistics.
+    euro = ["--cube", eurosat(tmp_path / "EuroSAT"), "--set", "data.normalize=reflectance", "--set", "data.chips=4"]
+    start = ["--weights", tmp_path / "pretrained", "--out", tmp_path / "probed", "--json"]
+    ended = sits_model("finetune", "--recipe", "eurosat-probe-resnet18", *small, *euro, *start)
+    assert ended.code == 0, ended.stderr
+    kind, values = json.loads(ended.stdout)["notes"]
+    assert kind == "normalizing by statistics, as the weights it starts from, not by reflectance as the recipe"
+    assert values == (
+        f"the radiometry of {tmp_path / 'EuroSAT'} is not that of the weights (level is 8 bit, the model's L2A): mean "
+        "and deviation are those of the new data"
+    )
+    assert values in ended.stderr
+    before, after = (load_model(tmp_path / name) for name in ("pretrained", "probed"))
+    # A probe leaves the encoder as it was loaded, but for the statistics.
+    theirs, ours = (one.objective.encoder.state_dict() for one in (before, after))
+    assert {name for name, tensor in ours.items() if not torch.equal(tensor, theirs[name])} == {"mean", "std"}
+    with PatchData.open(DataRecipe(layout="eurosat"), sets=[str(tmp_path / "EuroSAT")]) as data:
+        assert after.card.mean == pytest.approx(data.mean)
+        assert after.card.std == pytest.approx(data.std)
+        assert ours["mean"].flatten().tolist() == pytest.approx(data.mean)
+    assert (after.card.radiometry["level"], after.card.recipe.data.normalize) == ("8 bit", "statistics")
+    ended = sits_model("evaluate", "--weights", tmp_path / "probed", "--split", "train")
+    assert ended.code == 0, ended.stderr
+    other = write_eurosat(tmp_path / "tif", {"AnnualCrop": 2}, suffix=".tif")
+    refused_there = sits_model("evaluate", "--weights", tmp_path / "probed", "--cube", other)
+    assert_refused(refused_there, "the radiometry of", "tif is not the model's: level is L1C, the model's 8 bit")
+
+
+@pytest.mark.slow
+def test_a_dataset_of_ours_is_not_learnt_from_with_weights_of_other_values(tmp_path: Path) -> None:
+    run(classes_of(), tmp_path / "weights", str(eurosat(tmp_path / "EuroSAT")))
+    fields = write_fields(tmp_path / "fields", Fields(bands=VISIBLE))
+    says = r"the radiometry of .*fields is not the model's: level is L2A, the model's 8 bit; give data such as those"
+    with pytest.raises(ValueError, match=says):
+        run(replace(classes_of(), data=DataRecipe(size=16)), tmp_path / "run", fields, weights=tmp_path / "weights")
+    assert not (tmp_path / "run").exists()
+
+
 # Refused before anything is written
 
 
@@ -225,6 +269,21 @@ def refused(recipe: Recipe, out: Path, *sets: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         run(recipe, out, *sets)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("bands", "says"),
+    [
+        (("B02", "B04"), "hue is of three visible bands; got B04, B02; change data.bands, or the keys of seco"),
+        (("B08",), "a jitter is of the bands B04, B03, B02; the sample has B08: name other bands, or do without it;"),
+    ],
+)
+def test_views_that_cannot_be_made_of_the_bands_are_refused(
+    fields: str, tmp_path: Path, bands: tuple[str, ...], says: str
+) -> None:
+    recipe = seco_of()
+    recipe = replace(recipe, data=replace(recipe.data, bands=bands, size=24))
+    refused(recipe, tmp_path / "run", fields, says=f"seco cannot make its views of chips of {', '.join(bands)}: {says}")
 
 
 def test_regions_and_patch_sets_are_not_mixed(fields: str, synthetic: Synthetic, tmp_path: Path) -> None:

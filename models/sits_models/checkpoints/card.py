@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from sits_models.data.classes import of_older_card
-from sits_models.data.cubes import RADIOMETRY, CropEntry, CubeFacts
+from sits_models.data.cubes import RADIOMETRY, CropEntry, CubeFacts, Described
 from sits_models.recipe import Recipe, recipe_from_plain, recipe_to_plain
 
 __all__ = ["Card", "Probe", "Publication"]
@@ -138,15 +138,23 @@ class Card:
                 f"{facts.path} has no {', '.join(missing)}: the model takes the bands {', '.join(self.bands)}, "
                 f"the cube holds {', '.join(facts.bands)}; build the cube with these bands"
             )
-        ours, theirs = (_meaning(radiometry) for radiometry in (self.radiometry, facts.radiometry))
-        differing = [
-            f"{key} is {theirs[key]}, the model's {ours[key]}" for key in RADIOMETRY if ours[key] != theirs[key]
-        ]
-        if differing:
+        self.check_radiometry(facts)
+
+    def check_radiometry(self, facts: Described) -> None:
+        """Raises ValueError, saying how, where the integers of a cube, or of a patch set, do not mean what they meant
+        to the model."""
+        if differing := self.radiometry_differences(facts.radiometry):
             raise ValueError(
-                f"the radiometry of {facts.path} is not the model's: {'; '.join(differing)}; build the cube as those "
+                f"the radiometry of {facts.path} is not the model's: {'; '.join(differing)}; give data such as those "
                 "that the model learnt from, or choose other weights"
             )
+
+    def radiometry_differences(self, radiometry: Mapping[str, object]) -> tuple[str, ...]:
+        """What integers of a radiometry mean otherwise than to the model, in words; nothing where it is the same."""
+        ours, theirs = (_meaning(one) for one in (self.radiometry, radiometry))
+        return tuple(
+            f"{key} is {theirs[key]}, the model's {ours[key]}" for key in RADIOMETRY if ours[key] != theirs[key]
+        )
 
     def to_json(self) -> dict[str, object]:
         """The card as plain values."""
@@ -261,7 +269,8 @@ def _entry(data: Mapping[str, object]) -> CropEntry:
 
 
 def _meaning(radiometry: Mapping[str, object]) -> dict[str, object]:
-    return {key: radiometry.get(key) for key in RADIOMETRY}
+    known = {key: radiometry.get(key) for key in RADIOMETRY}
+    return {key: "unknown" if value is None else value for key, value in known.items()}
 
 
 def _major(version: str) -> str:

@@ -68,7 +68,9 @@ def evaluate(
     start: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{_FEW}NAME=WEIGHTS to start from; repeatable; random weights are always one.", metavar="TEXT"
+            help=f"{_FEW}NAME=WEIGHTS to start from; repeatable; random weights are always one. A {{seed}} and a "
+            "{share} in WEIGHTS stand for those of a run.",
+            metavar="TEXT",
         ),
     ] = None,
     test_cube: Annotated[
@@ -91,7 +93,9 @@ def evaluate(
 ) -> None:
     """Measure a model on a split, each pixel once: mIoU, boundary and interior, parcels, intervals, a report page.
 
-    A model that gives one class to a parcel is measured on the labelled parcels, each once.
+    A model that gives one class to a parcel is measured on the labelled parcels, each once. Of a dataset of many small
+    places each pixel, or each place where these are labelled, counts once, and there is no page; where a place may have
+    several classes, the average precision is measured.
 
     With --few-label: finetune a recipe with 1, 5, 10 and 100 % of the labels, from random weights and from each
     --start, and write the scores of all runs as a table and a picture. A command that was stopped goes on where it
@@ -164,21 +168,21 @@ def _measure(weights: str, cube: list[str] | None, split: Part, out: Path | None
         "interior": outcome.interior,
         "parcels": outcome.parcels,
     }
+    ranking = outcome.ranking
     if as_json:
         scores = {name: None if part is None else part.to_json() for name, part in parts.items()}
-        print(
-            json.dumps(
-                {"folder": str(outcome.folder), "split": split.value, "simulated": outcome.simulated, **scores},
-                indent=2,
-            )
-        )
+        facts = {"folder": str(outcome.folder), "split": split.value, "simulated": outcome.simulated, **scores}
+        print(json.dumps({**facts, "average_precision": None if ranking is None else ranking.to_json()}, indent=2))
         return DONE
     for name, part in parts.items():
         if part is not None:
-            print(f"{name:9} mIoU {_share(part.miou)}, overall accuracy {_share(part.overall_accuracy)}")
+            accuracy, kappa = _share(part.overall_accuracy), _share(part.kappa)
+            print(f"{name:9} mIoU {_share(part.miou)}, overall accuracy {accuracy}, kappa {kappa}")
+    if ranking is not None:
+        print(f"{'overall':9} average precision: micro {_share(ranking.micro)}, macro {_share(ranking.macro)}")
     if outcome.simulated:
         print(SIMULATED)
-    print(f"report    {outcome.report}")
+    print(f"{'report' if outcome.report.suffix == '.html' else 'metrics':9} {outcome.report}")
     return DONE
 
 

@@ -6,6 +6,8 @@ from sits_models.data.chips import ChipReader
 from sits_models.data.classes import ClassTable, join_classes
 from sits_models.data.cubes import CropEntry, Cube, CubeFacts, open_cube
 from sits_models.data.loader import EvaluationData, TrainingData
+from sits_models.data.patch_data import PatchData
+from sits_models.data.patch_sets import open_patch_set
 
 __all__ = [
     "ChipReader",
@@ -14,7 +16,9 @@ __all__ = [
     "Cube",
     "CubeFacts",
     "EvaluationData",
+    "PatchData",
     "TrainingData",
     "join_classes",
     "open_cube",
+    "open_patch_set",
 ]

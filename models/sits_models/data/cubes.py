@@ -36,6 +36,7 @@ __all__ = [
     "CropEntry",
     "Cube",
     "CubeFacts",
+    "Described",
     "Opened",
     "calm_worker",
     "check_radiometry",
@@ -191,18 +192,25 @@ def _opened(path: str, attributes: Mapping[str, Any], about: Mapping[str, Any]) 
     )
 
 
-class _Described(Protocol):
+class Described(Protocol):
+    """What a cube, or a patch set, says of itself, as far as both do."""
+
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Its folder, or its URL."""
+        ...
+
     @property
-    def radiometry(self) -> Mapping[str, object]: ...
+    def radiometry(self) -> Mapping[str, object]:
+        """What its integers mean; see `RADIOMETRY`."""
+        ...
 
 
 class Opened(Protocol):
     """A cube, or a patch set."""
 
     @property
-    def facts(self) -> _Described:
+    def facts(self) -> Described:
         """Where it is and what its integers mean."""
         ...
 

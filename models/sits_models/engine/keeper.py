@@ -26,7 +26,7 @@ from sits_models.objectives.base import Objective
 from sits_models.objectives.change import CHANGED, Change
 from sits_models.objectives.multilabel import MultiLabel
 from sits_models.objectives.supervised import Supervised
-from sits_models.recipe import TrainingRecipe
+from sits_models.recipe import Recipe
 
 __all__ = ["CHECKPOINT", "METRICS", "Fitted", "Keeper"]
 
@@ -55,17 +55,17 @@ class Keeper(Callback):
     def __init__(
         self,
         objective: Objective,
-        training: TrainingRecipe,
+        recipe: Recipe,
         folder: Path,
         narrator: Narrator,
         processes: Processes,
     ) -> None:
         self.objective = objective
-        self.training = training
+        self.training = recipe.training
         self.folder = folder
         self.narrator = narrator
         self.processes = processes
-        self.score, self.sign = _score_of(objective)
+        self.score, self.sign = _score_of(objective, recipe)
         self.history: list[dict[str, float]] = []
         self.best_epoch = 0
         self.best_tensors: dict[str, Tensor] = {}
@@ -166,13 +166,14 @@ class Keeper(Callback):
         Patience is judged where there is a score, and counts scores: an epoch without one is no sign of anything.
         """
         epoch = len(self.history) - 1
-        score, best = (self.history[number].get(self.score) for number in (epoch, self.best_epoch))
+        scores = [None if self.score is None else row.get(self.score) for row in self.history]
+        score, best = scores[epoch], scores[self.best_epoch]
         if best is None or not self.best_tensors or (score is not None and self.sign * (score - best) > 0):
             self.best_epoch = epoch
             self.best_tensors = {name: t.detach().cpu().clone() for name, t in self.objective.state_dict().items()}
             self.best_matrix = self.matrix
         patience = self.training.patience
-        waited = sum(self.score in row for row in self.history[self.best_epoch + 1 :])
+        waited = sum(found is not None for found in scores[self.best_epoch + 1 :])
         self.stopped = patience is not None and score is not None and waited >= patience
 
     def _write(self, trainer: Trainer) -> None:
@@ -192,8 +193,14 @@ class Keeper(Callback):
         return ", ".join(f"{word} {row[name]:.3f}" for name, word in names.items() if name in row)
 
 
-def _score_of(objective: Objective) -> tuple[str, int]:
-    """What the best epoch is told by, and whether it goes up (1) or, as a loss, down (-1)."""
+def _score_of(objective: Objective, recipe: Recipe) -> tuple[str | None, int]:
+    """What the best epoch is told by, None for the latest, and whether it goes up (1) or, as a loss, down (-1).
+
+    Without labels it is the latest: telling views apart is the easier the less a network knows of them, most of all
+    while a queue holds random vectors.
+    """
+    if recipe.label_free:
+        return None, 1
     if isinstance(objective, Supervised):
         return "validation_miou", 1
     return ("validation_map", 1) if isinstance(objective, MultiLabel) else ("validation_loss", -1)

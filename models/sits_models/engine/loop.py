@@ -74,7 +74,8 @@ def fit(
     threads and processes). Writes checkpoints/last.ckpt, metrics.csv and tensorboard/ below `folder`.
 
     Of several `processes` each calls this with its own part of every batch; they take the steps that one would take
-    with whole batches, but for rounding, dropout, and, without GPUs, batch norms, which see a part alone. The folder is
+    with whole batches, but for rounding, dropout, and, without GPUs, batch norms, which see a part alone: a single chip
+    that clouds leave of a part is left out where they need two. Validation compares views within a part. The folder is
     one that all of them see, and the first one writes there.
 
     Raises ValueError for a precision or a compilation that this machine cannot do, and RuntimeError where the loss is
@@ -82,7 +83,7 @@ def fit(
     """
     processes = processes or Processes()
     check_precision(recipe.training)
-    keeper = Keeper(objective, recipe.training, folder, narrator, processes)
+    keeper = Keeper(objective, recipe, folder, narrator, processes)
     module = Steps(objective, recipe, processes)
     last = folder / CHECKPOINT
     last.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,12 @@ class AveragePrecision:
     """Of each class alone; None for a class that no chip has."""
     support: tuple[int, ...]
     """Chips that have each class."""
+
+    def to_json(self) -> dict[str, object]:
+        """The fields by name, as JSON knows them: lists for the values a class, None for undefined."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
 
 
 def rank_classes(scores: NDArray[np.floating], present: NDArray[np.bool_]) -> AveragePrecision:

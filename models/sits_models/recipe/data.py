@@ -57,9 +57,10 @@ class DataRecipe:
     bands: tuple[str, ...] | None = None
     """Names in the order the model takes them; None: those of the first cube."""
     classes: tuple[str, ...] | None = None
-    """Crop codes of the class table in order; None: every class of the cubes, by code."""
+    """Codes of the class table in order; None: every class of the cubes, or patch sets, by code."""
     background: bool = True
-    """Whether ground that is known to be no parcel is class 0 of the table ("background"); else it is ignored."""
+    """Whether ground that is known to be no parcel, or in a patch set of no class, is class 0 of the table
+    ("background"); else it is ignored."""
     dates: DateRule = DateRule()
     size: int = 48
     """Side of a training chip, pixels."""
@@ -72,7 +73,8 @@ class DataRecipe:
     """Labels at 10 m, at 5 m (labels_x2) or at 2.5 m (labels_x4)."""
     batch: int = 16
     chips: int | None = None
-    """Chips of an epoch; None: as many as cover the train split once, or with `middle` one a parcel."""
+    """Chips of an epoch; None: as many as cover the train split, or its patches, once, or with `middle` one a
+    parcel."""
     sampling: Literal["uniform", "class", "parcel", "middle"] = "uniform"
     """Where chips are drawn: anywhere in the split; each class alike often; each parcel alike often, anywhere in the
     chip (parcel); or, for a classification, each parcel alike often with the pixel nearest to the mean of its pixels in

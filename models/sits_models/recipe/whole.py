@@ -93,6 +93,8 @@ class Recipe:
             raise ValueError(f"{given[0]} reads no labels; set data.labels=1")
         if self.data.few is not None and self.label_free:
             raise ValueError(f"{given[0]} reads no labels; leave out data.few")
+        if self.label_free and self.training.patience is not None:
+            raise ValueError(f"{given[0]} keeps its latest epoch, which no score chooses; leave out training.patience")
         if self.label_free and self.augmentation != Augmentation():
             raise ValueError(f"the views of {given[0]} change chips as its own section says; leave out augmentation")
         if given[0] in _AMONG_CHIPS and self.data.batch < 2:

@@ -1,6 +1,6 @@
 """What a training and an evaluation look like: curves, a confusion matrix, one page for people."""
 
-from sits_models.report.confusion import confusion_png, write_confusion
+from sits_models.report.confusion import Unit, confusion_png, write_confusion
 from sits_models.report.curves import write_curves
 from sits_models.report.document import evaluation_json
 from sits_models.report.facts import ClassName, EvaluationFacts, Group, ParcelGroup, UnknownClass
@@ -11,6 +11,7 @@ __all__ = [
     "EvaluationFacts",
     "Group",
     "ParcelGroup",
+    "Unit",
     "UnknownClass",
     "confusion_png",
     "evaluation_json",

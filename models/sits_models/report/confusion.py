@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["confusion_png", "shares_of", "write_confusion"]
+__all__ = ["Unit", "confusion_png", "shares_of", "write_confusion"]
+
+Unit = Literal["pixel", "parcel", "chip"]
+"""What a model gives a class to, and a matrix counts."""
 
 _INK, _SOFT = "#17242d", "#5b6b76"
 _CELL_IN = 0.44
@@ -27,7 +30,7 @@ def write_confusion(
     png_path: str | Path,
     *,
     simulated: bool = False,
-    unit: Literal["pixel", "parcel"] = "pixel",
+    unit: Unit = "pixel",
 ) -> None:
     """Draw a confusion matrix (K, K), rows = truth, of K named classes; `simulated` data are called so.
 
@@ -41,7 +44,7 @@ def confusion_png(
     names: Sequence[str],
     *,
     simulated: bool = False,
-    unit: Literal["pixel", "parcel"] = "pixel",
+    unit: Unit = "pixel",
 ) -> bytes:
     """The picture as a PNG: the same matrix gives the same bytes."""
     if matrix.shape != (len(names), len(names)):

@@ -18,15 +18,14 @@ from torch import Tensor
 
 from sits_catalog.console import Narrator
 from sits_catalog.cube import BACKGROUND, CHIP, IGNORE, PIXEL_M, Split
-from sits_models.backbones.base import check_dates
 from sits_models.checkpoints import Card, load_model
 from sits_models.data.classes import BACKGROUND_CODE, ClassTable
 from sits_models.data.cubes import Cube, open_cube
 from sits_models.data.loader import EvaluationData
+from sits_models.data.patch_sets import are_patch_sets
 from sits_models.device import resolve_device
 from sits_models.folder import write_whole
 from sits_models.metrics import AveragePrecision, Scores, boundary_window
-from sits_models.objectives.base import Objective
 from sits_models.objectives.change import Change
 from sits_models.objectives.classification import Classification
 from sits_models.objectives.multilabel import MultiLabel
@@ -40,8 +39,8 @@ from sits_models.report import (
 from sits_models.report.findings import EvaluationCounts, find_facts, find_parcel_facts, read_notes
 from sits_models.sample import IGNORE_INDEX, Sample
 from sits_models.tasks.evaluate_parcels import classify_parcels, unknown_parcels
-from sits_models.tasks.evaluate_patches import are_patch_sets, evaluate_patches
-from sits_models.tasks.evaluation_windows import Windows, plan_windows
+from sits_models.tasks.evaluate_patches import evaluate_patches
+from sits_models.tasks.evaluation_windows import Windows, open_evaluation, plan_windows
 from sits_models.tasks.parcel_table import parcel_table
 from sits_models.zoo import find_weights
 
@@ -106,7 +105,7 @@ def evaluate(
     paths = tuple(cubes) if cubes else card.recipe.data.cubes
     if not paths:
         raise ValueError(f"the recipe of {weights} names no cube; give --cube with the folder of a dataset")
-    if are_patch_sets(paths, card):
+    if are_patch_sets(paths, card.recipe.data.layout):
         return _of_patches(card, weights, objective.to(where).eval(), paths, split=split, out=Path(out), say=narrator)
     if isinstance(objective, Change | MultiLabel):
         told = "changes" if isinstance(objective, Change) else "several labels a patch"
@@ -175,7 +174,8 @@ def _measure_pixels(job: _Job, objective: Segmentation) -> tuple[EvaluationFacts
     windows, notes = plan_windows(objective, job.card.recipe.data), [read_notes(cube) for cube in job.cubes]
     block_px = max(note.block_m for note in notes) // PIXEL_M
     counts = EvaluationCounts.of(job.cubes, classes=len(job.card.classes), block_px=block_px)
-    with _open(job.cubes, objective, job.card, batch=windows.batch) as data:
+    recipe = job.card.recipe.data
+    with open_evaluation(job.cubes, objective, job.card, batch=windows.batch, readers=recipe.readers) as data:
         job.narrator.stage(f"mapping the {job.split} split")
         _count(data, objective, counts, windows, split=_SPLITS[job.split], narrator=job.narrator)
     job.check_found(bool(counts.pixels.overall.matrix.any()), "pixel")
@@ -194,7 +194,7 @@ def _measure_parcels(job: _Job, objective: Classification) -> tuple[EvaluationFa
     """What the page tells of a classification, and its table of parcels."""
     recipe, split = job.card.recipe.data, _SPLITS[job.split]
     notes = [read_notes(cube) for cube in job.cubes]
-    with _open(job.cubes, objective, job.card, batch=recipe.batch) as data:
+    with open_evaluation(job.cubes, objective, job.card, batch=recipe.batch, readers=recipe.readers) as data:
         job.narrator.stage(f"classifying the parcels of the {job.split} split")
         found, unobserved = classify_parcels(data, objective, size=recipe.size, split=split, narrator=job.narrator)
         unknown = unknown_parcels(data, split)
@@ -226,27 +226,6 @@ def _labelled(path: str, card: Card) -> Cube:
     if not cube.facts.has_labels:
         raise ValueError(f"{path} has no labels to evaluate with; build it with parcels")
     return cube
-
-
-# What the model is shown
-
-
-def _open(cubes: Sequence[Cube], objective: Objective, card: Card, *, batch: int) -> EvaluationData:
-    backbone, recipe = objective.encoder.backbone, card.recipe.data
-    dates = max(check_dates(backbone.needs, recipe.dates, len(cube.facts.days)) for cube in cubes)
-    if not backbone.ignores_padding or backbone.needs.dates is not None:
-        dates = max(dates, card.dates)  # as in training
-    return EvaluationData.open(
-        cubes,
-        table=ClassTable(classes=card.classes),
-        bands=card.bands,
-        dates=recipe.dates,
-        labels=recipe.labels,
-        batch=batch,
-        pad_to=dates,
-        readers=recipe.readers,
-        cache_mb=recipe.cache_mb,
-    )
 
 
 # Counting

@@ -21,8 +21,6 @@ from sits_catalog.cube import Split
 from sits_models.backbones.base import check_dates
 from sits_models.checkpoints import Card
 from sits_models.data.classes import ClassTable
-from sits_models.data.cubes import RADIOMETRY
-from sits_models.data.dataset import profile_of
 from sits_models.data.patch_data import PatchData
 from sits_models.data.patch_sets import PatchSetFacts
 from sits_models.folder import write_whole
@@ -32,11 +30,11 @@ from sits_models.objectives.change import Change
 from sits_models.objectives.classification import Classification
 from sits_models.objectives.multilabel import MultiLabel
 from sits_models.objectives.segmentation import Segmentation
-from sits_models.report import write_confusion
+from sits_models.report import Unit, write_confusion
 from sits_models.sample import IGNORE_INDEX, Sample
 from sits_models.tasks.evaluation_windows import Windows, plan_windows
 
-__all__ = ["PatchFindings", "are_patch_sets", "evaluate_patches"]
+__all__ = ["PatchFindings", "evaluate_patches"]
 
 FORMAT = "sits-patch-evaluation 1"
 Measured = Segmentation | Change | Classification | MultiLabel
@@ -61,17 +59,6 @@ class PatchFindings:
     def scores(self) -> Scores | None:
         """All that follows from the matrix."""
         return None if self.matrix is None else scores_of(self.matrix)
-
-
-def are_patch_sets(paths: Sequence[str], card: Card) -> bool:
-    """Whether these folders hold patches; ValueError where some do and some hold cubes of regions."""
-    if card.recipe.data.layout != "cube":
-        return True
-    patches = [path for path in paths if profile_of(path) == "patches"]
-    if patches and len(patches) < len(paths):
-        other = next(path for path in paths if path not in patches)
-        raise ValueError(f"{patches[0]} holds patches and {other} a region; evaluate on one kind at a time")
-    return bool(patches)
 
 
 def evaluate_patches(
@@ -106,13 +93,14 @@ def evaluate_patches(
 
 
 def _open(card: Card, objective: Objective, paths: Sequence[str], windows: Windows | None) -> PatchData:
-    recipe = dataclasses.replace(card.recipe.data, few=None)
+    # What is drawn for training is no concern of an evaluation, and some of it no patch set knows.
+    recipe = dataclasses.replace(card.recipe.data, few=None, sampling="uniform", start="threads")
     if windows is not None:
         recipe = dataclasses.replace(recipe, batch=windows.batch)
     table = ClassTable(classes=card.classes)
     data = PatchData.open(recipe, sets=paths, table=table, bands=card.bands)
     for one in data.sets:
-        _check_set(card, one.facts)
+        card.check_radiometry(one.facts)
     backbone, longest = objective.encoder.backbone, int(data.patches.dates.max())
     if isinstance(objective, Change):
         return data  # which says itself whether it can compare what it sees
@@ -120,19 +108,6 @@ def _open(card: Card, objective: Objective, paths: Sequence[str], windows: Windo
     if not backbone.ignores_padding or backbone.needs.dates is not None:
         dates = max(dates, card.dates)  # as in training
     return PatchData(recipe, sets=data.sets, patches=data.patches, bands=card.bands, table=table, pad_to=dates)
-
-
-def _check_set(card: Card, facts: PatchSetFacts) -> None:
-    differing = [
-        f"{key} is {facts.radiometry.get(key)}, the model's {card.radiometry.get(key)}"
-        for key in RADIOMETRY
-        if facts.radiometry.get(key) != card.radiometry.get(key)
-    ]
-    if differing:
-        raise ValueError(
-            f"the radiometry of {facts.path} is not the model's: {'; '.join(differing)}; evaluate on sets like those "
-            "that the model learnt from, or choose other weights"
-        )
 
 
 # Counting
@@ -245,18 +220,13 @@ def _metrics(
         "patches": findings.patches,
         "overall": None if scores is None else scores.to_json(),
         "confusion": None if findings.matrix is None else findings.matrix.tolist(),
-        "average_precision": None if ranking is None else _ranked(ranking),
+        "average_precision": None if ranking is None else ranking.to_json(),
         "windows": {"size_px": recipe.data.size, "halo_px": 0}
         if windows is None
         else {"size_px": windows.side, "halo_px": windows.halo},
         "page": None,
         "software": f"sits-cubes {version('sits-cubes')}",
     }
-
-
-def _ranked(ranking: AveragePrecision) -> Mapping[str, object]:
-    plain = dataclasses.asdict(ranking)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 def _write(folder: Path, card: Card, metrics: Mapping[str, object], findings: PatchFindings) -> None:
@@ -270,7 +240,7 @@ def _write(folder: Path, card: Card, metrics: Mapping[str, object], findings: Pa
             rows.writerow(["label \\ predicted", *codes])
             rows.writerows([code, *row] for code, row in zip(codes, findings.matrix.tolist(), strict=True))
         names = [crop.name for crop in card.classes]
-        unit: Literal["pixel", "parcel"] = "pixel" if findings.unit == "pixel" else "parcel"
+        unit: Unit = "pixel" if findings.unit == "pixel" else "chip"
         write_confusion(findings.matrix, names, folder / "confusion.png", simulated=findings.simulated, unit=unit)
     # Last: where there are figures, everything else is there too.
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from sits_catalog.cube import CHIP
+from sits_models.backbones.base import check_dates
+from sits_models.checkpoints import Card
+from sits_models.data.classes import ClassTable
+from sits_models.data.cubes import Cube
+from sits_models.data.loader import EvaluationData
+from sits_models.objectives.base import Objective
 from sits_models.objectives.change import Change
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.recipe import DataRecipe
 
-__all__ = ["Windows", "plan_windows"]
+__all__ = ["Windows", "open_evaluation", "plan_windows"]
+
+_LEAST_ON_CPU = 4
+"""Windows of a batch. On a CPU torch's convolutions take two to four times as long, a pixel, for a batch of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,27 @@ def plan_windows(objective: Segmentation | Change, recipe: DataRecipe) -> Window
         multiple = backbone.needs.size_multiple
         halo = -(-objective.reach // multiple) * multiple
     windows = Windows(size=backbone.tile_size, halo=halo, batch=1)
+    least = _LEAST_ON_CPU if objective.encoder.mean.device.type == "cpu" else 1
     # As many pixels at a time as in training.
-    batch = max(1, recipe.batch * recipe.size**2 // windows.side**2)
-    return Windows(size=windows.size, halo=windows.halo, batch=batch)
+    return replace(windows, batch=max(least, recipe.batch * recipe.size**2 // windows.side**2))
+
+
+def open_evaluation(
+    cubes: Sequence[Cube], objective: Objective, card: Card, *, batch: int, readers: int
+) -> EvaluationData:
+    """Cubes as a model was shown those of its training: its bands and classes, on as many dates."""
+    backbone, recipe = objective.encoder.backbone, card.recipe.data
+    dates = max(check_dates(backbone.needs, recipe.dates, len(cube.facts.days)) for cube in cubes)
+    if not backbone.ignores_padding or backbone.needs.dates is not None:
+        dates = max(dates, card.dates)  # as in training
+    return EvaluationData.open(
+        cubes,
+        table=ClassTable(classes=card.classes),
+        bands=card.bands,
+        dates=recipe.dates,
+        labels=recipe.labels,
+        batch=batch,
+        pad_to=dates,
+        readers=readers,
+        cache_mb=recipe.cache_mb,
+    )

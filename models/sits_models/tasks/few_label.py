@@ -41,7 +41,8 @@ class FewLabelGrid:
     tests: tuple[str, ...] = ()
     """Evaluated on; none: those learnt from."""
     starts: Mapping[str, str]
-    """Weights by name; random weights are a start in any case."""
+    """Weights by name; random weights are a start in any case. A {seed} and a {share} in them stand for those of a
+    run, where every seed has a pretraining of its own, or one that reads labels may see no more of them than a run."""
     shares: tuple[float, ...] = (0.01, 0.05, 0.1, 1.0)
     by: Literal["parcel", "block"] = "parcel"
     seeds: int = 3
@@ -127,7 +128,7 @@ def plan_few_labels(grid: FewLabelGrid, *, out: str, jobs: int) -> FewLabelPlan:
     paths = grid.cubes or grid.recipe.data.cubes
     if not paths:
         raise ValueError(f"the recipe {grid.recipe.name} names no cube; give --cube with the folder of a dataset")
-    cards = {name: read_card(find_weights(weights)) for name, weights in grid.starts.items()}
+    cards = {weights: read_card(find_weights(weights)) for weights in sorted(_weights_of(grid))}
     recipe = _with_bands(grid.recipe, cards)
     learnt, recipe = _fixed(recipe, grid, paths)
     tested = [open_cube(path) for path in grid.tests] or list(learnt)
@@ -144,7 +145,11 @@ def plan_few_labels(grid: FewLabelGrid, *, out: str, jobs: int) -> FewLabelPlan:
         identities=(*map(_identity, learnt), "evaluated on", *map(_identity, tested)),
         split=grid.split,
     )
-    starts = (RANDOM, *(_start(name, grid.starts[name], card, learnt) for name, card in cards.items()))
+
+    def starts(share: float, seed: int) -> tuple[Start, ...]:
+        given = {name: _filled(weights, share, seed) for name, weights in grid.starts.items()}
+        return (RANDOM, *(_start(name, weights, cards[weights], learnt) for name, weights in given.items()))
+
     runs = tuple(runs_of(protocol, starts=starts, shares=grid.shares, seeds=grid.seeds, modes=grid.modes))
     return FewLabelPlan(runs=runs, done=done_of(read_rows(Path(out) / ROWS), runs), jobs=jobs)
 
@@ -170,6 +175,19 @@ def evaluate_few_labels(plan: FewLabelPlan, *, out: str, narrator: Narrator) -> 
     )
     draw_curves(cells, outcome.picture, title=title, simulated=simulated)
     return outcome
+
+
+def _filled(weights: str, share: float, seed: int) -> str:
+    """
+    >>> _filled("runs/cscl-{share}-{seed}", 0.01, 2)
+    'runs/cscl-0.01-2'
+    """
+    return weights.replace("{seed}", str(seed)).replace("{share}", f"{share:g}")
+
+
+def _weights_of(grid: FewLabelGrid) -> set[str]:
+    every = [(share, seed) for share in grid.shares for seed in range(grid.seeds)]
+    return {_filled(weights, share, seed) for weights in grid.starts.values() for share, seed in every}
 
 
 def _with_bands(recipe: Recipe, cards: Mapping[str, Card]) -> Recipe:

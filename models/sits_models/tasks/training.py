@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sits_catalog.console import Narrator
 from sits_models.checkpoints import Card, LoadReport, read_card, save_weights, transfer
+from sits_models.data.loader import TrainingData
 from sits_models.device import Rank
 from sits_models.engine import (
     METRICS,
@@ -31,7 +32,7 @@ from sits_models.folder import lock_folder
 from sits_models.objectives import build_objective
 from sits_models.objectives.base import Objective
 from sits_models.recipe import Recipe
-from sits_models.report import write_confusion, write_curves
+from sits_models.report import Unit, write_confusion, write_curves
 from sits_models.tasks.run_folder import (
     DONE,
     begin_run,
@@ -43,6 +44,7 @@ from sits_models.tasks.run_folder import (
     threads_of,
     write_json,
 )
+from sits_models.tasks.training_checks import check_chips, check_views
 from sits_models.tasks.training_data import (
     Learnt,
     describe_data,
@@ -78,7 +80,7 @@ class TrainingOutcome:
     simulated: bool
     """Whether a cube is simulated: the figures then say nothing about any real place."""
     notes: tuple[str, ...] = ()
-    """Where the weights it started from overruled the recipe."""
+    """Where the weights it started from overruled the recipe, or learnt from values that mean something else."""
 
     @property
     def weights(self) -> Path:
@@ -92,8 +94,12 @@ def train(
     """Train a recipe on cubes into the folder `out`, or take up the run there where it stopped.
 
     `cubes` None: those of the recipe; `weights`: a folder of weights or of a run to start from. Nothing is written
-    before recipe, cubes and weights have been checked. Raises ValueError or FileNotFoundError for what a user can set
-    right, FileExistsError where `out` holds something else, BlockingIOError where another process trains there.
+    before recipe, cubes and weights have been checked. The encoder that is loaded brings its mean and deviation with
+    it, but for published datasets (`data.layout`) whose values mean something else than those that the weights learnt
+    from: there they are those of the new data, of the kind that the weights had, and a note says so.
+
+    Raises ValueError or FileNotFoundError for what a user can set right, FileExistsError where `out` holds something
+    else, BlockingIOError where another process trains there.
     """
     folder = Path(out)
     with joined(Rank.here()) as processes, ExitStack() as held:
@@ -166,14 +172,15 @@ def _prepare(
     for note in notes:
         say(note)
     objective = _objective(resolved, data)
-    _check_chips(resolved, objective, data, rank)
+    check_chips(resolved, objective, data, rank)
+    check_views(resolved, objective, data)
     if (parcels := parcels_in_words(data)) is not None:
         say(parcels)
     return _Ready(
         recipe=resolved,
         data=data,
         objective=objective,
-        loaded=None if start is None else transfer(objective, start),
+        loaded=None if start is None else _started(objective, start, other_values=bool(_differences(data, card))),
         described=describe_data(data, objective, parent=None if card is None else card.sha256),
         notes=notes,
     )
@@ -217,36 +224,37 @@ def _paths(recipe: Recipe, cubes: Sequence[str] | None) -> tuple[str, ...]:
 def _resolved(
     recipe: Recipe, paths: tuple[str, ...], data: Learnt, card: Card | None
 ) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe with everything it leaves to the cubes and to the weights, and what of it these overrule."""
+    """The recipe with everything it leaves to the cubes and to the weights, and what there is to say of these."""
     choices = dataclasses.replace(recipe.data, cubes=paths, bands=data.bands)
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
     if card is not None and card.recipe.data.normalize != choices.normalize:
         theirs = card.recipe.data.normalize
-        notes = (f"normalizing by {theirs}, as the weights it starts from, not by {choices.normalize} as the recipe",)
+        ours = choices.normalize
+        notes.append(f"normalizing by {theirs}, as the weights it starts from, not by {ours} as the recipe")
         choices = dataclasses.replace(choices, normalize=theirs)
-    return dataclasses.replace(recipe, data=choices), notes
-
-
-def _check_chips(recipe: Recipe, objective: Objective, data: Learnt, rank: Rank) -> None:
-    """Raises ValueError where no batch can be drawn, or the backbone cannot take one, or a process's part of it."""
-    size, backbone, dates = min(recipe.sides), objective.encoder.backbone, recipe.dates_of(data.dates)
-    for side in recipe.sides:
-        try:
-            backbone.check(torch.empty(1, dates, len(data.bands), side, side, device="meta"))
-        except ValueError as error:
-            where = f"data.size is {side} and a chip" if side == recipe.data.size else f"a view of {side} px"
-            raise ValueError(f"{where} holds {dates} dates: {error}") from error
-    least, batch = backbone.least_chips(size), recipe.data.batch
-    # Batch norms of several GPUs take their statistics over the whole batch.
-    apart = 1 if torch.cuda.is_available() else rank.of
-    if batch // apart < least:
-        shared = "" if apart == 1 else f" that {apart} processes share, at least {batch // apart} each"
-        fewer = "" if apart == 1 else ", or start fewer"
-        raise ValueError(
-            f"the batch norms of {type(backbone).__name__} need {least} chips of {size} px for their statistics; got a "
-            f"batch of {batch}{shared}: set data.batch={least * apart} or more{fewer}"
+    if differing := _differences(data, card):
+        notes.append(
+            f"the radiometry of {', '.join(paths)} is not that of the weights ({'; '.join(differing)}): mean and "
+            "deviation are those of the new data"
         )
-    data.plan(0, seed=recipe.training.seed)
+    return dataclasses.replace(recipe, data=choices), tuple(notes)
+
+
+def _differences(data: Learnt, card: Card | None) -> tuple[str, ...]:
+    """What the values of the data mean otherwise than to the weights that training starts from."""
+    return () if card is None else card.radiometry_differences(radiometry_of(data))
+
+
+def _started(objective: Objective, weights: Path, *, other_values: bool) -> LoadReport:
+    """Start from weights; from ones of other values with the mean and deviation that `objective` has already."""
+    encoder = objective.encoder
+    mean, std = encoder.mean.clone(), encoder.std.clone()
+    report = transfer(objective, weights)
+    if other_values:
+        encoder.mean.copy_(mean)
+        encoder.std.copy_(std)
+        objective.catch_up()
+    return report
 
 
 def _objective(recipe: Recipe, data: Learnt) -> Objective[Any]:
@@ -279,8 +287,7 @@ def _finish(folder: Path, ready: _Ready, fitted: Fitted) -> None:
     simulated = is_simulated(data)
     write_curves(folder / METRICS, folder / "curves.png", simulated=simulated)
     if fitted.confusion is not None:
-        # A classification is validated on parcels, however its chips are drawn.
-        unit: Literal["pixel", "parcel"] = "parcel" if recipe.objective == "classification" else "pixel"
+        unit = _unit(recipe, data)
         write_confusion(fitted.confusion, data.table.names, folder / "confusion.png", simulated=simulated, unit=unit)
     encoder = objective.encoder
     parent, cubes = described["parent"], described["cubes"]
@@ -309,6 +316,13 @@ def _finish(folder: Path, ready: _Ready, fitted: Fitted) -> None:
         "weights_sha256": saved.sha256,
     }
     write_json(folder / DONE, outcome)
+
+
+def _unit(recipe: Recipe, data: Learnt) -> Unit:
+    """What is validated: a classification gives one class to a parcel, however its chips are drawn, or to a patch."""
+    if recipe.objective != "classification":
+        return "pixel"
+    return "parcel" if isinstance(data, TrainingData) else "chip"
 
 
 def _finished_before(folder: Path, recipe: Recipe, *, simulated: bool) -> TrainingOutcome:

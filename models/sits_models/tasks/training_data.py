@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 
@@ -11,14 +12,13 @@ from numpy.typing import NDArray
 from sits_catalog.cube import Split
 from sits_models.checkpoints import Card
 from sits_models.data.cubes import RADIOMETRY, Cube
-from sits_models.data.dataset import profile_of
 from sits_models.data.grid import Grid, Ground
 from sits_models.data.loader import TrainingData
 from sits_models.data.patch_data import PatchData
-from sits_models.data.patch_sets import PatchSetFacts
+from sits_models.data.patch_sets import are_patch_sets
 from sits_models.device import Rank
 from sits_models.objectives.base import Objective
-from sits_models.recipe import Recipe
+from sits_models.recipe import DataRecipe, Recipe
 
 __all__ = ["Learnt", "describe_data", "is_simulated", "labels_drawn", "open_data", "parcels_in_words", "radiometry_of"]
 
@@ -29,13 +29,17 @@ Learnt = TrainingData | PatchData
 def open_data(recipe: Recipe, paths: Sequence[str], *, card: Card | None, rank: Rank) -> Learnt:
     """The data of these folders, with the bands of the weights in a `card` where the recipe leaves them open.
 
+    Mean and deviation of patch sets are of the kind that the weights bring (`data.normalize`).
+
     Raises FileNotFoundError or ValueError, in one sentence, where folders hold something else than `data.layout` says,
-    regions and patch sets are mixed, their labels are not of the kind that the recipe learns from, or their bands or
-    radiometry are not those of the weights.
+    regions and patch sets are mixed, their labels are not of the kind that the recipe learns from, their bands are not
+    those of the weights, or, of datasets of this project, their radiometry is not. The files of published datasets may
+    mean something else than the weights learnt from (8 bits, say, or level L1C), as the published finetunings of SeCo
+    do: see `Card.radiometry_differences`.
     """
     bands = recipe.data.bands if recipe.data.bands is not None or card is None else card.bands
     ground = _ground(recipe)
-    if not _are_patches(recipe, paths):
+    if not are_patch_sets(paths, recipe.data.layout):
         if recipe.objective == "multilabel":
             raise ValueError(
                 f"a multilabel recipe learns which classes a patch has, and {', '.join(paths)} are regions; give patch "
@@ -46,10 +50,10 @@ def open_data(recipe: Recipe, paths: Sequence[str], *, card: Card | None, rank: 
             assert card is not None
             card.check_cube(cube.facts)
         return regions
-    data = PatchData.open(recipe.data, sets=paths, bands=bands, rank=rank, ground=ground)
-    for one in data.sets if card is not None else ():
+    data = PatchData.open(_normalized_as(recipe.data, card), sets=paths, bands=bands, rank=rank, ground=ground)
+    for one in data.sets if card is not None and recipe.data.layout == "cube" else ():
         assert card is not None
-        _check_radiometry(card, one.facts)
+        card.check_radiometry(one.facts)
     _check_labels(recipe, data)
     return data
 
@@ -61,32 +65,9 @@ def _ground(recipe: Recipe) -> Ground:
     return "all" if recipe.data.transductive else "unsplit"
 
 
-def _are_patches(recipe: Recipe, paths: Sequence[str]) -> bool:
-    """Whether the folders are patch sets; ValueError where some are and some are not."""
-    if recipe.data.layout != "cube":
-        return True
-    profiles = [profile_of(path) for path in paths]
-    if len(set(profiles)) > 1:
-        raise ValueError(
-            f"{paths[profiles.index('region')]} is a region and {paths[profiles.index('patches')]} a set of patches, "
-            "whose chips are drawn in other ways; learn from one kind, and then from the other with the weights of the "
-            "first"
-        )
-    return profiles[0] == "patches"
-
-
-def _check_radiometry(card: Card, facts: PatchSetFacts) -> None:
-    """Raises ValueError, saying how, where the integers of a patch set are not those that the weights learnt from."""
-    differing = [
-        f"{key} is {facts.radiometry.get(key)}, the model's {card.radiometry.get(key)}"
-        for key in RADIOMETRY
-        if facts.radiometry.get(key) != card.radiometry.get(key)
-    ]
-    if differing:
-        raise ValueError(
-            f"the radiometry of {facts.path} is not the model's: {'; '.join(differing)}; give a set such as those that "
-            "the model learnt from, or choose other weights"
-        )
+def _normalized_as(recipe: DataRecipe, card: Card | None) -> DataRecipe:
+    """The recipe with the kind of normalization that weights bring."""
+    return recipe if card is None else dataclasses.replace(recipe, normalize=card.recipe.data.normalize)
 
 
 def _check_labels(recipe: Recipe, data: PatchData) -> None:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 
+from sits_models.data.dataset import profile_of
 from sits_models.data.patch_sets.base import Patch, PatchSet, PatchSetFacts
 from sits_models.recipe import Layout
 
-__all__ = ["Patch", "PatchSet", "PatchSetFacts", "open_patch_set"]
+__all__ = ["Patch", "PatchSet", "PatchSetFacts", "are_patch_sets", "open_patch_set"]
+
+
+def are_patch_sets(paths: Sequence[str], layout: Layout) -> bool:
+    """Whether the folders, which hold what `data.layout` says, are patch sets, and not cubes of regions.
+
+    Raises ValueError where some are and some are not, and what `profile_of` raises.
+    """
+    if layout != "cube":
+        return True
+    profiles = [profile_of(path) for path in paths]
+    if len(set(profiles)) > 1:
+        raise ValueError(
+            f"{paths[profiles.index('region')]} is a region and {paths[profiles.index('patches')]} a set of patches, "
+            "whose chips are cut in other ways; give datasets of one kind at a time"
+        )
+    return profiles[0] == "patches"
 
 
 def open_patch_set(path: str, layout: Layout) -> PatchSet:

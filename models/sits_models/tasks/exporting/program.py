@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sits_models.encoder import Encoder
-from sits_models.objectives import Classification, Objective, Segmentation
+from sits_models.objectives import Change, Classification, MultiLabel, Objective, Segmentation
 from sits_models.sample import IGNORE_INDEX, Sample
 
 __all__ = ["Inputs", "Program", "draw_inputs"]
@@ -29,11 +29,18 @@ class Program(nn.Module):
     """A finished model, normalization included; of a pretraining its encoder alone."""
 
     output: Literal["logits", "embedding"]
-    """(B, K, mH, mW), or (B, K) of a classification of chips; an embedding is (B, channels, mH / stride, ...)."""
+    """(B, K, mH, mW), or (B, K) of a model of chips, which gives them one class or several; an embedding is
+    (B, channels, mH / stride, ...)."""
 
     def __init__(self, objective: Objective) -> None:
+        """Raises ValueError for a model of changes, which shows its backbone two dates one by one."""
         super().__init__()
-        knows_classes = isinstance(objective, Segmentation | Classification)
+        if isinstance(objective, Change):
+            raise ValueError(  # noqa: TRY004  # wrong weights, not a wrong type
+                "a file holds a model of maps, of classes of chips or of embeddings, and these weights tell changes "
+                "between two dates: give others, such as those of a segmentation"
+            )
+        knows_classes = isinstance(objective, Segmentation | Classification | MultiLabel)
         self.output = "logits" if knows_classes else "embedding"
         self.model: nn.Module = objective if knows_classes else objective.encoder
         # In a tuple, so that its tensors are not listed a second time.

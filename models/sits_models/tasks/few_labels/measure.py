@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from sits_catalog.console import Narrator
 from sits_catalog.cube import CHIP, Split
-from sits_models.backbones.base import check_dates
 from sits_models.checkpoints import Card
-from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import Cube
 from sits_models.data.kept_labels import block_px
 from sits_models.data.loader import EvaluationData
@@ -20,6 +18,7 @@ from sits_models.metrics import ParcelVotes, confusion_matrix
 from sits_models.objectives.classification import Classification
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.tasks.evaluate_parcels import classify_parcels
+from sits_models.tasks.evaluation_windows import open_evaluation
 
 __all__ = ["measure"]
 
@@ -40,7 +39,8 @@ def measure(
     and nothing around it: with a halo most of the work would be on ground that is hidden, that of other splits.
     """
     objective = objective.eval()
-    with _open(cubes, objective, card) as data:
+    batch = max(1, _PIXELS_AT_ONCE // _pixels_of(cubes, objective, card))
+    with open_evaluation(cubes, objective, card, batch=batch, readers=1) as data:
         if isinstance(objective, Classification):
             found, _ = classify_parcels(data, objective, size=card.recipe.data.size, split=split, narrator=narrator)
             return {"parcels": _matrix(found.target, found.predicted, classes=objective.classes)}
@@ -70,20 +70,8 @@ def _own_px(cubes: Sequence[Cube]) -> int:
     return CHIP * max(n for n in range(1, _LARGEST // CHIP + 1) if chips % n == 0)
 
 
-def _open(cubes: Sequence[Cube], objective: Segmentation | Classification, card: Card) -> EvaluationData:
-    backbone, recipe = objective.encoder.backbone, card.recipe.data
-    dates = max(check_dates(backbone.needs, recipe.dates, len(cube.facts.days)) for cube in cubes)
-    if not backbone.ignores_padding or backbone.needs.dates is not None:
-        dates = max(dates, card.dates)  # as in training
-    side = backbone.tile_size or _own_px(cubes) if isinstance(objective, Segmentation) else recipe.size
-    return EvaluationData.open(
-        cubes,
-        table=ClassTable(classes=card.classes),
-        bands=card.bands,
-        dates=recipe.dates,
-        labels=recipe.labels,
-        batch=max(1, _PIXELS_AT_ONCE // side**2),
-        pad_to=dates,
-        readers=1,
-        cache_mb=recipe.cache_mb,
-    )
+def _pixels_of(cubes: Sequence[Cube], objective: Segmentation | Classification, card: Card) -> int:
+    """Of what the model sees at a time."""
+    if isinstance(objective, Classification):
+        return card.recipe.data.size**2
+    return (objective.encoder.backbone.tile_size or _own_px(cubes)) ** 2

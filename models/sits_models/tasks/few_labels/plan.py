@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -108,12 +108,17 @@ class Run:
 
 
 def runs_of(
-    protocol: Protocol, *, starts: Sequence[Start], shares: Sequence[float], seeds: int, modes: Sequence[Mode]
+    protocol: Protocol,
+    *,
+    starts: Callable[[float, int], Sequence[Start]],
+    shares: Sequence[float],
+    seeds: int,
+    modes: Sequence[Mode],
 ) -> Iterator[Run]:
-    """All runs, seed by seed, so that a grid that was stopped has whole seeds to show, and the starts one after the
-    other, so that one which does not fit is found at once."""
+    """All runs, seed by seed, so that a grid that was stopped has whole seeds to show, and the starts of a share and a
+    seed one after the other, so that one which does not fit is found at once."""
     for seed in range(seeds):
         for share in shares:
             for mode in modes:
-                for start in starts:
+                for start in starts(share, seed):
                     yield Run(protocol=protocol, start=start, share=share, seed=seed, mode=mode)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sits_models.tasks.few_labels.plan import Run
 
-__all__ = ["Row", "append_row", "done_of", "read_rows"]
+__all__ = ["Row", "append_row", "done_of", "read_rows", "rows_by_key"]
 
 Row = Mapping[str, Any]
 """`key`, the choices of a run, its scores in [0, 1], what it took and what it ran with."""
@@ -47,8 +47,14 @@ def append_row(path: Path, row: Row) -> None:
 
 
 def done_of(rows: Sequence[Row], runs: Sequence[Run]) -> dict[Run, Row]:
-    """The rows of these runs, in the order of the runs; of two rows the first, for no run is done twice."""
+    """The rows of these runs, in the order of the runs."""
+    by_key = rows_by_key(rows)
+    return {run: by_key[run.key] for run in runs if run.key in by_key}
+
+
+def rows_by_key(rows: Sequence[Row]) -> dict[str, Row]:
+    """Of two rows of one run the first, for no run is done twice."""
     by_key: dict[str, Row] = {}
     for row in rows:
         by_key.setdefault(row["key"], row)
-    return {run: by_key[run.key] for run in runs if run.key in by_key}
+    return by_key

@@ -11,7 +11,7 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .cache/uv/bin/uv)
 PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
-.PHONY: help demo setup test test-slow soak check format bench experiment docs lock clean
+.PHONY: help demo setup test test-slow soak check format bench experiment few-labels docs lock clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
@@ -66,6 +66,10 @@ bench: $(VENV)/.models ## speed against the floor and the peers, memory against 
 experiment: $(VENV)/.models ## CSCL against random initialisation in three simulated regions; writes docs/results.md
 	for region in tests/experiments/regions/*.yaml; do $(BIN)/sits-build --region $$region --out out/experiment-regions; done
 	$(BIN)/python -m tests.experiments --jobs $(JOBS) --write
+
+few-labels: $(VENV)/.models ## four pretrainings where labels are few, in a simulated region; writes docs/results.md
+	for region in tests/experiments/few_labels/few-*.yaml; do $(BIN)/sits-build --region $$region --out out/few-regions; done
+	$(BIN)/python -m tests.experiments.few_labels --jobs $(JOBS) --write
 
 docs: $(VENV)/.dev ## the documentation as pages in site/
 	$(BIN)/mkdocs build --strict

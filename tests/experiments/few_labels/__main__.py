@@ -15,6 +15,8 @@ from tests.experiments.few_labels.page import BEGIN, END, IMAGES, PAGE, section_
 from tests.experiments.few_labels.plan import COMPARISONS, ELSEWHERE, HERE, SEEDS, Comparison, Pretraining, pretrainings
 from tests.experiments.pages import replaced
 
+from sits_models.tasks.few_labels.rows import append_row, read_rows
+
 _FOLDER = Path(__file__).parent
 
 
@@ -27,7 +29,7 @@ def main() -> None:
         if missing:
             sys.exit(f"no dataset of {', '.join(missing)} in {options.cubes} yet: `make few-labels` builds it")
         for one in chosen:
-            _pretrain([p for p in pretrainings(one)], options.cubes, options.out, jobs=options.jobs)
+            _pretrain(list(pretrainings(one)), options.cubes, options.out, jobs=options.jobs)
             _compare(one, options.cubes, options.out, jobs=options.jobs)
     done = [one for one in chosen if (options.out / one.name / "table.csv").is_file()]
     if not done:
@@ -55,8 +57,21 @@ def _pretrain(wanted: Sequence[Pretraining], cubes: Path, out: Path, *, jobs: in
         list(pool.map(one, wanted))
 
 
+def _take_over(one: Comparison, out: Path) -> None:
+    """The rows of other comparisons of this recipe: what two of them ask for is run once."""
+    rows = out / one.name / "rows.jsonl"
+    if rows.is_file():
+        return
+    rows.parent.mkdir(parents=True, exist_ok=True)
+    for other in (other for other in COMPARISONS if other.recipe == one.recipe and other != one):
+        for row in read_rows(out / other.name / "rows.jsonl"):
+            append_row(rows, row)
+
+
 def _compare(one: Comparison, cubes: Path, out: Path, *, jobs: int) -> None:
-    starts = [part for name, folder in one.starts for part in ("--start", f"{name}={out / 'pretrained' / folder}")]
+    _take_over(one, out)
+    folders = {start.name: out / "pretrained" / start.folder for start in one.starts}
+    starts = [part for name, folder in folders.items() for part in ("--start", f"{name}={folder}")]
     _run(
         *("evaluate", "--few-label", "--recipe", _FOLDER / f"{one.recipe}.yaml", "--cube", cubes / HERE, *starts),
         *("--shares", ",".join(f"{share:g}" for share in one.shares), "--modes", ",".join(one.modes)),

@@ -1,0 +1,66 @@
+"""The plan and the section of the few-label table; its runs take hours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.experiments.few_labels.page import BEGIN, END, PAGE, section_of
+from tests.experiments.few_labels.plan import COMPARISONS, ELSEWHERE, HERE, SEEDS, Comparison, pretrainings
+from tests.experiments.pages import replaced
+
+from sits_models.recipe import load_recipe
+
+FOLDER = Path(__file__).parent
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS, ids=lambda one: one.name)
+def test_what_is_pretrained_fits_what_is_finetuned(comparison: Comparison) -> None:
+    finetuned = load_recipe(str(FOLDER / f"{comparison.recipe}.yaml"))
+    assert not finetuned.pretrains
+    for one in pretrainings(comparison):
+        pretrained = load_recipe(str(FOLDER / f"{one.recipe}.yaml"), changes=one.changes)
+        assert pretrained.pretrains
+        assert pretrained.backbone == finetuned.backbone
+        # Who reads labels reads those of the finetuning with this seed and share.
+        if pretrained.label_free:
+            assert pretrained.data.few is None
+        else:
+            assert pretrained.data.few is not None
+            assert (pretrained.data.few.by, pretrained.data.few.seed) == ("parcel", pretrained.training.seed)
+            assert one.folder == f"cscl-{pretrained.data.few.share:g}-{pretrained.data.few.seed}"
+
+
+def test_every_method_is_there_and_two_of_them_in_full() -> None:
+    every = {start.recipe for one in COMPARISONS for start in one.starts}
+    assert every == {f"pretrain-{name}" for name in ("cscl", "embedding-earth", "glcnet", "seco")}
+    main = [one for one in COMPARISONS if one.shares == (0.01, 0.1, 1.0)]
+    assert {start.recipe for one in main for start in one.starts} == every
+    more = [one for one in COMPARISONS if one.modes == ("finetune", "probe")]
+    assert all({start.region for start in one.starts} == {HERE, ELSEWHERE} for one in more)
+    assert all(0.05 in one.shares for one in more)
+    assert len(more) == 2
+    assert len(SEEDS) == 3
+
+
+def test_weights_of_one_folder_are_one_pretraining() -> None:
+    by_folder: dict[str, set[object]] = {}
+    for one in COMPARISONS:
+        for pretraining in pretrainings(one):
+            by_folder.setdefault(pretraining.folder, set()).add(pretraining)
+    assert all(len(found) == 1 for found in by_folder.values())
+
+
+def test_the_section_holds_each_table_below_its_title(tmp_path: Path) -> None:
+    one = COMPARISONS[0]
+    (tmp_path / one.name).mkdir()
+    (tmp_path / one.name / "table.md").write_text(
+        "# Few labels: x\n\n3 of 3 runs.\n\n## Simulated data, fine-tuned, pixels\n\n| a |\n"
+    )
+    text = section_of([one], tmp_path)
+    assert text.startswith(f"### {one.title}\n\n![Simulated data: ")
+    assert "\n\n#### Simulated data, fine-tuned, pixels\n\n| a |\n" in text
+    assert "# Few labels: x" not in text
+    page = replaced(PAGE.read_text("utf-8"), text, begin=BEGIN, end=END)
+    assert page.count(text) == 1
+    assert replaced(page, text, begin=BEGIN, end=END) == page

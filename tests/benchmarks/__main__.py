@@ -79,9 +79,11 @@ def _run(folder: Path, options: argparse.Namespace) -> list[Table]:
             sizes=cscl.SIZES, windows=cscl.WINDOWS, rounds=4 * options.repeat, threads=options.cores, say=_say
         )
     if "contrast" in chosen:
-        from tests.benchmarks import contrast  # needs the extra `models`
+        from tests.benchmarks import contrast, queue  # need the extra `models`
 
-        tables += contrast.bench(chips=contrast.CHIPS, rounds=4 * options.repeat, threads=options.cores, say=_say)
+        often = {"rounds": 4 * options.repeat, "threads": options.cores}
+        tables += contrast.bench(chips=contrast.CHIPS, **often, say=_say)
+        tables += queue.bench(lengths=queue.LENGTHS, **often, say=_say)
     if "backbones" in chosen:
         from tests.benchmarks import backbones  # needs the extra `models`
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import torch
-from tests.benchmarks.measure import run_fresh
+from tests.benchmarks.measure import grown_mb, interleaved, run_fresh
 from tests.benchmarks.table import Table
 from torch import Tensor
 from torch.nn import functional
@@ -50,27 +48,13 @@ def run(chips: int, rounds: int, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     steps = {OURS: _step(chips, plain=False), PLAIN: _step(chips, plain=True)}
     _compare(*(step() for step in steps.values()))
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 1):
-        for name, step in steps.items():
-            took = _seconds(step)
-            if number:
-                seconds[name].append(took)
-    ratios = {name: median(a / b for a, b in zip(seconds[name], seconds[OURS], strict=True)) for name in steps}
-    return {"ms": {name: 1000 * median(values) for name, values in seconds.items()}, "ratio": ratios}
+    return interleaved(steps, rounds=rounds)
 
 
 def memory(chips: int, plain: bool, threads: int) -> float:
     """MB by which the highest resident memory of this process grows in two steps."""
-    from tests.benchmarks.measure import _peak_mb
-
     torch.set_num_threads(threads)
-    torch.randn(512, 512) @ torch.randn(512, 512)  # the matrix library's own memory
-    step = _step(chips, plain=plain)
-    before = _peak_mb()
-    step()
-    step()
-    return _peak_mb() - before
+    return grown_mb(_step(chips, plain=plain))
 
 
 def _step(chips: int, *, plain: bool) -> Callable[[], list[Tensor]]:
@@ -108,9 +92,3 @@ def plain_loss(queries: Tensor, keys: Tensor, pixels: SampledPixels) -> Tensor:
 def _compare(ours: list[Tensor], theirs: list[Tensor]) -> None:
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
-
-
-def _seconds(step: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started

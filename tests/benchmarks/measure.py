@@ -14,15 +14,16 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
 
-__all__ = ["Run", "Watch", "on_cores", "run_fresh"]
+__all__ = ["Run", "Watch", "grown_mb", "interleaved", "on_cores", "run_fresh"]
 
 _ROOT = Path(__file__).parents[2]
 _INTERVAL_S = 0.05
@@ -92,6 +93,32 @@ def run_fresh(function: str, *, watch: bool = False, **arguments: Any) -> Run:
         peak_mb=report["peak_mb"],
         watch=None if watcher is None else watcher.seen(),
     )
+
+
+def interleaved(steps: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, dict[str, float]]:
+    """By `ms` and `ratio`: the median milliseconds of each step, in turns after one that does not count, and the median
+    of the rounds' ratios to the first of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    first = next(iter(seconds.values()))
+    ratios = {name: median(a / b for a, b in zip(took, first, strict=True)) for name, took in seconds.items()}
+    return {"ms": {name: 1000 * median(took) for name, took in seconds.items()}, "ratio": ratios}
+
+
+def grown_mb(step: Callable[[], object]) -> float:
+    """MB by which the highest resident memory of this process grows in two steps, but for the matrix library's own."""
+    import torch  # benchmarks of pipelines need none
+
+    torch.randn(512, 512) @ torch.randn(512, 512)
+    before = _peak_mb()
+    step()
+    step()
+    return _peak_mb() - before
 
 
 @dataclass

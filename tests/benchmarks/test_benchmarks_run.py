@@ -184,6 +184,14 @@ def test_the_plain_contrast_of_sampled_pixels_has_the_loss_and_gradients_of_ours
     assert min(result["ms"].values()) > 0
 
 
+def test_the_plain_queues_have_the_loss_gradients_and_keys_of_ours() -> None:
+    from tests.benchmarks import queue
+
+    result = queue.run(length=1024, rounds=1, threads=1)  # it compares them
+    assert result["ratio"][queue.OURS] == 1
+    assert min(result["ms"].values()) > 0
+
+
 @pytest.mark.soak
 def test_sampled_pixels_are_timed_and_their_memory_is_that_of_a_fresh_process() -> None:
     from tests.benchmarks import contrast

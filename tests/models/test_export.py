@@ -44,7 +44,6 @@ from sits_models.tasks.exporting import (
     compare,
     draw_inputs,
     open_program,
-    output_shape,
     plan_dimensions,
     shapes_to_try,
     trace,
@@ -143,15 +142,23 @@ def test_a_program_gives_what_the_model_gives_for_a_sample() -> None:
 def test_a_program_of_several_classes_a_chip_gives_the_logits_of_each() -> None:
     recipe = replace(recipe_of("resnet18", "paper"), segmentation=None, multilabel=MultiLabelRecipe())
     sample = make_sample(bands=BANDS, dates=1)
-    model, card = model_of(recipe)
+    model, _ = model_of(recipe)
     program = Program(model)
     assert program.output == "logits"
     with torch.no_grad():
         expected = model(sample)
         assert expected.shape == (len(sample.place), CLASSES)
         assert torch.equal(program(sample.image.float(), sample.valid, sample.day.long()), expected)
-    traced, _ = trace(program, plan_dimensions(model.encoder.backbone, card, batch=2, dates=None, size=16))
-    assert output_shape(traced) == (2, CLASSES)
+
+
+@pytest.mark.slow
+def test_a_model_of_several_classes_a_chip_is_exported(tmp_path: Path) -> None:
+    recipe = replace(recipe_of("resnet18", "paper"), segmentation=None, multilabel=MultiLabelRecipe())
+    ended = sits_model("export", "--weights", weights_of(tmp_path / "weights", recipe), "--to", "torch", "--json")
+    assert ended.code == 0, ended.stderr
+    facts = json.loads(ended.stdout)
+    assert facts["output"] == {"name": "logits", "dtype": "float32", "shape": ["batch", CLASSES]}
+    assert len(facts["compared"]) > 1
 
 
 def test_changes_between_two_dates_are_not_exported(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_something_else_in_its_place_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"profile": "patches"}, "of the profile 'patches', and this needs a cube of a region: .* no map is made of them"),
+        ({"profile": "patches"}, "of the profile 'patches', and this needs a cube of a region: .* no map is made"),
         ({"version": "2.0"}, "a cube of version 2.0; this reads version 1.0"),
         ({"creating": True}, "no finished sits-cube"),
     ],

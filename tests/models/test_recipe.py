@@ -103,6 +103,13 @@ def test_the_settings_of_the_papers() -> None:
     assert not germany.data.background
 
 
+@pytest.mark.parametrize("text", ["32", "'32'"])
+def test_a_word_that_looks_like_a_number_may_be_written_as_one(text: str) -> None:
+    assert load_recipe("seco-1m", changes=[f"training.precision={text}"]).training.precision == "32"
+    with pytest.raises(ValueError, match="got 16"):
+        load_recipe("seco-1m", changes=["training.precision=16"])
+
+
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "0.0001", ".1e-3", "+1e-4"])
 def test_a_small_number_may_be_written_with_an_exponent(text: str, tmp_path: Path) -> None:
     path = written(tmp_path, SMALL + f"training:\n  learning_rate: {text}\n")
@@ -147,6 +154,11 @@ def test_set_opens_a_section_that_the_file_lacks(tmp_path: Path) -> None:
         ("training.epochs=0", "training.epochs is at least 1; got 0"),
         ("training.learning_rate=-1e-4", "training.learning_rate is above 0; got -0.0001"),
         ("training.clip_norm=0", "training.clip_norm is above 0; got 0"),
+        ("training.validate_every=0", "training.validate_every is at least 1; got 0"),
+        (
+            "training={validate_every: null, patience: 3}",
+            "training.patience counts validations, and without training.validate_every there are none; got 3: leave it",
+        ),
         ("training.schedule=cosin", "did you mean 'cosine'"),
         ("training.schedule=milestones", "training.schedule milestones goes with training.milestones"),
         ("training.milestones=[2]", "goes without training.milestones"),

@@ -8,12 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import yaml
 
 from sits_catalog.documents import Document, build, did_you_mean, parse_document
 from sits_models.recipe.whole import Recipe
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["dump_recipe", "list_recipes", "load_recipe", "recipe_from_plain", "recipe_to_plain"]
 
@@ -42,7 +45,7 @@ def recipe_from_plain(data: Mapping[str, object], *, name: str) -> Recipe:
 
 def recipe_to_plain(recipe: Recipe) -> dict[str, object]:
     """The recipe as plain values for YAML or JSON, every value spelt out."""
-    return {key: _plain(value) for key, value in dataclasses.asdict(recipe).items() if value is not None}
+    return _plain_section(recipe)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -85,7 +88,8 @@ _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def _with_numbers(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with 1e-4 as a number wherever a number is asked for: YAML 1.1, which PyYAML reads, has it as text."""
+    """The values with 1e-4 as a number wherever a number is asked for: YAML 1.1, which PyYAML reads, has it as text;
+    and with 32 as text where that is one of the words to choose from."""
     changed = dict(data)
     for name, hint in get_type_hints(cls).items():
         value, kinds = data.get(name), (hint, *get_args(hint))
@@ -94,6 +98,8 @@ def _with_numbers(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
             changed[name] = _with_numbers(section, value)
         elif float in kinds and isinstance(value, str) and _EXPONENT.fullmatch(value):
             changed[name] = float(value)
+        elif isinstance(value, int) and str(value) in get_args(hint):
+            changed[name] = str(value)
     return changed
 
 
@@ -118,9 +124,15 @@ def _with_value(data: Mapping[str, Any], parts: tuple[str, ...], value: object, 
     return {**data, key: _with_value(inner, tuple(rest), value, origin)}
 
 
+def _plain_section(section: DataclassInstance) -> dict[str, object]:
+    """None is left out where a key that is left out means it, and else spelt out."""
+    values = {field.name: (getattr(section, field.name), field.default) for field in dataclasses.fields(section)}
+    return {name: _plain(value) for name, (value, default) in values.items() if (value, default) != (None, None)}
+
+
 def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain_section(value)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value

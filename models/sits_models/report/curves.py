@@ -1,4 +1,4 @@
-"""The curves of a training as a picture: losses above, validation scores below."""
+"""The curves of a training as a picture: losses above, scores below, and of a contrast whether embeddings collapse."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ __all__ = ["Curve", "read_curves", "write_curves"]
 _COLOURS = ("#0f5f7a", "#d55e00", "#00735c", "#cc79a7", "#e69f00", "#56b4e9", "#5a3d8a", "#8b99a3")
 _PANELS = (
     ("loss", ("loss",)),
-    ("scores", ("miou", "accuracy", "f1", "kappa")),
+    ("scores", ("miou", "accuracy", "f1", "kappa", "_map", "_ap")),
     ("similarity of pairs", ("similarity",)),
+    ("effective rank of embeddings", ("rank",)),
+    ("deviation of embeddings, 0 = collapsed", ("deviation",)),
 )
 """Title of a panel, and the words one of which a column of it contains."""
 _INK, _SOFT, _LINE = "#17242d", "#5b6b76", "#e2e7ea"
@@ -109,7 +111,7 @@ def _draw(axes: Axes, title: str, curves: Sequence[Curve]) -> None:
     last = max(curve.epochs[-1] for curve in curves)
     axes.set_xlim(1 - 0.04 * last, last + 0.04 * last)
     axes.margins(y=0.12)
-    if title == "scores":
+    if title == "scores" or "rank" in title or "deviation" in title:
         axes.set_ylim(bottom=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from tests.experiments.plan import Run
@@ -18,6 +15,7 @@ from tests.experiments.rows import append_row, done_of, read_rows
 
 from sits_catalog.cube import Split
 from sits_models.folder import lock_folder
+from sits_models.tasks.few_labels.pool import in_processes
 
 __all__ = ["commit_of", "run_all"]
 
@@ -42,19 +40,11 @@ def run_all(
         left = [run for run in runs if run not in done_of(read_rows(rows), runs)]
         if not left:
             return
-        # As many processes as there are, each of which keeps the region of its last run in memory.
-        os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported there
-        context = get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(left)), mp_context=context, initializer=_begin) as pool:
-            waiting = {pool.submit(_row, run, cubes, split): run for run in left}
-            try:
-                for number, future in enumerate(as_completed(waiting), 1):
-                    row = future.result()
-                    append_row(rows, {**row, "commit": commit})
-                    say(f"{number} of {len(left)}: {waiting[future].title}, {row['cpu_seconds']} s of a core")
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        # Each process keeps the region of its last run in memory.
+        done = in_processes(partial(_row, cubes=cubes, split=split), left, jobs=jobs)
+        for number, (run, row) in enumerate(done, 1):
+            append_row(rows, {**row, "commit": commit})
+            say(f"{number} of {len(left)}: {run.title}, {row['cpu_seconds']} s of a core")
 
 
 def commit_of(folder: Path) -> str:
@@ -70,21 +60,6 @@ def commit_of(folder: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return found.stdout.strip()
-
-
-def _begin() -> None:
-    """In a process of its own: one thread, and no life after the process that started it."""
-    from tests.experiments.work import use_threads
-
-    use_threads(1)
-    parent = parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _row(run: Run, cubes: Path, split: Split) -> dict[str, object]:

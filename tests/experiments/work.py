@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from sits_models.objectives.segmentation import Segmentation
 from sits_models.recipe import DataRecipe, Recipe
 from sits_models.sample import Sample
 
-__all__ = ["carry_out", "use_threads"]
+__all__ = ["carry_out"]
 
 _CACHE_MB = 2000
 """All that a run sees of a region; a process keeps one region for the runs that follow."""
@@ -169,9 +168,3 @@ def _measure(objective: Segmentation, ground: _Ground, split: Split, *, batch: i
 def _seed_of(*parts: str | int) -> int:
     """A seed below 2**63 that depends on all parts and on nothing else."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
-
-
-def use_threads(threads: int) -> None:
-    """Let this process compute with so many threads."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    torch.set_num_threads(threads)

@@ -38,6 +38,7 @@ class Held(PatchSet):
         splits: Sequence[Split] | None = None,
         codes: Sequence[str] = (),
         crops: Sequence[NDArray[np.uint16]] | None = None,
+        parcels: Sequence[NDArray[np.int64]] | None = None,
         present: Sequence[Sequence[bool]] | None = None,
         path: str = "held",
     ) -> None:
@@ -46,7 +47,7 @@ class Held(PatchSet):
         days = np.full((n, max(dates)), NO_DAY, np.int32)
         for row, count in zip(days, dates, strict=True):
             row[:count] = FIRST_DAY + 10 * np.arange(count)
-        self.crops, self.present, self.reads = crops, present, list[int]()
+        self.crops, self.parcels, self.present, self.reads = crops, parcels, present, list[int]()
         self.facts = PatchSetFacts(
             path=path,
             name="held",
@@ -84,6 +85,7 @@ class Held(PatchSet):
             image=image if bands is None else image[:, bands],
             clear=image[:, 0] > 0,
             crop=None if self.crops is None else self.crops[number][rows, columns],
+            parcel=None if self.parcels is None else self.parcels[number][rows, columns],
             present=None if self.present is None else np.array(self.present[number]),
         )
 

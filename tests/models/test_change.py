@@ -183,6 +183,22 @@ def test_two_logits_cost_what_one_does_by_their_difference() -> None:
     assert loss.count.item() == int(kept.sum())
 
 
+def test_a_pair_of_which_a_date_is_padding_counts_nowhere() -> None:
+    objective, sample = objective_of(change_of()).eval(), pair_of(0, chips=3)
+    assert isinstance(objective, Change)
+    valid = sample.valid.clone()
+    valid[1, 1] = False
+    padded, others = sample.replace(valid=valid), sample.take(torch.tensor([0, 2]))
+    expected = sample.crop.clone()
+    expected[1] = IGNORE_INDEX
+    assert torch.equal(objective.target(padded), expected)
+    with torch.no_grad():
+        ours, theirs = objective.loss(padded), objective.loss(others)
+    assert ours.value.item() == pytest.approx(theirs.value.item(), rel=1e-5)
+    assert ours.count.item() == theirs.count.item() < objective.loss(sample).count.item()
+    assert ours.monitors["accuracy"].item() == pytest.approx(theirs.monitors["accuracy"].item())
+
+
 def test_every_tensor_gets_a_gradient() -> None:
     objective = objective_of(change_of())
     objective.loss(pair_of(0, chips=4)).value.backward()

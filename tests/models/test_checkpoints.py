@@ -244,13 +244,11 @@ def test_the_statistics_of_the_pretraining_go_with_its_weights(tmp_path: Path) -
     assert target.encoder.mean.flatten().tolist() == [7.0, 7.0, 7.0]
 
 
-def test_a_transfer_between_segmentations_keeps_the_head_where_all_is_asked_for(tmp_path: Path) -> None:
+def test_a_transfer_between_segmentations_leaves_the_head(tmp_path: Path) -> None:
     source, _ = save(tmp_path, recipe_of(), seed=1)
     target = objective_of(recipe_of(), seed=2)
     assert "head.weight" in transfer(target, tmp_path).left_out
     assert not torch.equal(target.state_dict()["head.weight"], source.state_dict()["head.weight"])
-    assert transfer(target, tmp_path, part="all").left_out == ()
-    assert hash_tensors(target.state_dict()) == hash_tensors(source.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,43 @@ def test_the_last_epoch_is_validated_whatever_the_number(tmp_path: Path, epochs:
     assert validated[fitted.best_epoch - 1]
 
 
+class NeverAsked(StopsInEpoch):
+    """Refuses to be validated on."""
+
+    def evaluation(self, split: Split, *, size: int | None = None, pin: bool = False) -> Iterator[Sample]:
+        raise AssertionError(split)
+
+
+def test_without_validation_nothing_is_read_and_a_stopped_training_keeps_the_same_last_epoch(tmp_path: Path) -> None:
+    recipe = recipe_of(epochs=3, validate_every=None, optimizer="adamw")
+    whole, fitted = train(recipe, tmp_path / "whole", chips=NeverAsked(stop=9))
+    assert (fitted.epochs, fitted.best_epoch, fitted.confusion) == (3, 3, None)
+    assert list(fitted.metrics) == ["train_loss", "train_accuracy"]
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "parts", chips=NeverAsked(stop=2))
+    parts, again = train(recipe, tmp_path / "parts", chips=NeverAsked(stop=9), seed=5)
+    assert_equal_bits(whole, parts)
+    assert dict(again.metrics) == dict(fitted.metrics)
+    module = torch.load(tmp_path / "whole" / CHECKPOINT, weights_only=True)["state_dict"]
+    assert all(torch.equal(module[f"objective.{name}"], tensor) for name, tensor in whole.state_dict().items())
+
+
+@pytest.mark.parametrize(("every", "validated", "copies"), [(None, 2, False), (1, 0, False), (1, 2, True)])
+def test_a_checkpoint_holds_the_best_weights_beside_the_latest_only_where_a_score_chose_them(
+    tmp_path: Path, every: int | None, validated: int, copies: bool
+) -> None:
+    train(recipe_of(epochs=1, validate_every=every), tmp_path, chips=Chips(validated=validated))
+    (kept,) = torch.load(tmp_path / CHECKPOINT, weights_only=True)["callbacks"].values()
+    assert bool(kept["best_tensors"]) == copies
+
+
+def test_weights_that_no_score_chose_make_way_for_the_first_that_one_does(tmp_path: Path) -> None:
+    objective, fitted = train(recipe_of(epochs=3, validate_every=2), tmp_path)
+    (kept,) = torch.load(tmp_path / CHECKPOINT, weights_only=True)["callbacks"].values()
+    assert fitted.best_epoch in (2, 3)
+    assert all(torch.equal(kept["best_tensors"][name], tensor) for name, tensor in objective.state_dict().items())
+
+
 def test_patience_counts_validations_and_not_epochs(tmp_path: Path) -> None:
     recipe = recipe_of(
         epochs=9, learning_rate=1e-12, patience=2, validate_every=2, augmentation=Augmentation(flips=False)

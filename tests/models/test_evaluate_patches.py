@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from tests.models.commands import assert_refused, sits_model
 from tests.models.data.patch_folders import write_bigearthnet, write_eurosat, write_geotiffs, write_oscd, write_raster
-from tests.models.patches import write_fields
+from tests.models.patches import Fields, write_fields
 from tests.synthetic import Synthetic
 
 from sits_catalog.console import Narrator
@@ -256,6 +256,55 @@ def test_several_labels_a_patch_are_ranked_over_the_whole_split(tmp_path: Path) 
     assert outcome.ranking is not None
     assert outcome.overall is None
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.json"]
+
+
+def knowing(one: PatchSet, *codes: str) -> PatchSet:
+    """The set as if it had these classes alone."""
+    entries = {entry.code: entry for entry in one.facts.classes}
+    one.facts = replace(one.facts, classes=tuple(replace(entries[code], index=k) for k, code in enumerate(codes)))
+    return one
+
+
+def test_patches_without_a_class_that_the_model_knows_are_ranked_and_not_counted(tmp_path: Path) -> None:
+    root = big_earth_net(tmp_path / "big")
+    recipe = recipe_of("bigearthnet-resnet18", "data.batch=2")
+    for codes in (("Pastures", "Arable land"), ("Coniferous forest",)):
+        one = knowing(open_patch_set(str(root), "bigearthnet"), *codes)
+        model_of(recipe, one, tmp_path / codes[0])
+    _, metrics = measured(tmp_path / "out", tmp_path / "Pastures", root)
+    assert (metrics["patches"], metrics["average_precision"]["support"]) == (1, [1, 1])
+    with pytest.raises(ValueError, match=r"no patch of the test split of .*big has a label of a class that the model"):
+        measured(tmp_path / "none", tmp_path / "Coniferous forest", root)
+    assert not (tmp_path / "none").exists()
+
+
+def test_labels_of_another_kind_than_the_model_s_are_refused(tmp_path: Path) -> None:
+    places, cities = euro_sat(tmp_path / "eurosat"), write_oscd(tmp_path / "oscd", CITIES)
+    maps = recipe_of("segment-potsdam", "data.size=64", "data.layout=eurosat", "backbone.name=deeplab_resnet18")
+    model_of(maps, open_patch_set(str(places), "eurosat"), tmp_path / "maps")
+    with pytest.raises(
+        ValueError, match=r"a segmentation learns from labels of pixels, and those of .*eurosat are of p"
+    ):
+        measured(tmp_path / "out", tmp_path / "maps", places)
+    several = recipe_of("bigearthnet-resnet18", "data.size=24", "data.layout=oscd")
+    model_of(several, open_patch_set(str(cities), "oscd"), tmp_path / "several")
+    with pytest.raises(ValueError, match=r"which classes a patch has, and the labels of .*oscd are of pixels; take a"):
+        measured(tmp_path / "out", tmp_path / "several", cities)
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_a_patch_has_one_date_no_change_is_counted(tmp_path: Path) -> None:
+    # Of the train split the second patch has one date, of the test split the only one.
+    path = write_fields(tmp_path / "fields", Fields(dates=2))
+    recipe = recipe_of("oscd-resnet18", "data.layout=cube", "data.size=24", "data.bands=[B02,B04,B08]")
+    model_of(recipe, knowing(open_patch_set(path, "cube"), "wheat", "maize"), tmp_path / "weights")
+    one = open_patch_set(path, "cube")
+    crops = [one.labels(number).crop for number in (0, 2, 4)]
+    _, metrics = measured(tmp_path / "out", tmp_path / "weights", Path(path), split="train")
+    assert metrics["patches"] == 3
+    assert metrics["overall"]["support"] == [sum(int((crop == k).sum()) for crop in crops) for k in (1, 2)]
+    with pytest.raises(ValueError, match=r"no patch of the test split of .*fields has a label of a class"):
+        measured(tmp_path / "none", tmp_path / "weights", Path(path))
 
 
 def test_labels_that_a_training_left_out_are_measured_all_the_same(tmp_path: Path) -> None:

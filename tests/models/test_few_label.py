@@ -23,12 +23,13 @@ from torch import Tensor
 from sits_catalog.console import Narrator
 from sits_catalog.cube import Split
 from sits_models.backbones.base import Backbone, Needs
-from sits_models.checkpoints import Card
+from sits_models.checkpoints import Card, save_weights
 from sits_models.data.classes import join_classes
-from sits_models.data.cubes import open_cube
+from sits_models.data.cubes import CropEntry, open_cube
 from sits_models.data.grid import read_grid
 from sits_models.encoder import Encoder
 from sits_models.metrics import scores_of
+from sits_models.objectives import build_objective
 from sits_models.objectives.segmentation import Segmentation
 from sits_models.recipe import (
     BackboneRecipe,
@@ -49,8 +50,9 @@ from sits_models.tasks.few_label import (
     plan_few_labels,
 )
 from sits_models.tasks.few_labels.measure import measure
-from sits_models.tasks.few_labels.plan import RANDOM, Mode, Protocol, Run, Start, runs_of
-from sits_models.tasks.few_labels.rows import append_row, read_rows
+from sits_models.tasks.few_labels.plan import RANDOM, Mode, Protocol, Run, Start, notes_of, runs_of
+from sits_models.tasks.few_labels.pool import in_processes
+from sits_models.tasks.few_labels.rows import Row, append_row, read_rows
 from sits_models.tasks.few_labels.tables import cells_of, table_csv, table_md
 from sits_models.tasks.training import train
 
@@ -94,8 +96,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
     return make_dataset(tmp_path_factory.mktemp("few") / "tiny", height=384, width=384)
 
 
-def pretrained(small: Synthetic, out: Path) -> Path:
-    recipe = replace(TINY, segmentation=None, contrast=ContrastRecipe(), training=TrainingRecipe(epochs=1))
+def pretrained(small: Synthetic, out: Path, *, data: DataRecipe = TINY.data) -> Path:
+    recipe = replace(TINY, data=data, segmentation=None, contrast=ContrastRecipe(), training=TrainingRecipe(epochs=1))
     with Listening() as narrator:
         train(recipe, cubes=[small.folder.location], weights=None, out=str(out), narrator=narrator)
     return out
@@ -104,6 +106,11 @@ def pretrained(small: Synthetic, out: Path) -> Path:
 def run_grid(grid: FewLabelGrid, out: Path, narrator: Listening) -> FewLabelOutcome:
     with narrator:
         return evaluate_few_labels(plan_few_labels(grid, out=str(out), jobs=1), out=str(out), narrator=narrator)
+
+
+def rows_of(grid: FewLabelGrid, out: Path) -> list[Row]:
+    run_grid(grid, out, Listening())
+    return read_rows(out / "rows.jsonl")
 
 
 def scores(row: object) -> dict[str, object]:
@@ -154,6 +161,7 @@ def test_a_protocol_that_was_killed_goes_on_to_the_same_rows_and_tables(small: S
         }
         ended = json.loads((folder / "metrics.json").read_text())
         assert (ended["best_epoch"], ended["stopped_early"]) == (2, False)
+        assert not [name for name in ended["metrics"] if name.startswith("validation")]
     assert by_kind["random", "finetune", 0.1, 0] != by_kind["random", "finetune", 0.1, 1]
     warm = by_kind["warm", "probe", 0.1, 0]
     assert (warm["start_place"], warm["start_objective"], warm["simulated"]) == ("in-region", "contrast", True)
@@ -161,7 +169,8 @@ def test_a_protocol_that_was_killed_goes_on_to_the_same_rows_and_tables(small: S
     assert outcome.picture.read_bytes().startswith(PNG)
     table = outcome.table.read_text()
     assert "Simulated data" in table
-    assert "pretraining (contrast), in-region" in table
+    assert "pretraining (contrast), in-region, reads labels: all | tiny |" in table
+    assert "Note: in 4 of its 8 runs warm starts from weights that read other labels of this region (all)" in table
     expected = [by_kind["random", "probe", 0.1, seed]["pixels_miou"] for seed in (0, 1)]
     (cell,) = [
         row
@@ -180,6 +189,62 @@ def test_a_protocol_that_was_killed_goes_on_to_the_same_rows_and_tables(small: S
     run_grid(grid, out, narrator)
     assert narrator.said[0].startswith("16 runs, 16 done")
     assert len(narrator.said) == 1
+
+
+@pytest.mark.slow
+def test_a_run_gives_the_same_row_wherever_it_was_stopped_and_after_its_row_was_lost(
+    small: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Weights that overrule the recipe, which only a training says that is not finished yet.
+    data = replace(TINY.data, normalize="reflectance")
+    start = pretrained(small, tmp_path / "warm", data=data)
+    grid = FewLabelGrid(
+        recipe=TINY,
+        cubes=(small.folder.location,),
+        starts={"warm": str(start)},
+        shares=(0.1,),
+        seeds=1,
+        modes=("finetune",),
+    )
+    undisturbed = rows_of(grid, tmp_path / "undisturbed")
+    assert [row["normalize"] for row in undisturbed] == ["statistics", "reflectance"]
+    warm = undisturbed[1]
+    assert (warm["start_labels"], warm["start_transductive"]) == ("all", False)
+
+    # Killed between the end of a training and its row, and then taken up under another name of the recipe.
+    out = tmp_path / "out"
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr("sits_models.tasks.few_labels.work.measure", die)
+            with pytest.raises(Killed):
+                run_grid(grid, out, Listening())
+        run_grid(replace(grid, starts={}), out, Listening())
+    named = replace(grid, recipe=replace(TINY, name="another"))
+    taken_up = rows_of(named, out)
+    assert [row["recipe"] for row in taken_up] == ["tiny", "another"]
+    assert [{**scores(row), "recipe": "tiny"} for row in taken_up] == [scores(row) for row in undisturbed]
+    for row in taken_up:
+        ended = json.loads((out / "runs" / row["key"] / "metrics.json").read_text())
+        assert row["training_seconds"] == round(ended["seconds"], 2) < row["seconds"]
+
+    # Weights and checkpoints of finished runs are gone.
+    (out / "rows.jsonl").unlink()
+    assert [scores(row) for row in rows_of(grid, out)] == [scores(row) for row in undisturbed]
+
+
+def die(*_: object, **__: object) -> None:
+    raise Killed
+
+
+@pytest.mark.slow
+def test_what_had_begun_beside_a_failure_is_given_before_it_is_raised() -> None:
+    # Of two processes one is at work for a second while the other one fails.
+    found = in_processes(time.sleep, [1.0, -1.0, *[0.05] * 40], jobs=2)
+    given: list[float] = []
+    with pytest.raises(ValueError, match="non-negative"):
+        given.extend(seconds for seconds, _ in found)
+    assert 1.0 in given
+    assert len(given) < 41
 
 
 @pytest.mark.soak
@@ -211,7 +276,7 @@ def test_a_run_takes_the_last_epoch_and_its_seed_decides_everything() -> None:
     run = Run(protocol=PROTOCOL, start=RANDOM, share=0.05, seed=3, mode="probe")
     assert run.recipe.data.few == FewLabels(share=0.05, by="parcel", seed=3)
     training = run.recipe.training
-    assert (training.seed, training.probe, training.validate_every, training.patience) == (3, True, 2, None)
+    assert (training.seed, training.probe, training.validate_every, training.patience) == (3, True, None, None)
     assert not replace(run, mode="finetune").recipe.training.probe
 
 
@@ -221,8 +286,11 @@ def test_runs_are_told_apart_by_all_that_decides_them_and_by_nothing_else() -> N
     same = (
         replace(run, start=replace(WARM, name="other", weights="elsewhere")),
         replace(run, protocol=replace(PROTOCOL, cubes=("moved",), recipe=replace(TINY, title="T", data=data))),
+        replace(run, protocol=replace(PROTOCOL, recipe=replace(TINY, name="renamed"))),
     )
     assert {one.key for one in same} == {run.key}
+    # By its name the folder of a run would be another recipe's.
+    assert {one.recipe.name for one in same} == {run.recipe.name} == {"few-label"}
     others = (
         replace(run, start=RANDOM),
         replace(run, share=0.1),
@@ -234,6 +302,65 @@ def test_runs_are_told_apart_by_all_that_decides_them_and_by_nothing_else() -> N
         replace(run, protocol=replace(PROTOCOL, recipe=replace(TINY, data=replace(TINY.data, batch=4)))),
     )
     assert len({run.key, *(one.key for one in others)}) == len(others) + 1
+
+
+def test_two_names_of_the_same_weights_are_refused(small: Synthetic, tmp_path: Path) -> None:
+    data = join_classes([open_cube(small.folder.location)], codes=None, background=False)
+    ours, theirs = (saved(small, tmp_path / name, classes=data.classes) for name in ("a", "b"))
+    grid = FewLabelGrid(recipe=TINY, cubes=(small.folder.location,), starts={"a": str(ours), "b": str(theirs)})
+    with pytest.raises(ValueError, match=r"the starts a and b are the same weights, .*a and .*b; leave one"):
+        plan_few_labels(grid, out=str(tmp_path / "out"), jobs=1)
+
+
+def saved(small: Synthetic, folder: Path, *, classes: tuple[CropEntry, ...]) -> Path:
+    """A folder of weights that nobody trained."""
+    torch.manual_seed(0)
+    recipe = replace(TINY, segmentation=None, contrast=ContrastRecipe())
+    objective = build_objective(recipe, bands=BANDS, dates=4, classes=3, mean=[0.0] * 4, std=[1.0] * 4)
+    card = Card(
+        recipe=recipe,
+        bands=BANDS,
+        dates=4,
+        classes=classes,
+        radiometry=open_cube(small.folder.location).facts.radiometry,
+        mean=(0.0,) * 4,
+        std=(1.0,) * 4,
+    )
+    save_weights(folder, objective, card)
+    return folder
+
+
+def test_starts_that_read_other_labels_of_the_region_are_told_of() -> None:
+    def starts(share: float, seed: int) -> tuple[Start, ...]:
+        reader = replace(WARM, reads_labels=True)
+        return (
+            RANDOM,
+            replace(WARM, name="free", transductive=True),
+            replace(reader, name="all"),
+            replace(reader, name="own", few=FewLabels(share=share, seed=seed)),
+            replace(reader, name="fixed", few=FewLabels(share=0.1, seed=0)),
+            replace(reader, name="far", place="cross-region"),
+        )
+
+    runs = list(runs_of(PROTOCOL, starts=starts, shares=(0.1, 1.0), seeds=2, modes=("finetune",)))
+    every, fixed = notes_of(runs)
+    same = "starts from weights that read other labels of this region"
+    assert every.startswith(f"Note: in 2 of its 4 runs all {same} (all) than the run itself: it is a reference there")
+    assert fixed.startswith(f"Note: in 3 of its 4 runs fixed {same} (10 % by parcel, seed 0) than the run itself")
+    # The same labels, taken by block, are not those that were read.
+    by_block = [replace(run, protocol=replace(PROTOCOL, by="block")) for run in runs if run.start.name == "own"]
+    assert notes_of(by_block)[0].startswith("Note: in 2 of its 4 runs own")
+    table = table_md(runs, {run: row_of(run, 0.5) for run in runs})
+    for line in (
+        "| free | pretraining (contrast), in-region, transductive | tiny |",
+        "| all | pretraining (contrast), in-region, reads labels: all | tiny |",
+        "| own | pretraining (contrast), in-region, reads labels: those of the run | tiny |",
+        "| fixed | pretraining (contrast), in-region, reads labels: 10 % by parcel, seed 0 | tiny |",
+        "| far | pretraining (contrast), cross-region, reads labels: all | tiny |",
+        every,
+        fixed,
+    ):
+        assert f"\n{line}\n" in table
 
 
 def test_whole_seeds_come_first_and_starts_beside_each_other() -> None:

@@ -19,18 +19,17 @@ from sits_models.backbones import build_backbone
 from sits_models.backbones.deeplab import DeepLab, DeepLabResNet18, DeepLabResNet50
 from sits_models.data.regions import Regions
 from sits_models.encoder import Encoder
-from sits_models.objectives import Segmentation, glcnet
+from sits_models.objectives import glcnet
 from sits_models.objectives.base import Loss
 from sits_models.objectives.glcnet import (
     GlobalLocalContrast,
     Mode,
     RegionViews,
-    for_finetuning,
     from_reference,
     style_of,
 )
 from sits_models.objectives.region_means import region_means
-from sits_models.recipe import BackboneRecipe, GLCNetRecipe, SegmentationRecipe
+from sits_models.recipe import BackboneRecipe, GLCNetRecipe
 from sits_models.sample import Sample
 
 BANDS = ("B02", "B03", "B04", "B08", "B11")
@@ -449,17 +448,9 @@ _ORIGINAL = {
 """Our beginnings of names, and those of GLCNet's network for pretraining."""
 
 
-def both_networks() -> tuple[dict[str, Tensor], Segmentation]:
-    """The entries of a pretraining of the published network, and a network to finetune, without values."""
-    with torch.device("meta"):
-        pretrained = GlobalLocalContrast(encoder_of(DeepLabResNet50(5, dates=1)), options=GLCNetRecipe())
-        encoder = encoder_of(DeepLabResNet50(5, dates=1))
-        finetuned = Segmentation(encoder, classes=7, recipe=SegmentationRecipe(), class_weights=None)
-    return pretrained.state_dict(), finetuned
-
-
 def test_entries_of_the_original_are_all_known_and_others_are_named() -> None:
-    state, _ = both_networks()
+    with torch.device("meta"):
+        state = GlobalLocalContrast(encoder_of(DeepLabResNet50(5, dates=1)), options=GLCNetRecipe()).state_dict()
     ours = ("encoder.mean", "encoder.std", "encoder.backbone.decoder.")
     names = [name for name in state if not name.startswith(ours)]
     theirs = {}
@@ -473,24 +464,6 @@ def test_entries_of_the_original_are_all_known_and_others_are_named() -> None:
     for name in ("decoder_ft.conv1.weight", "queue"):
         with pytest.raises(ValueError, match=f"network for pretraining has no entry '{name}'"):
             from_reference({name: torch.zeros(1)})
-
-
-@pytest.mark.parametrize(("decoder", "taken"), [(False, 354), (True, 372)])
-def test_a_finetuning_takes_354_of_374_tensors_or_all_but_the_last_convolution(*, decoder: bool, taken: int) -> None:
-    state, finetuned = both_networks()
-    entries = for_finetuning(state, decoder=decoder)
-    wanted = finetuned.state_dict()
-    assert {name: tensor.shape for name, tensor in entries.items()}.items() <= {
-        name: tensor.shape for name, tensor in wanted.items()
-    }.items()
-    ours = {"encoder.mean", "encoder.std"}
-    assert len(entries.keys() - ours) == taken
-    assert len(wanted.keys() - ours) == 374
-    left = {name for name in wanted if name not in entries}
-    if decoder:
-        assert left == {"head.weight", "head.bias"}
-    else:
-        assert all(name.startswith(("head.", "encoder.backbone.decoder.")) for name in left)
 
 
 def test_the_examples_of_the_docstrings_hold() -> None:

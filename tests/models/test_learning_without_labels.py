@@ -105,8 +105,8 @@ def probe(objective: Objective[Any]) -> tuple[float, float]:
     ("name", "steps"),
     [
         pytest.param("earth", 50, marks=pytest.mark.slow),
-        pytest.param("glcnet", 60, marks=pytest.mark.slow),
-        pytest.param("seco", 100, marks=pytest.mark.slow),
+        pytest.param("glcnet", 60, marks=pytest.mark.soak),
+        pytest.param("seco", 100, marks=pytest.mark.soak),
         pytest.param("simclr", 100, marks=pytest.mark.soak),
         pytest.param("seco-moco_tp", 100, marks=pytest.mark.soak),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from tests.models.commands import assert_refused, sits_model
 from tests.models.pretraining import SECTIONS
@@ -106,12 +107,12 @@ def test_the_command_learns_from_all_ground_where_it_is_told_to_and_the_card_say
     assert_refused(labelled, "data.transductive learns from the ground of all splits", "leave it out for a contrast")
 
 
-_SOAK = ("simclr", "inpainting", "jigsaw")
+_SLOW = ("earth", "glcnet")
 
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(name, marks=pytest.mark.soak if name in _SOAK else pytest.mark.slow) for name in SECTIONS],
+    [pytest.param(name, marks=pytest.mark.slow if name in _SLOW else pytest.mark.soak) for name in SECTIONS],
 )
 def test_weights_of_each_method_can_be_shared_and_started_from(
     method: str, synthetic: Synthetic, tmp_path: Path
@@ -136,6 +137,36 @@ def test_weights_of_each_method_can_be_shared_and_started_from(
     assert outcome.loaded is not None
     assert outcome.loaded.whole
     assert len(outcome.loaded.loaded) > 10
+    if method == "glcnet":  # whose decoder is new
+        probed, out = replace(started, training=replace(started.training, probe=True)), str(tmp_path / "probed")
+        with (
+            Narrator() as narrator,
+            pytest.raises(ValueError, match=r"decoder of a DeepLabV3\+ is not among .* glcnet"),
+        ):
+            finetune(probed, cubes=[str(cube)], weights=pushed.place, out=out, narrator=narrator)
+
+
+def test_the_command_takes_up_the_encoder_of_other_weights_and_the_keys_follow_at_once(
+    synthetic: Synthetic, tmp_path: Path
+) -> None:
+    recipe, cube = recipe_of("seco"), Path(synthetic.folder.path)
+    run(recipe, cube, tmp_path / "first")
+    start = load_model(tmp_path / "first").objective.state_dict()
+    still = replace(recipe, training=replace(recipe.training, learning_rate=1e-30, seed=1))
+    (tmp_path / "still.yaml").write_text(dump_recipe(still))
+    further = ("pretrain", "--recipe", tmp_path / "still.yaml", "--cube", cube, "--out", tmp_path / "further")
+    ended = sits_model(*further, "--weights", tmp_path / "first")
+    assert ended.code == 0, ended.stderr
+    assert "started from weights" in ended.stdout
+    found, card = load_model(tmp_path / "further").objective.state_dict(), read_card(tmp_path / "further")
+    assert card.parent == read_card(tmp_path / "first").sha256
+    learnt = [name for name in start if name.startswith("encoder.") and name.endswith("weight")]
+    assert len(learnt) > 10
+    for name in learnt:
+        assert torch.equal(found[name], start[name]), name
+        assert torch.allclose(found[f"key_{name}"], start[name], atol=1e-6), name
+    assert not torch.equal(found["heads.0.0.weight"], start["heads.0.0.weight"])
+    assert_refused(sits_model(*further), "holds a run with other weights to start from")
 
 
 @pytest.mark.soak  # processes that start

@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,23 @@ import torch
 from tests.models.pretraining import BANDS, BATCH, DATES, METHODS, Series, objective_of, recipe_of, series, train
 from torch import Tensor
 
+from sits_models.backbones.unet2d_clstm import StepBatchNorm
 from sits_models.checkpoints import Card, save_weights, transfer
 from sits_models.data.draws import Draws
 from sits_models.device import Rank
-from sits_models.engine import METRICS, Processes
+from sits_models.engine import CHECKPOINT, METRICS, Processes
 from sits_models.engine.strategy import synchronized
 from sits_models.objectives import Objective, build_objective
+from sits_models.objectives.embedding_earth import EmbeddingEarth
 from sits_models.objectives.gathering import as_it_is
 from sits_models.objectives.seco import SeasonalContrast
 from sits_models.objectives.shuffling import Shuffled, here
-from sits_models.recipe import Augmentation, Recipe, load_recipe
+from sits_models.recipe import Augmentation, Recipe, Variant, load_recipe
 
 ROOT = Path(__file__).parents[2]
-CASES = ("earth", "earth-shared", "glcnet", "seco")
+CASES = ("earth", "earth-shared", "glcnet", "simclr", "inpainting", "jigsaw", "seco")
+QUICK = "glcnet"
+"""The case that each change is tried on; the others are minutes of processes that start and wait for each other."""
 PATIENCE_S = 900
 """Processes that start share the cores with whatever else runs."""
 
@@ -95,16 +100,45 @@ def test_keys_are_encoded_apart_where_batch_norms_see_a_part_alone(
         assert objective.gathered is as_it_is
 
 
+@pytest.mark.parametrize(
+    ("variant", "gpus", "of", "norms"),
+    [("paper", True, 2, 3), ("fixed", True, 2, 0), ("paper", True, 1, 0), ("paper", False, 2, 0)],
+)
+def test_the_keys_of_all_gpus_are_normalized_together_as_the_queries_are(
+    variant: Variant, gpus: bool, of: int, norms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
+    recipe = recipe_of("earth")
+    objective = objective_of(
+        replace(recipe, backbone=replace(recipe.backbone, name="unet2d_clstm", variant=variant)), frozen=False
+    )
+    assert isinstance(objective, EmbeddingEarth)
+    for network in (objective.encoder, objective.key_encoder):
+        assert network is not None
+        with synchronized(objective, Processes(Rank(of=of))):
+            found = [module for module in network.modules() if isinstance(module, StepBatchNorm)]
+            assert len(found) == 3
+            assert sum(norm.summed is not None for norm in found) == norms
+        assert all(norm.summed is None for norm in found)
+
+
+def test_a_checkpoint_of_a_pretraining_holds_its_weights_once(tmp_path: Path) -> None:
+    objective = train("seco", tmp_path)
+    found = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    (kept,) = found["callbacks"].values()
+    assert kept["best_tensors"] == {}
+    assert kept["best_epoch"] == 1
+    assert {f"objective.{name}" for name in objective.state_dict()} == found["state_dict"].keys()
+
+
 # --- Two processes --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pretrain_by_two(folder: Path, *cases: str) -> Path:
     """Cases trained by two processes, whose parts of a batch have other numbers of chips, and sometimes none."""
-    folder = tmp_path_factory.mktemp("shared")
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ended = subprocess.run(
-        [*run, "-m", "tests.models.pretraining", str(folder), *CASES, "moving-seco", "resumed-seco"],
+        [*run, "-m", "tests.models.pretraining", str(folder), *cases],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         timeout=PATIENCE_S,
@@ -116,37 +150,55 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All but the quick case."""
+    others = (name for name in CASES if name != QUICK)
+    return pretrain_by_two(tmp_path_factory.mktemp("shared"), *others, "moving-seco", "resumed-seco")
+
+
 def weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     first, second = (torch.load(folder / f"weights-{k}.pt", weights_only=True) for k in (0, 1))
     return first, second
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(PATIENCE_S)
-@pytest.mark.parametrize("name", CASES)
-def test_two_processes_pretrain_as_one_whatever_clouds_leave_of_their_parts(
-    shared: Path, tmp_path: Path, name: str
-) -> None:
-    one = train(name, tmp_path, chips=Series(validated=0)).state_dict()
-    first, second = weights(shared / name)
+def assert_as_one(name: str, folder: Path, alone: Path) -> None:
+    """Both processes have the weights and the losses that one has, which trains in `alone`."""
+    one = train(name, alone, chips=Series(validated=0)).state_dict()
+    first, second = weights(folder)
     start = objective_of(recipe_of(name)).state_dict()
     assert list(one) == list(first)
     assert max(float((one[key].float() - start[key].float()).abs().max()) for key in start) > 1e-3
     for key, tensor in one.items():
         assert torch.equal(first[key], second[key]), key
         torch.testing.assert_close(first[key], tensor, rtol=0, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
-    losses = [[float(row["train_loss"]) for row in rows(folder)] for folder in (shared / name, tmp_path)]
+    losses = [[float(row["train_loss"]) for row in rows(one)] for one in (folder, alone)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(PATIENCE_S)
+def test_two_processes_pretrain_as_one(tmp_path: Path) -> None:
+    assert_as_one(QUICK, pretrain_by_two(tmp_path, QUICK) / QUICK, tmp_path / "alone")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(PATIENCE_S)
+@pytest.mark.parametrize("name", [name for name in CASES if name != QUICK])
+def test_two_processes_pretrain_as_one_by_each_method_whatever_clouds_leave_of_their_parts(
+    shared: Path, tmp_path: Path, name: str
+) -> None:
+    assert_as_one(name, shared / name, tmp_path)
+
+
+@pytest.mark.soak
 @pytest.mark.timeout(PATIENCE_S)
 def test_where_batch_norms_see_a_part_both_processes_still_end_alike(shared: Path) -> None:
     first, second = weights(shared / "moving-seco")
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(PATIENCE_S)
 def test_two_processes_that_begin_anew_end_with_the_same_bits(shared: Path) -> None:
     whole, resumed = (weights(shared / name)[0] for name in ("moving-seco", "resumed-seco"))

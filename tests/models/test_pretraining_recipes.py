@@ -42,17 +42,23 @@ LABEL_FREE = tuple(name for name in list_recipes() if load_recipe(name).label_fr
 BANDS = ("B02", "B03", "B04", "B08")
 
 shares = st.floats(0, 1)
-sides = st.lists(st.integers(8, 48), max_size=2).map(tuple)
-geometries = st.builds(
-    Geometry,
-    sides=sides,
-    scale=st.just((0.25, 1.0)),
-    aspect=st.just((0.5, 2.0)),
-    shared=st.booleans(),
-    flips=st.just((0.5, 0.25, 0.125)),
-    turns=shares,
-    interpolation=st.sampled_from(["bilinear", "nearest"]),
-)
+
+
+def geometries_of(least: int) -> st.SearchStrategy[Geometry]:
+    """Of views of so many pixels a side at least."""
+    return st.builds(
+        Geometry,
+        sides=st.lists(st.integers(least, 48), max_size=2).map(tuple),
+        scale=st.just((0.25, 1.0)),
+        aspect=st.just((0.5, 2.0)),
+        shared=st.booleans(),
+        flips=st.just((0.5, 0.25, 0.125)),
+        turns=shares,
+        interpolation=st.sampled_from(["bilinear", "nearest"]),
+    )
+
+
+geometries = geometries_of(8)
 blurs = st.none() | st.builds(Blur, sigma=st.just((0.1, 2.0))) | st.builds(Blur, kernels=st.just((3, 5)))
 jitters = st.none() | st.builds(
     Jitter, brightness=shares, hue=st.floats(0, 0.5), visible=st.just(("B08", "B04", "B03"))
@@ -85,8 +91,8 @@ sections = st.one_of(
         mode=st.sampled_from(["glcnet", "no_style", "no_global", "no_local"]),
         region=st.integers(1, 8),
         dates=singles,
-        first=geometries,
-        second=geometries,
+        first=geometries_of(17),
+        second=geometries_of(17),
         photometry=photometries,
     ).map(lambda section: {"glcnet": section}),
     st.builds(SimCLRRecipe, dates=singles, second=geometries, photometry=photometries).map(lambda s: {"simclr": s}),
@@ -164,6 +170,28 @@ def test_a_wrong_value_is_one_sentence(name: str, change: str, says: str) -> Non
     with pytest.raises(ValueError, match=re.escape(says)) as raised:
         load_recipe(name, changes=[change])
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        (["data.size=16"], False),
+        (["data.size=16", "glcnet.mode=no_local"], False),
+        (["glcnet.second.sides=[48, 16]"], False),
+        (["data.size=17"], True),
+        (["data.size=16", "glcnet.first.sides=[48]", "glcnet.second.sides=[48]"], True),
+        (["data.size=16", "glcnet.mode=no_style"], True),
+        (["data.size=16", "glcnet.mode=no_global"], True),
+    ],
+)
+def test_a_style_needs_more_than_one_pixel_of_its_map(changes: list[str], fits: bool) -> None:
+    changes = ["glcnet.region=8", "glcnet.first.sides=[]", "glcnet.second.sides=[]", *changes]
+    if fits:
+        assert load_recipe("glcnet-laptop", changes=changes).glcnet is not None
+        return
+    says = "views of 16 px have a single one: set data.size, or sides of the views, above 16, or glcnet.mode=no_style"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        load_recipe("glcnet-laptop", changes=changes)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,17 @@ def test_the_settings_of_the_papers() -> None:
     assert not germany.data.background
 
 
+def test_a_change_keeps_both_of_its_dates() -> None:
+    with pytest.raises(ValueError, match=r"of which none can be left out; set augmentation\.drop_dates=0, not 0\.1"):
+        load_recipe("oscd-resnet18", changes=["augmentation.drop_dates=0.1"])
+
+
+def test_nothing_that_is_written_as_null_comes_back_as_the_default(tmp_path: Path) -> None:
+    recipe = load_recipe("cscl-demo", changes=["training.validate_every=null"])
+    assert load_recipe(written(tmp_path, dump_recipe(recipe))) == recipe
+    assert recipe_from_plain(recipe_to_plain(recipe), name="card") == recipe
+
+
 @pytest.mark.parametrize("text", ["32", "'32'"])
 def test_a_word_that_looks_like_a_number_may_be_written_as_one(text: str) -> None:
     assert load_recipe("seco-1m", changes=[f"training.precision={text}"]).training.precision == "32"

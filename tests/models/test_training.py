@@ -31,7 +31,7 @@ from sits_models.recipe import (
     SegmentationRecipe,
     TrainingRecipe,
 )
-from sits_models.tasks import training
+from sits_models.tasks import training, training_preparation
 from sits_models.tasks.run_folder import begin_run, threads_of
 from sits_models.tasks.training import TrainingOutcome, train
 
@@ -172,7 +172,7 @@ def test_classes_of_parcels_weigh_by_how_many_are_drawn_and_those_left_out_are_t
     units: list[str] = []
     monkeypatch.setattr(training, "write_confusion", lambda *_, unit, **__: units.append(unit))
     built: list[Classification] = []
-    monkeypatch.setattr(training, "check_chips", lambda _, objective, *__: built.append(objective))
+    monkeypatch.setattr(training_preparation, "check_chips", lambda _, objective, *__: built.append(objective))
     run(middle_of(), synthetic, tmp_path / "run")
     with TrainingData.open(middle_of().data, cubes=[str(synthetic.folder.path)]) as data:
         (drawn, left_out), counts, pixels = data.parcels_in_epoch, data.train_parcels(), data.train_pixels()
@@ -216,7 +216,7 @@ def test_a_part_of_a_batch_that_batch_norms_cannot_take_is_refused_before_anythi
         path = str(synthetic.folder.path)
 
         def prepare() -> None:
-            training._prepare(recipe, [path], None, rank=Rank(of=of), say=lambda _: None, held=held)
+            training.prepare(recipe, [path], None, rank=Rank(of=of), say=lambda _: None, held=held)
 
         if says is None:
             prepare()
@@ -266,10 +266,23 @@ def test_weights_bring_their_normalization_and_that_is_said(
     assert said in capfd.readouterr().err
     described = json.loads((tmp_path / "run" / "data.json").read_text())
     assert described["statistics"] == {"mean": [0.0] * 4, "std": [10000.0] * 4}
+    again = run(recipe_of(), synthetic, tmp_path / "run", weights=tmp_path / "pretrained")
+    assert again.finished_before
+    assert again.notes == (said,)
     assert read_card(tmp_path / "run").std == (10000.0,) * 4
     assert read_card(tmp_path / "run").recipe.data.normalize == "reflectance"
     run(recipe_of(), synthetic, tmp_path / "alone")
     assert json.loads((tmp_path / "alone" / "data.json").read_text())["statistics"]["std"] != [10000.0] * 4
+
+
+def test_a_run_without_validation_has_no_score_and_no_confusion(synthetic: Synthetic, tmp_path: Path) -> None:
+    outcome = run(recipe_of(validate_every=None), synthetic, tmp_path)
+    assert outcome.best_epoch == outcome.epochs
+    assert not any(name.startswith("validation") for name in outcome.metrics)
+    assert "validation" not in (tmp_path / "metrics.csv").read_text()
+    assert not (tmp_path / "confusion.png").exists()
+    assert (tmp_path / "curves.png").is_file()
+    assert not any(name.startswith("validation") for name in read_card(tmp_path).metrics)
 
 
 def test_the_cube_of_a_run_is_described_by_its_grid(synthetic: Synthetic, tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ from sits_models.checkpoints import hash_tensors, load_model, read_card
 from sits_models.data.patch_data import PatchData
 from sits_models.recipe import (
     BackboneRecipe,
+    ChangeRecipe,
     ClassificationRecipe,
     DataRecipe,
+    DateRule,
     FewLabels,
     Geometry,
     GLCNetRecipe,
@@ -296,6 +298,15 @@ def test_a_set_without_splits_and_patches_smaller_than_a_chip_are_refused(
 ) -> None:
     refused(segmentation_of(), tmp_path / "run", places, says="places has no splits, without which labels")
     refused(segmentation_of(size=32), tmp_path / "run", fields, says=r"data\.size is 32, and 4 of 4 .* 24 x 24 px")
+
+
+def test_a_change_needs_two_dates_of_each_train_patch(tmp_path: Path) -> None:
+    fields = write_fields(tmp_path / "fields", Fields(dates=2))
+    data = DataRecipe(size=16, batch=4, background=False, dates=DateRule(pick="first", n=2))
+    backbone = BackboneRecipe(name="resnet18", width=0.0625)
+    change = Recipe(name="tiny-change", data=data, backbone=backbone, change=ChangeRecipe(), training=ONCE)
+    says = "each patch should have 2 dates at least, and 1 of 4 patches .* fewer, the first one number 1 of .*fields"
+    refused(change, tmp_path / "run", fields, says=says)
 
 
 def test_labels_of_the_other_kind_are_refused(fields: str, synthetic: Synthetic, tmp_path: Path) -> None:

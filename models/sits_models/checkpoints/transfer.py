@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from sits_models.backbones import Backbone, backbone_class, build_backbone, list_backbones
-from sits_models.backbones.deeplab import DeepLab
 from sits_models.backbones.tsvit import TSViT, TSViTParcel
 from sits_models.checkpoints.card import Card
 from sits_models.checkpoints.files import read_weights
 from sits_models.checkpoints.fitting import LoadReport, load_into
 from sits_models.objectives import gives_logits
 from sits_models.objectives.base import Objective
+from sits_models.objectives.chip_embeddings import leaves_decoder_out
 
 __all__ = ["transfer"]
 
 
-def transfer(objective: Objective, folder: str | Path, *, part: Literal["encoder", "all"] = "encoder") -> LoadReport:
-    """Start a model from the weights of another: by default all but what belongs to the task, as published for CSCL.
+def transfer(objective: Objective, folder: str | Path) -> LoadReport:
+    """Start a model from the weights of another: all but what belongs to the task, as published for CSCL.
 
     The encoder (backbone, magnification, normalization) must match to the last tensor; the similarity of a
     pretraining, all heads, second networks and queues, and what of either backbone belongs to the outputs of a task are
@@ -44,20 +43,15 @@ def transfer(objective: Objective, folder: str | Path, *, part: Literal["encoder
             f"the weights in {folder} are of another backbone: {'; '.join(differing)}; "
             "change backbone of the recipe, or start from other weights"
         )
-    names = (*objective.encoder.backbone.of_task, *other.of_task, *_unlearnt(card, other)) if part == "encoder" else ()
+    # The decoder of a DeepLab that was left as it was drawn.
+    unlearnt = ("decoder.",) if leaves_decoder_out(card.recipe) else ()
+    names = (*objective.encoder.backbone.of_task, *other.of_task, *unlearnt)
     of_task = tuple(f"encoder.backbone.{name}" for name in names)
-    report = load_into(objective, tensors, part="encoder." if part == "encoder" else "", but=of_task)
+    report = load_into(objective, tensors, part="encoder.", but=of_task)
     if not report.whole:
         raise ValueError(f"the weights in {folder} do not fit this model: {report}")
-    if part == "encoder":
-        objective.catch_up()
+    objective.catch_up()
     return report
-
-
-def _unlearnt(card: Card, backbone: Backbone) -> tuple[str, ...]:
-    """Beginnings of the names of what of a backbone its training has left as it was drawn."""
-    fills_in = card.recipe.inpainting is not None  # through the decoder
-    return ("decoder.",) if isinstance(backbone, DeepLab) and card.recipe.label_free and not fills_in else ()
 
 
 def _backbone_of(card: Card) -> Backbone:

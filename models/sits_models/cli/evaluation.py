@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -68,8 +69,9 @@ def evaluate(
     start: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{_FEW}NAME=WEIGHTS to start from; repeatable; random weights are always one. A {{seed}} and a "
-            "{share} in WEIGHTS stand for those of a run.",
+            help=f"{_FEW}NAME=WEIGHTS to start from; repeatable; random weights are always one. A {{share}} "
+            "and a {seed} in WEIGHTS stand for those of a run: pretraining that reads labels is to read no others than "
+            "the run, such as cscl=runs/cscl-{share}-{seed}.",
             metavar="TEXT",
         ),
     ] = None,
@@ -110,7 +112,7 @@ def evaluate(
         sits-model evaluate --weights runs/segment-demo --cube out/elsewhere --split validation --out elsewhere
 
         sits-model evaluate --few-label --recipe segment-laptop --set data.sampling=parcel --set data.background=false
-        --cube out/my-region --start cscl=runs/cscl-laptop --jobs 2
+        --cube out/my-region --start cscl=runs/cscl-{share}-{seed} --jobs 2
     """
     only_few = {
         "--recipe": recipe,
@@ -227,7 +229,7 @@ def _starts(given: list[str]) -> dict[str, str]:
     for text in given:
         name, equals, weights = text.partition("=")
         if not (name and equals and weights):
-            raise ValueError(f"--start is NAME=WEIGHTS, such as cscl=runs/cscl-laptop; got {text!r}")
+            raise ValueError(f"--start is NAME=WEIGHTS, such as cscl=runs/cscl-{{share}}-{{seed}}; got {text!r}")
         if name in starts:
             raise ValueError(f"two starts are called {name}; give one of them another name")
         starts[name] = weights
@@ -255,9 +257,12 @@ def _compare(grid: FewLabelGrid, folder: str, *, jobs: int, only_plan: bool, as_
 
     plan = plan_few_labels(grid, out=folder, jobs=jobs)
     if only_plan:
-        facts = {"runs": len(plan.runs), "done": len(plan.done), "minutes": round(plan.seconds / 60, 1)}
-        print(json.dumps(facts, indent=2) if as_json else str(plan))
+        counts = {"runs": len(plan.runs), "done": len(plan.done), "minutes": round(plan.seconds / 60, 1)}
+        facts = {**counts, "notes": list(plan.notes)}
+        print(json.dumps(facts, indent=2) if as_json else "\n".join([str(plan), *plan.notes]))
         return DONE
+    for note in plan.notes:
+        print(note, file=sys.stderr)
     with Narrator() as narrator:
         outcome = evaluate_few_labels(plan, out=folder, narrator=narrator)
     _print_outcome(outcome, as_json=as_json)

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["finetune", "pretrain"]
 
+StartWeights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="A finished run, a folder of weights or a name of the zoo to start from; default: random weights.",
+    ),
+]
+
 Devices = Annotated[
     str, typer.Option(help="GPUs of this machine to train on, a process each: a number, or auto for all there are.")
 ]
@@ -45,6 +53,7 @@ Transductive = Annotated[
 
 def pretrain(
     recipe: RecipeName,
+    weights: StartWeights = None,
     cube: CubeFolders = None,
     out: OutFolder = None,
     set_: Changes = None,
@@ -60,7 +69,7 @@ def pretrain(
     colours (seco). Inpainting and jigsaw are sections of a recipe of your own.
 
     Writes the run folder: recipe, cubes and environment as used, metrics, curves, and the weights, from which finetune
-    starts.
+    starts. With --weights the encoder of other weights is trained further, with heads and queues that are new.
 
     Several GPUs share each batch with --devices; several machines through torchrun.
 
@@ -79,25 +88,22 @@ def pretrain(
         sits-model pretrain --recipe simclr-laptop --cube out/my-region
 
         sits-model pretrain --recipe seco-laptop --cube out/region-a --cube out/region-b
+
+        sits-model pretrain --recipe seco-laptop --weights runs/seco-laptop --cube out/region-c --out runs/further
     """
     changes = [*(set_ or ()), *(["data.transductive=true"] if transductive else ())]
 
     def train(chosen: Recipe, out: str, narrator: Narrator) -> TrainingOutcome:
         from sits_models.tasks.pretrain import pretrain as train  # seconds, which a wrong recipe need not wait for
 
-        return train(chosen, cubes=cube, out=out, narrator=narrator)
+        return train(chosen, cubes=cube, weights=weights, out=out, narrator=narrator)
 
     run(lambda: _work(train, recipe, changes, out, devices, as_json=json_), debug=debug)
 
 
 def finetune(
     recipe: RecipeName,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="A finished run, a folder of weights or a name of the zoo to start from; default: random weights."
-        ),
-    ] = None,
+    weights: StartWeights = None,
     cube: CubeFolders = None,
     out: OutFolder = None,
     set_: Changes = None,

@@ -168,9 +168,16 @@ def check_finished(path: str, about: Mapping[str, Any]) -> None:
 
 
 def read_table(path: str, columns: Sequence[str] | None, filters: list[tuple[str, str, str]] | None) -> pyarrow.Table:
-    """The rows of a Parquet file as Arrow has them."""
+    """The rows of a Parquet file as Arrow has them; ValueError where it lacks one of these columns."""
     with told(path), fsspec.open(path, "rb") as file:
-        return parquet.read_table(file, columns=None if columns is None else list(columns), filters=filters)
+        there = parquet.read_schema(file).names
+        missing = [column for column in columns or () if column not in there]
+        if not missing:
+            return parquet.read_table(file, columns=None if columns is None else list(columns), filters=filters)
+    raise ValueError(
+        f"{path} should have the columns {', '.join(columns or ())}; it lacks {', '.join(missing)}: build the dataset "
+        "again, or give another one"
+    )
 
 
 @contextmanager

@@ -11,20 +11,32 @@ __all__ = ["few_blocks", "few_parcels", "random_ranks"]
 
 
 def few_parcels(
-    crop: NDArray[np.int64], *, share: float, seed: int, ids: NDArray[np.int64] | None = None
+    crop: NDArray[np.int64],
+    *,
+    share: float,
+    seed: int,
+    ids: NDArray[np.int64] | None = None,
+    reached: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_]:
     """(N,): of N parcels of these classes, (N,), a share of each class, rounded up, so that each class keeps one.
 
-    Which ones depends on the seed and on their `ids` (N,), by default their positions; not on their order, nor on other
-    parcels than those of their class. Of one seed the parcels of a smaller share are among those of a larger one.
-    Classes below 0 are none: their parcels are not kept. ValueError for a share outside (0, 1].
+    The parcels of a class come in an order that depends on the seed and on their `ids` (N,), by default their
+    positions, alone; not on their own order, nor on other parcels. The share is the first ones of that order. Those
+    of them that are not `reached`, (N,), by default all are, are not kept, and no others take their place, but for the
+    first one that is reached where none of the share is. So two callers who reach other parcels keep the same ones of
+    those that both reach, but for such a first one. Of one seed the parcels of a smaller share are among those of a
+    larger one. Classes below 0 are none: their parcels are not kept. ValueError for a share outside (0, 1].
     """
     _check_share(share)
     ranks = random_ranks(len(crop), seed=seed, ids=ids)
+    reached = np.ones(len(crop), np.bool_) if reached is None else reached
     kept = np.zeros(len(crop), np.bool_)
     for one in np.unique(crop[crop >= 0]).tolist():
         mine = np.flatnonzero(crop == one)
-        kept[mine[np.argsort(ranks[mine])][: _share_of(len(mine), share)]] = True
+        mine = mine[np.argsort(ranks[mine])]
+        first = mine[: _share_of(len(mine), share)]
+        can_be = reached[first]
+        kept[first[can_be] if can_be.any() else mine[reached[mine]][:1]] = True
     return kept
 
 
@@ -34,26 +46,19 @@ def few_blocks(
     """(units,): a share of the units, rounded up, that together show every class which occurs in any of them.
 
     `present` (units, K) says which classes a unit shows: a split block, or one place of a patch set. Units come in an
-    order that depends on the seed and their `ids` (units,), by default their positions, alone: first those that cover
-    the classes, each the one that shows most of what is still missing, then the others at random. The share takes the
-    first ones of that order, and all of the cover even where that is more. So, of one seed, the units of a smaller
-    share are among those of a larger one. ValueError for a share outside (0, 1].
+    random order that depends on the seed and their `ids` (units,), by default their positions, alone. Those that show a
+    class which none before them shows cover the classes: they are kept, one a class at most, and then the first others
+    in that order up to the share. So, of one seed, the units of a smaller share are among those of a larger one.
+    ValueError for a share outside (0, 1].
     """
     _check_share(share)
-    ranks = random_ranks(len(present), seed=seed, ids=ids)
-    cover: list[int] = []
-    missing = present.any(axis=0)
-    while missing.any():
-        gain = present[:, missing].sum(axis=1)
-        best = np.flatnonzero(gain == gain.max())
-        first = int(best[np.argmin(ranks[best])])
-        cover.append(first)
-        missing &= ~present[first]
+    order = np.argsort(random_ranks(len(present), seed=seed, ids=ids))
+    shown = present[order]
+    before = np.cumsum(shown, axis=0, dtype=np.int64) - shown
+    covers = (shown & (before == 0)).any(axis=1)
     kept = np.zeros(len(present), np.bool_)
-    kept[cover] = True
-    others = np.flatnonzero(~kept)
-    further = max(0, _share_of(len(present), share) - len(cover))
-    kept[others[np.argsort(ranks[others])][:further]] = True
+    kept[order[covers]] = True
+    kept[order[~covers][: max(0, _share_of(len(present), share) - int(covers.sum()))]] = True
     return kept
 
 

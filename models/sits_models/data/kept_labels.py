@@ -71,10 +71,15 @@ def check_few(recipe: DataRecipe) -> None:
 
 
 def keep_parcels(cubes: Sequence[Cube], grids: Sequence[Grid], table: ClassTable, recipe: DataRecipe) -> KeptLabels:
-    """A share of the parcels of each class, of those around which a window can be drawn.
+    """A share of the parcels of each class, less those around which no window can be drawn.
 
     A parcel is one with a labelled pixel in the train split, of a class of the table; chips are drawn at its middle
-    (`Middles`). With a share of 1 no label is hidden. ValueError where there is no parcel.
+    (`Middles`). Which parcels the share takes depends on the number of the cube, on the parcel ids and on
+    `data.few.seed`, and on no other part of the recipe. Of these, the ones that windows of `data.size`, drawn by
+    `data.sampling`, cannot reach are not kept (`few_parcels`). So two recipes with the same `data.few`, cubes and
+    classes keep the same parcels but for what one of them cannot reach: of a class of whose share it reaches nothing,
+    it keeps the next parcel in the order that it does reach. With a share of 1 no label is hidden. ValueError where
+    there is no parcel.
     """
     assert recipe.few is not None
     every = [find_middles(cube, grid, split=Split.TRAIN) for cube, grid in zip(cubes, grids, strict=True)]
@@ -87,9 +92,9 @@ def keep_parcels(cubes: Sequence[Cube], grids: Sequence[Grid], table: ClassTable
     if recipe.few.share == 1:
         return KeptLabels(by="parcel", grids=marked, middles=middles, known=None, kept=of, of=of)
     reached = reached_parcels(marked, recipe)
-    candidates = np.where(np.concatenate(reached), np.concatenate(crops), -1)
+    crop, can_be = np.concatenate(crops), np.concatenate(reached)
     ids = np.concatenate([(number << _CUBE_SHIFT) | one.parcel for number, one in enumerate(middles)])
-    kept = few_parcels(candidates, share=recipe.few.share, seed=recipe.few.seed, ids=ids)
+    kept = few_parcels(crop, share=recipe.few.share, seed=recipe.few.seed, ids=ids, reached=can_be)
     masks = np.split(kept, np.cumsum([len(one) for one in middles])[:-1])
     few = tuple(one.where(mask) for one, mask in zip(middles, masks, strict=True))
     return KeptLabels(
@@ -97,7 +102,7 @@ def keep_parcels(cubes: Sequence[Cube], grids: Sequence[Grid], table: ClassTable
         grids=tuple(with_middles(grid, one, split=Split.TRAIN) for grid, one in zip(grids, few, strict=True)),
         middles=few,
         known=tuple(_known(cube, one) for cube, one in zip(cubes, few, strict=True)),
-        kept=np.bincount(candidates[kept], minlength=table.n),
+        kept=np.bincount(crop[kept], minlength=table.n),
         of=of,
     )
 

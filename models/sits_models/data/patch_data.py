@@ -179,25 +179,47 @@ class PatchData:
     @cached_property
     def _counts(self) -> LabelCounts:
         """Labels of the train split, few or not."""
-        return count_labels(self.sets, self.patches, self.table, self._train, threads=self.recipe.readers)
+        by_class = self.recipe.sampling == "class"
+        return count_labels(
+            self.sets, self.patches, self.table, self._train, cells=by_class, threads=self.recipe.readers
+        )
 
     def train_pixels(self) -> NDArray[np.int64]:
         """(K,): labels of each class in the train split, which is passed over once: pixels, or, where labels are of
-        patches, patches that have the class; where labels are few, those that are kept."""
+        patches, patches that have the class; where labels are few, those that are kept. Without a class none are read.
+        """
+        if not self.table.n:
+            return np.zeros(0, np.int64)
         kept = self.patches.split[self._counts.patch] == Split.TRAIN
         return np.asarray(self._counts.pixels[kept].sum(axis=0, dtype=np.int64))
 
     def check_one_class(self) -> None:
-        """Raises ValueError where a patch of the train split has several classes, of which a chip can have one."""
-        several = self._counts.patch[(self._counts.pixels > 0).sum(axis=1) > 1]
-        if len(several) and not self.dense:
-            number = int(several[0])
-            path = self.sets[int(self.patches.owner[number])].facts.path
+        """Raises ValueError where a patch of the train split has several classes of its set, of which a chip can have
+        one, and the model knows one of them."""
+        if self.dense:
+            return
+        several = self._counts.patch[(self._counts.own > 1) & self._counts.pixels.any(axis=1)]
+        if len(several):
             raise ValueError(
                 f"a classification learns one class a patch, and {len(several)} of {len(self._train)} patches of the "
-                f"train split have several, the first one number {self.patches.number[number]} of {path}: take a "
-                "recipe of multilabel"
+                f"train split have several, those that data.classes leaves out among them, {self._first(several)}: "
+                "take a recipe of multilabel"
             )
+
+    def check_dates(self, least: int) -> None:
+        """Raises ValueError where a patch of the train split has fewer dates."""
+        short = self._train[self.patches.dates[self._train] < least]
+        if len(short):
+            raise ValueError(
+                f"each patch should have {least} dates at least, and {len(short)} of {len(self._train)} patches of the "
+                f"train split have fewer, {self._first(short)}: give sets in which all have them"
+            )
+
+    def _first(self, numbers: NDArray[np.int64]) -> str:
+        """The first of these patches in words."""
+        number = int(numbers[0])
+        path = self.sets[int(self.patches.owner[number])].facts.path
+        return f"the first one number {self.patches.number[number]} of {path}"
 
     def plan(self, number: int, *, seed: int) -> EpochPlan:
         """The chips of a training epoch, in order, those of all processes."""
@@ -313,7 +335,8 @@ class PatchData:
         return cells.where(self.patches.split[cells.patch] == Split.TRAIN)
 
     def _keep_few(self, *, share: float, seed: int) -> None:
-        """Leave a share of the labelled patches of the train split, that together show every class."""
+        """Leave a share of the labelled patches of the train split, that together show every class; of share 1 all of
+        them. Those without a label go, whatever the share."""
         shows = self._counts.pixels > 0
         labelled = np.flatnonzero(shows.any(axis=1))
         if not len(labelled):
@@ -325,8 +348,7 @@ class PatchData:
         ids = (self.patches.owner[numbers] << _SET_SHIFT) | self.patches.number[numbers]
         kept = few_blocks(shows, share=share, seed=seed, ids=ids)
         self.kept = KeptPatches(kept=shows[kept].sum(axis=0), of=shows.sum(axis=0))
-        if share < 1:
-            self.patches = self.patches.only(numbers[kept])
+        self.patches = self.patches.only(numbers[kept])
 
 
 def _check_recipe(recipe: DataRecipe, *, dense: bool) -> None:

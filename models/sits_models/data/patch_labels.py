@@ -94,47 +94,57 @@ class LabelCounts:
     """(n,): their numbers among those of all sets."""
     pixels: NDArray[np.int64]
     """(n, K): pixels of each class of the model; of labels of patches 1 for each that a patch has."""
+    own: NDArray[np.int64]
+    """(n,): classes of its set that a patch has, known to the model or not; 0 where labels are of pixels."""
     cells: LabelCells | None
-    """None where labels are of patches."""
+    """None where labels are of patches, or they were not asked for."""
 
 
 def count_labels(
-    sets: Sequence[PatchSet], patches: Patches, table: ClassTable, numbers: NDArray[np.int64], *, threads: int
+    sets: Sequence[PatchSet],
+    patches: Patches,
+    table: ClassTable,
+    numbers: NDArray[np.int64],
+    *,
+    cells: bool,
+    threads: int,
 ) -> LabelCounts:
-    """The labels of these patches, passed over once by so many threads."""
+    """The labels of these patches, passed over once by so many threads; with `cells`, those of pixels by square."""
     lookups = [lookup_of(table, one.facts) for one in sets]
+    cells = cells and all(one.facts.dense for one in sets)
 
-    def count(number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def count(number: int) -> tuple[NDArray[np.int64], int, NDArray[np.int64] | None]:
         owner = int(patches.owner[number])
         found = sets[owner].labels(int(patches.number[number]))
         if found.crop is not None:
-            return _in_cells(lookups[owner][found.crop], classes=table.n)
-        shown = np.zeros(table.n, np.bool_)
-        if found.present is not None:
-            shown = classes_in(found.present, lookups[owner], classes=table.n)
-        return shown.astype(np.int64), np.zeros((0, 4), np.int64)
+            crop = lookups[owner][found.crop]
+            counts = np.bincount(crop[crop >= 0], minlength=table.n)
+            return counts, 0, _in_cells(crop, classes=table.n) if cells else None
+        if found.present is None:
+            return np.zeros(table.n, np.int64), 0, None
+        shown = classes_in(found.present, lookups[owner], classes=table.n)
+        return shown.astype(np.int64), int(found.present.sum()), None
 
-    pixels = np.zeros((len(numbers), table.n), np.int64)
+    pixels, own = np.zeros((len(numbers), table.n), np.int64), np.zeros(len(numbers), np.int64)
     rows = [np.zeros((0, 5), np.int64)]
-    for index, (counts, cells) in enumerate(_in_threads(count, numbers, threads)):
-        pixels[index] = counts
-        rows.append(np.insert(cells, 1, numbers[index], axis=1))
+    for index, (counts, classes, squares) in enumerate(_in_threads(count, numbers, threads)):
+        pixels[index], own[index] = counts, classes
+        if squares is not None:
+            rows.append(np.insert(squares, 1, numbers[index], axis=1))
     every = np.concatenate(rows)
-    dense = all(one.facts.dense for one in sets)
     joined = LabelCells(crop=every[:, 0], patch=every[:, 1], corner=every[:, 2:4], pixels=every[:, 4])
-    return LabelCounts(patch=numbers, pixels=pixels, cells=joined if dense else None)
+    return LabelCounts(patch=numbers, pixels=pixels, own=own, cells=joined if cells else None)
 
 
-def _in_cells(crop: NDArray[np.int64], *, classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(K,) pixels of each class, and (M, 4) class, row and column of the first pixel, and pixels, a row a square."""
+def _in_cells(crop: NDArray[np.int64], *, classes: int) -> NDArray[np.int64]:
+    """(M, 4): class, row and column of the first pixel, and pixels, a row for each class of a square."""
     height, width = crop.shape
     across = -(-width // CELL)
     squares = np.arange(height)[:, None] // CELL * across + np.arange(width)[None, :] // CELL  # (H, W)
     known = crop >= 0
     keys, pixels = np.unique(squares[known] * classes + crop[known], return_counts=True)
     square, index = np.divmod(keys, max(classes, 1))
-    cells = np.column_stack([index, square // across * CELL, square % across * CELL, pixels])
-    return np.bincount(index, weights=pixels, minlength=classes).astype(np.int64), cells.astype(np.int64)
+    return np.column_stack([index, square // across * CELL, square % across * CELL, pixels]).astype(np.int64)
 
 
 # Values

@@ -104,8 +104,13 @@ def chips_in_epoch(patches: Patches, recipe: DataRecipe) -> int:
     """Chips of an epoch, rounded up to batches: `recipe.chips`, or as many as lie side by side in the train patches."""
     chips = recipe.chips
     if chips is None:
-        chips = int((patches.sizes[patches.of_split(Split.TRAIN)] // recipe.size).prod(axis=1).sum())
+        chips = int(_side_by_side(patches, patches.of_split(Split.TRAIN), recipe.size).sum())
     return max(1, -(-chips // recipe.batch)) * recipe.batch
+
+
+def _side_by_side(patches: Patches, numbers: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """(n,): windows that lie side by side in each of these patches."""
+    return np.asarray((patches.sizes[numbers] // size).prod(axis=1))
 
 
 def plan_epoch(
@@ -113,10 +118,11 @@ def plan_epoch(
 ) -> EpochPlan:
     """The batches of a training epoch: windows of `recipe.size` px that lie in patches of the train split.
 
-    Each such patch is drawn as often as any other, give or take one, then a window in it, each as likely (`uniform`);
-    or each class of `cells` alike often, then a pixel near which it grows and a window that holds it (`class`). The
-    first `mixed` patches of a random order give the first batches, in random order, the next as many those after them:
-    so a patch is decoded once while its chips are spread over many batches. Nothing depends on how many read.
+    Each such patch is drawn in proportion to the windows that lie side by side in it, give or take one, then a window
+    in it, each as likely (`uniform`); or each class of `cells` alike often, then a pixel near which it grows and a
+    window that holds it (`class`). The first `mixed` patches of a random order give the first batches, in random order,
+    the next as many those after them: so a patch is decoded once while its chips are spread over many batches. Nothing
+    depends on how many read.
 
     ValueError where there is no patch of the train split, or one is smaller than a chip.
     """
@@ -125,8 +131,11 @@ def plan_epoch(
     rng = np.random.default_rng([seed, epoch])
     n = chips_in_epoch(patches, recipe)
     if cells is None:
-        rounds = [rng.permutation(train) for _ in range(-(-n // len(train)))]
-        drawn = np.concatenate(rounds)[:n]
+        order = rng.permutation(train)
+        sums = np.cumsum(_side_by_side(patches, order, recipe.size))
+        # At even steps from a random start: each patch gets its share, rounded down or up.
+        steps = (np.arange(n) + rng.random()) / n * sums[-1]
+        drawn = order[np.searchsorted(sums, steps, side="right").clip(max=len(order) - 1)]
         corners = rng.integers(0, patches.sizes[drawn] - recipe.size + 1)
     else:
         drawn, corners = _draw_classes(patches, cells, recipe.size, n, rng)

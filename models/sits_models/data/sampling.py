@@ -33,7 +33,6 @@ __all__ = [
 MIXED = 16
 """Superblocks that a reader draws its chips from at a time: 64 chunks of 64 px for chips of at most 64 px."""
 _TOGETHER = 8
-_TRIES = 32
 _AT_ONCE = 16_384
 
 Places = NDArray[np.int64]
@@ -311,6 +310,16 @@ class _Side:
         first, last = (np.searchsorted(self.first, start, side="right") for start in starts)
         return first - 1, last
 
+    def near(self, points: NDArray[np.int64]) -> _Near:
+        """The starts of windows that hold each of these pixels."""
+        first, last = self.runs_around(points)
+        run = first[:, None] + np.arange(int((last - first).max(initial=1)))[None, :]
+        outside = run >= last[:, None]
+        run = np.minimum(run, len(self.cell) - 1)
+        low = np.maximum(self.first[run], np.clip(points - self.size + 1, 0, self.last)[:, None])
+        high = np.minimum(self.first[run] + self.count[run], np.clip(points, 0, self.last)[:, None] + 1)
+        return _Near(run, low, np.where(outside, 0, high - low))
+
     def weights(self, side: int, shift: int) -> NDArray[np.float64]:
         """Of a start of each run: 0 where the lattice of superblocks cuts it, else one over the shifts that do not."""
         whole = (self.cell + shift) // side == (self.cell + self.span - 1 + shift) // side
@@ -328,6 +337,22 @@ class _Side:
             sums = np.add.reduceat(np.maximum(covered, 0), self.first)
             shares[runs, self.cell[runs] + offset] = (sums / (self.count * CHIP))[runs]
         return shares
+
+
+@dataclass(frozen=True)
+class _Near:
+    """Of each of n points the starts along a side of windows that hold it, in runs: (n, runs) each."""
+
+    run: NDArray[np.int64]
+    first: NDArray[np.int64]
+    """First start of the run with the point in its window, pixels."""
+    count: NDArray[np.int64]
+    """Such starts; 0 beyond the runs of a point that has fewer than others."""
+
+    def draw(self, number: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """(n,): any start of the run of this `number`, (n,), among those of each point."""
+        here = np.arange(len(number)), number
+        return np.asarray(self.first[here] + np.floor(rng.random(len(number)) * self.count[here]).astype(np.int64))
 
 
 def _side_of(length: int, size: int) -> _Side:
@@ -489,25 +514,24 @@ def _draw_classes(frames: Sequence[_Frame], n: int, shift: NDArray[np.int64], rn
 
 
 def _draw_parcels(frames: Sequence[_Frame], n: int, shift: NDArray[np.int64], rng: np.random.Generator) -> Places:
-    """Each parcel of the split alike often; then a window that holds its centroid.
+    """Each parcel of the split that a window of it can hold alike often; then a window that holds its pixel.
 
-    Where none is found, since the parcel lies too near to another split for the size, the window is drawn uniformly.
+    Parcels that lie too near to another split for the size are passed over; where all of them do, windows are drawn
+    uniformly.
     """
-    parcels = [frame.grid.parcels[frame.grid.parcels[:, 2] == frame.split] for frame in frames]
+    if not any((frame.grid.parcels[:, 2] == frame.split).any() for frame in frames):
+        raise ValueError("no parcel lies in the train split; draw chips uniformly")
+    parcels = [frame.grid.parcels[frame.reaches(frame.grid.parcels)] for frame in frames]
     every = np.concatenate([np.insert(p, 0, index, axis=1) for index, p in enumerate(parcels)])
     if not len(every):
-        raise ValueError("no parcel lies in the train split; draw chips uniformly")
+        return _draw_windows(frames, [frame.eligible.astype(np.float64) for frame in frames], n, shift, rng)
     drawn = every[rng.integers(0, len(every), n)]
-    places = np.full((n, 3), -1, np.int64)
+    places = np.empty((n, 3), np.int64)
     for first in range(0, n, _AT_ONCE):
         part = slice(first, first + _AT_ONCE)
         for index, frame in enumerate(frames):
             mine = np.flatnonzero(drawn[part, 0] == index)
             places[part][mine] = _around_points(frame, drawn[part][mine, 1:3], shift, rng)
-    lost = np.flatnonzero(places[:, 0] < 0)
-    if len(lost):
-        chances = [frame.eligible.astype(np.float64) for frame in frames]
-        places[lost] = _draw_windows(frames, chances, len(lost), shift, rng)
     return places
 
 
@@ -536,35 +560,25 @@ def _middle_windows(frame: _Frame) -> tuple[Places, NDArray[np.bool_]]:
 def _around_points(
     frame: _Frame, points: NDArray[np.int64], shift: NDArray[np.int64], rng: np.random.Generator
 ) -> Places:
-    """A window of the split around each point (row, column); -1 where none was found."""
+    """A window of the split that holds each point (row, column), of which there is one (`_Frame.reaches`).
+
+    Windows are as likely as `_Side.weights` says; where the lattice cuts all that hold a point, they are alike likely.
+    """
     side = _superblock(frame.rows.size)
-    places = np.full((len(points), 3), -1, np.int64)
-    for attempt in range(2 * _TRIES):
-        left = np.flatnonzero(places[:, 0] < 0)
-        if not len(left):
-            break
-        # The second half of the tries takes windows that the lattice cuts, too.
-        cuts = [None, None] if attempt >= _TRIES else [int(shift[0]), int(shift[1])]
-        rows, good_rows = _starts_around(frame.rows, points[left, 0], side, cuts[0], rng)
-        columns, good_columns = _starts_around(frame.columns, points[left, 1], side, cuts[1], rng)
-        good = good_rows & good_columns
-        good[good] = frame.holds(rows[good], columns[good])
-        places[left[good]] = np.stack([np.full(good.sum(), frame.number), rows[good], columns[good]], axis=1)
-    return places
-
-
-def _starts_around(
-    side: _Side, points: NDArray[np.int64], superblock: int, shift: int | None, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """A start of a window that holds each point, weighted as `_Side.weights`; False where there is none."""
-    runs = np.ones(len(side.cell)) if shift is None else side.weights(superblock, shift)
-    weights = np.repeat(runs, side.count)
-    starts = points[:, None] - side.size + 1 + np.arange(side.size)[None, :]
-    possible = (starts >= 0) & (starts <= side.last)
-    sums = np.cumsum(np.where(possible, weights[np.clip(starts, 0, side.last)], 0.0), axis=1)
-    drawn = rng.random(len(points)) * sums[:, -1]
-    index = np.minimum((sums <= drawn[:, None]).sum(axis=1), side.size - 1)
-    return starts[np.arange(len(points)), index], sums[:, -1] > 0
+    rows, columns = frame.rows.near(points[:, 0]), frame.columns.near(points[:, 1])
+    # (points, row runs, column runs): windows of two runs that hold the point and lie in the split.
+    windows = frame.eligible[rows.run[:, :, None], columns.run[:, None, :]] * (
+        rows.count[:, :, None] * columns.count[:, None, :]
+    ).astype(np.float64)
+    high, wide = frame.rows.weights(side, int(shift[0])), frame.columns.weights(side, int(shift[1]))
+    weights = windows * high[rows.run][:, :, None] * wide[columns.run][:, None, :]
+    weights = np.where(weights.any(axis=(1, 2))[:, None, None], weights, windows).reshape(len(points), -1)
+    sums = weights.cumsum(axis=1)
+    chosen = (sums <= (rng.random(len(points)) * sums[:, -1])[:, None]).sum(axis=1)
+    chosen = np.minimum(chosen, (sums < sums[:, -1:]).sum(axis=1))  # should the product be rounded up to the sum
+    row, column = np.divmod(chosen, columns.run.shape[1])
+    starts = rows.draw(row, rng), columns.draw(column, rng)
+    return np.stack([np.full(len(points), frame.number), *starts], axis=1)
 
 
 # Order

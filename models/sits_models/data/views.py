@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sits_catalog.cube import BOUNDARY_UNKNOWN
 from sits_models.data.draws import Draws
 from sits_models.data.transforms import LARGEST
 from sits_models.recipe.views import Geometry
@@ -23,8 +24,6 @@ __all__ = ["View", "draw_view", "whole_view"]
 
 _TRIES = 10
 """Boxes drawn for a chip, of which the first that fits is taken; as torchvision's RandomResizedCrop does."""
-_UNKNOWN = -32768
-"""Of a distance to the nearest boundary."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def _unlabelled(sample: Sample, image: Tensor, clear: Tensor) -> Sample:
         crop=torch.full((b, h, w), IGNORE_INDEX, device=clear.device),
         counted=torch.zeros((b, h, w), dtype=torch.bool, device=clear.device),
         parcel=torch.zeros((b, h, w), dtype=torch.int64, device=clear.device),
-        boundary=torch.full((b, h, w), _UNKNOWN, dtype=torch.int16, device=clear.device),
+        boundary=torch.full((b, h, w), BOUNDARY_UNKNOWN, dtype=torch.int16, device=clear.device),
         place=sample.place,
         bands=sample.bands,
     )

@@ -68,7 +68,7 @@ class Keeper(Callback):
         self.score, self.sign = _score_of(objective, recipe)
         self.history: list[dict[str, float]] = []
         self.best_epoch = 0
-        self.best_tensors: dict[str, Tensor] = {}
+        self.best_tensors: dict[str, Tensor] = {}  # none where no score has chosen any: those of the objective
         self.best_matrix: Tensor | None = None
         self.stopped = False
         self.validation: dict[str, float] = {}
@@ -96,9 +96,9 @@ class Keeper(Callback):
         if self.processes.rank.first:
             self.narrator.stage(f"epoch {len(self.history) + 1} of {self.training.epochs}{said}")
         self.validation, self.matrix = {}, None
-        # The last epoch is validated, whatever the number of epochs.
+        # The last epoch is validated, whatever the number of epochs, where any is.
         last = len(self.history) + 1 == self.training.epochs
-        trainer.check_val_every_n_epoch = 1 if last else self.training.validate_every
+        trainer.check_val_every_n_epoch = 1 if last else self.training.validate_every or 1
 
     @override
     def on_train_batch_end(
@@ -146,8 +146,9 @@ class Keeper(Callback):
             trainer.should_stop = True
 
     def finish(self) -> Fitted:
-        """The outcome; the objective gets the best weights."""
-        self.objective.load_state_dict(self.best_tensors)
+        """The outcome; the objective gets the best weights, which it has already where no score chose them."""
+        if self.best_tensors:
+            self.objective.load_state_dict(self.best_tensors)
         if self.processes.rank.first:
             write_whole(self.folder / METRICS, _csv(self.history))
         best = self.history[self.best_epoch]
@@ -170,8 +171,10 @@ class Keeper(Callback):
         score, best = scores[epoch], scores[self.best_epoch]
         if best is None or not self.best_tensors or (score is not None and self.sign * (score - best) > 0):
             self.best_epoch = epoch
-            self.best_tensors = {name: t.detach().cpu().clone() for name, t in self.objective.state_dict().items()}
             self.best_matrix = self.matrix
+            # Without a score the next epoch is the better one: the latest weights are kept, which the objective holds.
+            state = {} if score is None else self.objective.state_dict()
+            self.best_tensors = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
         patience = self.training.patience
         waited = sum(found is not None for found in scores[self.best_epoch + 1 :])
         self.stopped = patience is not None and score is not None and waited >= patience

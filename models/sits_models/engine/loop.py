@@ -93,9 +93,7 @@ def fit(
             trainer.fit(
                 module,
                 train_dataloaders=_Epochs(batches, module, recipe.training.seed),
-                val_dataloaders=_Validation(
-                    batches, _validation_size(objective, recipe), parcels=isinstance(objective, _OF_CHIPS)
-                ),
+                val_dataloaders=_validation(batches, objective, recipe),
                 ckpt_path=str(last) if last.is_file() else None,
                 weights_only=True,
             )
@@ -160,6 +158,12 @@ class _Validation:
         yield from read(Split.VALIDATION, size=self.size, pin=torch.cuda.is_available())
 
 
+def _validation(batches: Batches, objective: Objective, recipe: Recipe) -> _Validation | None:
+    if recipe.training.validate_every is None:
+        return None
+    return _Validation(batches, _validation_size(objective, recipe), parcels=isinstance(objective, _OF_CHIPS))
+
+
 def _validation_size(objective: Objective, recipe: Recipe) -> int:
     """Side of the windows to validate on: any side does for a backbone that sees a part, and one for the others."""
     if isinstance(objective, _OF_CHIPS) or recipe.label_free:
@@ -184,7 +188,8 @@ def _trainer(training: TrainingRecipe, folder: Path, keeper: Keeper, processes: 
         precision="bf16-mixed" if training.precision == "bf16" else "32-true",
         max_epochs=training.epochs,
         gradient_clip_val=training.clip_norm,
-        check_val_every_n_epoch=min(training.validate_every, training.epochs),  # and see Keeper
+        check_val_every_n_epoch=min(training.validate_every or 1, training.epochs),  # and see Keeper
+        limit_val_batches=0 if training.validate_every is None else None,
         num_sanity_val_steps=0,
         callbacks=[keeper],
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),

@@ -70,13 +70,14 @@ def synchronized(objective: Objective, processes: Processes) -> Iterator[None]:
     """Losses compare with what all processes have; and the batch norms of a recurrence, which torch does not know,
     normalise by the batch of all GPUs, as the others.
 
-    Not those of a backbone that leaves padded dates out: its steps are as many as the longest series of a part has
-    dates. Without GPUs batch norms see a part alone, and the keys of a seasonal contrast are encoded in another process
-    than their queries (MoCo, section 3.3); with them all see the whole batch, wherever a chip is.
+    Those of a second network, too, which encodes the keys. Not those of a backbone that leaves padded dates out: its
+    steps are as many as the longest series of a part has dates. Without GPUs batch norms see a part alone, and the keys
+    of a seasonal contrast are encoded in another process than their queries (MoCo, section 3.3); with them all see the
+    whole batch, wherever a chip is.
     """
     backbone = objective.encoder.backbone
     together = not processes.alone and torch.cuda.is_available() and not backbone.ignores_padding
-    norms = [module for module in backbone.modules() if together and isinstance(module, StepBatchNorm)]
+    norms = [module for module in objective.modules() if together and isinstance(module, StepBatchNorm)]
     for norm in norms:
         norm.summed = _summed
     # With batch norms of whole batches it makes no difference where a chip is encoded.

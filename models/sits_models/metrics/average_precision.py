@@ -18,9 +18,9 @@ class AveragePrecision:
     micro: float | None
     """Of all N x K pairs of chip and class in one ranking."""
     macro: float | None
-    """Mean of `classes`, but for those that are undefined ("mAP")."""
+    """Mean of `classes` over those that a chip has ("mAP"); None where one of them is undefined, or there is none."""
     classes: tuple[float | None, ...]
-    """Of each class alone; None for a class that no chip has."""
+    """Of each class alone; None for a class that no chip has, or of which a score is NaN."""
     support: tuple[int, ...]
     """Chips that have each class."""
 
@@ -39,12 +39,14 @@ def rank_classes(scores: NDArray[np.floating], present: NDArray[np.bool_]) -> Av
     if scores.shape != present.shape or scores.ndim != 2:
         raise ValueError(f"scores and classes are (N, K) both; got {scores.shape} and {present.shape}")
     each = tuple(average_precision(column, there) for column, there in zip(scores.T, present.T, strict=True))
-    known = [value for value in each if value is not None]
+    support = tuple(present.sum(axis=0).tolist())
+    shown = [value for value, chips in zip(each, support, strict=True) if chips]
+    known = [value for value in shown if value is not None]
     return AveragePrecision(
         micro=average_precision(scores.ravel(), present.ravel()),
-        macro=sum(known) / len(known) if known else None,
+        macro=sum(known) / len(known) if shown and len(known) == len(shown) else None,
         classes=each,
-        support=tuple(present.sum(axis=0).tolist()),
+        support=support,
     )
 
 

@@ -29,9 +29,9 @@ from sits_models.encoder import Encoder
 from sits_models.losses import cross_entropy
 from sits_models.objectives.supervised import Supervised
 from sits_models.recipe import ChangeRecipe
-from sits_models.sample import Sample
+from sits_models.sample import IGNORE_INDEX, Sample
 
-__all__ = ["CHANGED", "Change", "Decoder", "check_change"]
+__all__ = ["CHANGED", "DATES", "Change", "Decoder", "check_change"]
 
 DATES = 2
 """That are compared."""
@@ -79,8 +79,8 @@ class Change(Supervised):
         return functional.interpolate(logits, size=(h, w), mode="nearest")
 
     def target(self, sample: Sample) -> Tensor:
-        """The class of each pixel, (B, H, W)."""
-        return sample.crop
+        """The class of each pixel, (B, H, W); IGNORE_INDEX where a date of the pair is padding: nothing is compared."""
+        return torch.where(sample.valid.all(dim=1)[:, None, None], sample.crop, IGNORE_INDEX)
 
     def loss_of(self, logits: Tensor, target: Tensor) -> Tensor:
         """The cross entropy of logits (B, 2, H, W) for the classes `target` (B, H, W), a scalar."""

@@ -5,19 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sits_models.backbones import backbone_class
 from sits_models.backbones.deeplab import DeepLab
 from sits_models.encoder import Encoder
+from sits_models.recipe import Recipe
 from sits_models.sample import Sample
 
 __all__ = [
+    "JOINED_STRIDE",
     "chip_channels",
     "embed_chips",
     "embed_maps",
     "embed_nothing",
     "enough_chips",
     "leave_decoder_out",
+    "leaves_decoder_out",
     "require_plain",
 ]
+
+JOINED_STRIDE = 16
+"""Input pixels along a side of a pixel of the joined branches of a DeepLab."""
 
 
 def chip_channels(encoder: Encoder) -> int:
@@ -80,6 +87,12 @@ def leave_decoder_out(encoder: Encoder) -> None:
     """
     if isinstance(encoder.backbone, DeepLab):
         encoder.backbone.decoder.requires_grad_(requires_grad=False)
+
+
+def leaves_decoder_out(recipe: Recipe) -> bool:
+    """Whether a recipe trains a DeepLab, but for its decoder: all that learns without labels does, but inpainting."""
+    deeplab = issubclass(backbone_class(recipe.backbone.name), DeepLab)
+    return deeplab and recipe.label_free and recipe.inpainting is None
 
 
 def require_plain(encoder: Encoder, what: str) -> None:

@@ -40,7 +40,6 @@ __all__ = [
     "GlobalLocalContrast",
     "Mode",
     "RegionViews",
-    "for_finetuning",
     "from_reference",
     "style_of",
 ]
@@ -265,15 +264,3 @@ def rename(name: str) -> str:
     if name.startswith(("backbone.", "encoder.")):
         return deeplab.rename(name)
     raise ValueError(f"GLCNet's network for pretraining has no entry {name!r}; give the state dict of one")
-
-
-def for_finetuning(state: Mapping[str, Tensor], *, decoder: bool) -> dict[str, Tensor]:
-    """What a segmentation takes of a pretraining, both by our names: the encoder without a decoder, as published by
-    default, or with the pretraining's `decoder`, so that the last 1x1 convolution alone is new."""
-    unused, own = "encoder.backbone.decoder.", "decoder."
-    taken = {name: tensor for name, tensor in state.items() if name.startswith("encoder.")}
-    taken = {name: tensor for name, tensor in taken.items() if not name.startswith(unused)}
-    if decoder:
-        found = {name: tensor for name, tensor in state.items() if name.startswith(own)}
-        taken |= {unused + name.removeprefix(own): tensor for name, tensor in found.items()}
-    return taken

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sits_catalog.cube import BOUNDARY_UNKNOWN
 from sits_models.data.draws import Draws
 from sits_models.data.looks import draw_look, draw_single
 from sits_models.encoder import Encoder
@@ -149,7 +150,7 @@ class Jigsaw(Objective[Puzzle]):
             crop=none,
             counted=torch.zeros_like(none, dtype=torch.bool),
             parcel=torch.zeros_like(none),
-            boundary=torch.full_like(none, -32768, dtype=sample.boundary.dtype),
+            boundary=torch.full_like(none, BOUNDARY_UNKNOWN, dtype=sample.boundary.dtype),
             **once,
         )
 

@@ -32,7 +32,12 @@ class DateRule:
 @dataclass(frozen=True, kw_only=True)
 class FewLabels:
     """A part of the labels of the train split, as if the others had never been collected; of the same seed a smaller
-    part lies inside a larger one, and each class keeps one parcel, or block, at least."""
+    part lies inside a larger one, and each class keeps one parcel, or block, at least.
+
+    Parcels are taken in an order that depends on their ids and the seed alone. Those that chips of `data.size`, drawn
+    by `data.sampling`, cannot reach are left out, so that two recipes keep the same parcels but for what one of them
+    cannot reach; of a class of whose share nothing is reached, the next parcel that is reached is kept. Blocks are
+    taken in a random order, too: first each that shows a class which none before it shows, then the others."""
 
     share: float
     """Of the parcels of each class, or of the blocks."""

@@ -47,13 +47,19 @@ class TrainingRecipe:
     clip_norm: float | None = None
     patience: int | None = None
     """Validations without a better score after which training stops, those that gave none not counted; None: never."""
-    validate_every: int = 1
-    """Epochs from one validation to the next; the last epoch is validated in any case."""
+    validate_every: int | None = 1
+    """Epochs from one validation to the next, and the last epoch is validated in any case; None: none is, and the
+    latest epoch is kept."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         counts = {"epochs": self.epochs, "decay_every": self.decay_every, "validate_every": self.validate_every}
         check_at_least(1, "training", **counts, restart_every=self.restart_every, patience=self.patience)
+        if self.validate_every is None and self.patience is not None:
+            raise ValueError(
+                f"training.patience counts validations, and without training.validate_every there are none; got "
+                f"{self.patience}: leave it out, or set training.validate_every=1"
+            )
         check_at_least(0, "training", weight_decay=self.weight_decay, warmup_epochs=self.warmup_epochs)
         check_at_least(0, "training", seed=self.seed, final_learning_rate=self.final_learning_rate)
         check_above_zero("training", learning_rate=self.learning_rate, decay=self.decay, clip_norm=self.clip_norm)

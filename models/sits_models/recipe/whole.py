@@ -49,6 +49,9 @@ PRETRAINING = (*LABELLED, *LABEL_FREE)
 """What gives no class, by the names of their sections."""
 _AMONG_CHIPS = ("glcnet", "simclr")
 """What compares a chip with the others of its batch alone."""
+_VARIANCES, _JOINED = ("glcnet", "no_local"), 16
+"""Modes of GLCNet that compare variances, and input pixels along a side of a pixel of the map that they are taken over.
+"""
 SUPERVISED = ("segmentation", "classification", "multilabel", "change")
 
 
@@ -95,6 +98,11 @@ class Recipe:
             raise ValueError(f"{given[0]} reads no labels; leave out data.few")
         if self.label_free and self.training.patience is not None:
             raise ValueError(f"{given[0]} keeps its latest epoch, which no score chooses; leave out training.patience")
+        if self.change is not None and self.augmentation.drop_dates:
+            raise ValueError(
+                "a change compares two dates, of which none can be left out; set augmentation.drop_dates=0, not "
+                f"{self.augmentation.drop_dates}"
+            )
         if self.label_free and self.augmentation != Augmentation():
             raise ValueError(f"the views of {given[0]} change chips as its own section says; leave out augmentation")
         if given[0] in _AMONG_CHIPS and self.data.batch < 2:
@@ -127,6 +135,12 @@ class Recipe:
                 )
         every = [geometry.sides or (self.data.size,) for geometry in self._geometries.values()]
         least = min((side for sides in every for side in sides), default=self.data.size)
+        if self.glcnet is not None and self.glcnet.mode in _VARIANCES and least <= _JOINED:
+            raise ValueError(
+                f"glcnet takes the variance over the pixels of a map, one for each {_JOINED} x {_JOINED} of a view, of "
+                f"which views of {least} px have a single one: set data.size, or sides of the views, above {_JOINED}, "
+                "or glcnet.mode=no_style"
+            )
         if self.glcnet is not None and self.glcnet.mode != "no_local" and self.glcnet.region > least:
             raise ValueError(f"glcnet.region is at most the {least} px of a view; got {self.glcnet.region}")
         if self.inpainting is not None and self.inpainting.side > least:

@@ -33,6 +33,7 @@ from sits_models.objectives.segmentation import Segmentation
 from sits_models.report import Unit, write_confusion
 from sits_models.sample import IGNORE_INDEX, Sample
 from sits_models.tasks.evaluation_windows import Windows, plan_windows
+from sits_models.tasks.training_data import check_kind_of_labels
 
 __all__ = ["PatchFindings", "evaluate_patches"]
 
@@ -69,7 +70,7 @@ def evaluate_patches(
 
     Maps, of classes or of changes, are counted pixel by pixel, each once, in one matrix; classifications and
     multilabels patch by patch, of which the model sees the middle. Raises ValueError where bands or radiometry of a set
-    are not the model's, or nothing in the split has a label.
+    are not the model's, its labels are of another kind than the model's, or nothing in the split has a label.
     """
     windows = plan_windows(objective, card.recipe.data) if isinstance(objective, Segmentation | Change) else None
     with _open(card, objective, paths, windows) as data:
@@ -99,6 +100,7 @@ def _open(card: Card, objective: Objective, paths: Sequence[str], windows: Windo
         recipe = dataclasses.replace(recipe, batch=windows.batch)
     table = ClassTable(classes=card.classes)
     data = PatchData.open(recipe, sets=paths, table=table, bands=card.bands)
+    check_kind_of_labels(card.recipe.objective, data)
     for one in data.sets:
         card.check_radiometry(one.facts)
     backbone, longest = objective.encoder.backbone, int(data.patches.dates.max())
@@ -142,9 +144,9 @@ def _count_pixels(
     matrix = torch.zeros(objective.classes, objective.classes, dtype=torch.int64)
     with torch.inference_mode():
         for sample in data.evaluation(split, size=windows.size, halo=windows.halo):
-            predicted = objective(sample.to(device)).argmax(dim=1).cpu()
-            matrix += confusion_matrix(sample.crop, predicted, classes=objective.classes)
-            seen.add(sample, (sample.crop != IGNORE_INDEX).flatten(1).any(dim=1))
+            predicted, target = objective(sample.to(device)).argmax(dim=1).cpu(), objective.target(sample)
+            matrix += confusion_matrix(target, predicted, classes=objective.classes)
+            seen.add(sample, (target != IGNORE_INDEX).flatten(1).any(dim=1))
     return _findings(data, matrix, None, seen, "pixel")
 
 
@@ -166,7 +168,7 @@ def _rank(data: PatchData, objective: MultiLabel, split: Split, narrator: Narrat
         for sample in data.parcels(split, size=data.recipe.size):
             scores.append(objective(sample.to(device)).float().cpu())
             present.append(objective.present(sample))
-            seen.add(sample, torch.ones(len(present[-1]), dtype=torch.bool))
+            seen.add(sample, present[-1].any(dim=1))
     ranking = rank_classes(torch.cat(scores).numpy(), torch.cat(present).numpy())
     return _findings(data, None, ranking, seen, "patch")
 

@@ -18,7 +18,17 @@ from sits_models.data.sampling import chips_in_epoch
 from sits_models.folder import write_whole
 from sits_models.recipe import FewLabels, Recipe
 from sits_models.tasks.few_labels.picture import draw_curves
-from sits_models.tasks.few_labels.plan import MODES, RANDOM, Mode, Place, Protocol, Run, Start, runs_of
+from sits_models.tasks.few_labels.plan import (
+    MODES,
+    RANDOM,
+    Mode,
+    Place,
+    Protocol,
+    Run,
+    Start,
+    notes_of,
+    runs_of,
+)
 from sits_models.tasks.few_labels.rows import Row, done_of, read_rows
 from sits_models.tasks.few_labels.runner import ROWS, run_all
 from sits_models.tasks.few_labels.tables import Cell, cells_of, table_csv, table_md
@@ -81,6 +91,11 @@ class FewLabelPlan:
     done: Mapping[Run, Row]
     """Those that are finished."""
     jobs: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to beware of, a sentence each: starts that read other labels than the runs."""
+        return notes_of(self.runs)
 
     @property
     def seconds(self) -> float:
@@ -148,7 +163,9 @@ def plan_few_labels(grid: FewLabelGrid, *, out: str, jobs: int) -> FewLabelPlan:
 
     def starts(share: float, seed: int) -> tuple[Start, ...]:
         given = {name: _filled(weights, share, seed) for name, weights in grid.starts.items()}
-        return (RANDOM, *(_start(name, weights, cards[weights], learnt) for name, weights in given.items()))
+        found = tuple(_start(name, weights, cards[weights], learnt) for name, weights in given.items())
+        _check_different(found)
+        return (RANDOM, *found)
 
     runs = tuple(runs_of(protocol, starts=starts, shares=grid.shares, seeds=grid.seeds, modes=grid.modes))
     return FewLabelPlan(runs=runs, done=done_of(read_rows(Path(out) / ROWS), runs), jobs=jobs)
@@ -235,7 +252,22 @@ def _start(name: str, weights: str, card: Card, cubes: Sequence[Cube]) -> Start:
         supervised=not card.recipe.pretrains,
         regions=tuple(dict.fromkeys(str(cube.get("region")) for cube in theirs)),
         place=_place(theirs, cubes),
+        reads_labels=not card.recipe.label_free,
+        few=card.recipe.data.few,
+        transductive=card.recipe.data.transductive,
     )
+
+
+def _check_different(starts: Sequence[Start]) -> None:
+    """Raises ValueError where two starts are the same weights, whose runs could not be told apart."""
+    by_hash: dict[str | None, Start] = {}
+    for start in starts:
+        other = by_hash.setdefault(start.sha256, start)
+        if other is not start:
+            raise ValueError(
+                f"the starts {other.name} and {start.name} are the same weights, {other.weights} and {start.weights}; "
+                "leave one of them out"
+            )
 
 
 def _place(theirs: Sequence[Mapping[str, object]], cubes: Sequence[Cube]) -> Place:

@@ -11,8 +11,13 @@ from sits_models.tasks.training import TrainingOutcome, train
 __all__ = ["pretrain"]
 
 
-def pretrain(recipe: Recipe, *, cubes: Sequence[str] | None, out: str, narrator: Narrator) -> TrainingOutcome:
+def pretrain(
+    recipe: Recipe, *, cubes: Sequence[str] | None, out: str, narrator: Narrator, weights: str | None = None
+) -> TrainingOutcome:
     """Pretrain a recipe, with labels or without, on cubes (None: those it names) into the run folder `out`.
+
+    `weights` is a run, a folder of weights or a name of the zoo whose encoder it starts from, and with it at once the
+    second network that embeds the keys; None: random weights.
 
     Without labels it learns from the train split and from cubes without splits, or, where the recipe says
     `data.transductive`, from the ground of all splits. A run that was interrupted goes on where it stopped; one that is
@@ -23,4 +28,4 @@ def pretrain(recipe: Recipe, *, cubes: Sequence[str] | None, out: str, narrator:
             f"the recipe {recipe.name} is of {recipe.objective}; give it to finetune, or pretrain one such as "
             "cscl-demo or embedding-earth-laptop"
         )
-    return train(recipe, cubes=cubes, weights=None, out=out, narrator=narrator)
+    return train(recipe, cubes=cubes, weights=weights, out=out, narrator=narrator)

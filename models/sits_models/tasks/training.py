@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from sits_catalog.console import Narrator
-from sits_models.checkpoints import Card, LoadReport, read_card, save_weights, transfer
+from sits_models.checkpoints import Card, LoadReport, save_weights
 from sits_models.data.loader import TrainingData
 from sits_models.device import Rank
-from sits_models.engine import (
-    METRICS,
-    Fitted,
-    Processes,
-    check_devices,
-    check_precision,
-    derived_seed,
-    fit,
-    joined,
-)
+from sits_models.engine import METRICS, Fitted, Processes, fit, joined
 from sits_models.folder import lock_folder
-from sits_models.objectives import build_objective
-from sits_models.objectives.base import Objective
 from sits_models.recipe import Recipe
 from sits_models.report import Unit, write_confusion, write_curves
 from sits_models.tasks.run_folder import (
@@ -44,17 +27,8 @@ from sits_models.tasks.run_folder import (
     threads_of,
     write_json,
 )
-from sits_models.tasks.training_checks import check_chips, check_views
-from sits_models.tasks.training_data import (
-    Learnt,
-    describe_data,
-    is_simulated,
-    labels_drawn,
-    open_data,
-    parcels_in_words,
-    radiometry_of,
-)
-from sits_models.zoo import find_weights
+from sits_models.tasks.training_data import Learnt, is_simulated, radiometry_of
+from sits_models.tasks.training_preparation import Prepared, prepare
 
 __all__ = ["TrainingOutcome", "train"]
 
@@ -105,7 +79,7 @@ def train(
     with joined(Rank.here()) as processes, ExitStack() as held:
         rank = processes.rank
         say = narrator.stage if rank.first else _say_nothing
-        ready = processes.agree(lambda: _prepare(recipe, cubes, weights, rank=rank, say=say, held=held))
+        ready = processes.agree(lambda: prepare(recipe, cubes, weights, rank=rank, say=say, held=held))
         simulated = is_simulated(ready.data)
         devices = processes.gather(device_name(rank))
         processes.agree(lambda: _enter(folder, ready, rank=rank, devices=devices, held=held))
@@ -132,61 +106,11 @@ def train(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Ready:
-    """All that a training needs, checked."""
-
-    recipe: Recipe
-    """With everything that it leaves to the cubes and to the weights."""
-    data: Learnt
-    objective: Objective
-    described: Mapping[str, object]
-    """data.json"""
-    loaded: LoadReport | None
-    notes: tuple[str, ...]
-
-
 def _say_nothing(_: str) -> None:
     """What processes say but for the first."""
 
 
-def _prepare(
-    recipe: Recipe,
-    cubes: Sequence[str] | None,
-    weights: str | None,
-    *,
-    rank: Rank,
-    say: Callable[[str], None],
-    held: ExitStack,
-) -> _Ready:
-    """Open and check everything, in each process for itself; what is opened is `held`."""
-    check_precision(recipe.training)
-    check_devices(recipe, rank)
-    paths = _paths(recipe, cubes)
-    say(f"reading {', '.join(paths)}")
-    start = None if weights is None else find_weights(weights)
-    card = None if start is None else read_card(start)
-    data = open_data(recipe, paths, card=card, rank=rank)
-    held.callback(data.close)
-    resolved, notes = _resolved(recipe, paths, data, card)
-    for note in notes:
-        say(note)
-    objective = _objective(resolved, data)
-    check_chips(resolved, objective, data, rank)
-    check_views(resolved, objective, data)
-    if (parcels := parcels_in_words(data)) is not None:
-        say(parcels)
-    return _Ready(
-        recipe=resolved,
-        data=data,
-        objective=objective,
-        loaded=None if start is None else _started(objective, start, other_values=bool(_differences(data, card))),
-        described=describe_data(data, objective, parent=None if card is None else card.sha256),
-        notes=notes,
-    )
-
-
-def _enter(folder: Path, ready: _Ready, *, rank: Rank, devices: Sequence[str], held: ExitStack) -> None:
+def _enter(folder: Path, ready: Prepared, *, rank: Rank, devices: Sequence[str], held: ExitStack) -> None:
     """The first process takes the folder, and writes there what the run is."""
     if not rank.first:
         return
@@ -197,7 +121,7 @@ def _enter(folder: Path, ready: _Ready, *, rank: Rank, devices: Sequence[str], h
         begin_run(folder, ready.recipe, ready.described, rank=rank, devices=devices)
 
 
-def _check_same(folder: Path, ready: _Ready, processes: Processes) -> None:
+def _check_same(folder: Path, ready: Prepared, processes: Processes) -> None:
     """Raises ValueError where a process sees another folder, or other cubes, than the first one."""
     seen, identity = processes.of_first((seen_in(folder), identity_of(ready.described)))
 
@@ -214,75 +138,7 @@ def _check_same(folder: Path, ready: _Ready, processes: Processes) -> None:
     processes.agree(check)
 
 
-def _paths(recipe: Recipe, cubes: Sequence[str] | None) -> tuple[str, ...]:
-    paths = tuple(cubes) if cubes else recipe.data.cubes
-    if not paths:
-        raise ValueError(f"the recipe {recipe.name} names no cube; give --cube with the folder of a dataset")
-    return paths
-
-
-def _resolved(
-    recipe: Recipe, paths: tuple[str, ...], data: Learnt, card: Card | None
-) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe with everything it leaves to the cubes and to the weights, and what there is to say of these."""
-    choices = dataclasses.replace(recipe.data, cubes=paths, bands=data.bands)
-    notes: list[str] = []
-    if card is not None and card.recipe.data.normalize != choices.normalize:
-        theirs = card.recipe.data.normalize
-        ours = choices.normalize
-        notes.append(f"normalizing by {theirs}, as the weights it starts from, not by {ours} as the recipe")
-        choices = dataclasses.replace(choices, normalize=theirs)
-    if differing := _differences(data, card):
-        notes.append(
-            f"the radiometry of {', '.join(paths)} is not that of the weights ({'; '.join(differing)}): mean and "
-            "deviation are those of the new data"
-        )
-    return dataclasses.replace(recipe, data=choices), tuple(notes)
-
-
-def _differences(data: Learnt, card: Card | None) -> tuple[str, ...]:
-    """What the values of the data mean otherwise than to the weights that training starts from."""
-    return () if card is None else card.radiometry_differences(radiometry_of(data))
-
-
-def _started(objective: Objective, weights: Path, *, other_values: bool) -> LoadReport:
-    """Start from weights; from ones of other values with the mean and deviation that `objective` has already."""
-    encoder = objective.encoder
-    mean, std = encoder.mean.clone(), encoder.std.clone()
-    report = transfer(objective, weights)
-    if other_values:
-        encoder.mean.copy_(mean)
-        encoder.std.copy_(std)
-        objective.catch_up()
-    return report
-
-
-def _objective(recipe: Recipe, data: Learnt) -> Objective[Any]:
-    supervised = recipe.segmentation or recipe.classification
-    weighted = supervised is not None and supervised.weights == "inverse_frequency"
-    torch.manual_seed(derived_seed("weights", recipe.training.seed))
-    return build_objective(
-        recipe,
-        bands=data.bands,
-        dates=data.dates,
-        classes=data.table.n,
-        mean=data.mean,
-        std=data.std,
-        class_weights=_inverse_frequency(labels_drawn(data)) if weighted else None,
-    )
-
-
-def _inverse_frequency(labels: NDArray[np.int64]) -> list[float]:
-    """A weight a class, such that every class that occurs weighs alike in the sum; 0 for one that does not.
-
-    >>> _inverse_frequency(np.array([6, 2, 0]))
-    [0.6666666666666666, 2.0, 0.0]
-    """
-    present = int(np.count_nonzero(labels))
-    return [float(labels.sum() / (present * n)) if n else 0.0 for n in labels.tolist()]
-
-
-def _finish(folder: Path, ready: _Ready, fitted: Fitted) -> None:
+def _finish(folder: Path, ready: Prepared, fitted: Fitted) -> None:
     recipe, data, objective, described = ready.recipe, ready.data, ready.objective, ready.described
     simulated = is_simulated(data)
     write_curves(folder / METRICS, folder / "curves.png", simulated=simulated)
@@ -313,6 +169,7 @@ def _finish(folder: Path, ready: _Ready, fitted: Fitted) -> None:
         "stopped_early": fitted.stopped_early,
         "seconds": fitted.seconds,
         "metrics": dict(fitted.metrics),
+        "notes": list(ready.notes),
         "weights_sha256": saved.sha256,
     }
     write_json(folder / DONE, outcome)
@@ -337,5 +194,6 @@ def _finished_before(folder: Path, recipe: Recipe, *, simulated: bool) -> Traini
         stopped_early=found["stopped_early"],
         loaded=None,
         finished_before=True,
+        notes=tuple(found.get("notes", ())),  # which older runs have not kept
         simulated=simulated,
     )

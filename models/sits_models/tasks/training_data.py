@@ -18,9 +18,19 @@ from sits_models.data.patch_data import PatchData
 from sits_models.data.patch_sets import are_patch_sets
 from sits_models.device import Rank
 from sits_models.objectives.base import Objective
+from sits_models.objectives.change import DATES
 from sits_models.recipe import DataRecipe, Recipe
 
-__all__ = ["Learnt", "describe_data", "is_simulated", "labels_drawn", "open_data", "parcels_in_words", "radiometry_of"]
+__all__ = [
+    "Learnt",
+    "check_kind_of_labels",
+    "describe_data",
+    "is_simulated",
+    "labels_drawn",
+    "open_data",
+    "parcels_in_words",
+    "radiometry_of",
+]
 
 Learnt = TrainingData | PatchData
 """Both give the engine its batches."""
@@ -71,22 +81,29 @@ def _normalized_as(recipe: DataRecipe, card: Card | None) -> DataRecipe:
 
 
 def _check_labels(recipe: Recipe, data: PatchData) -> None:
-    """Raises ValueError where the labels of patch sets are not of the kind that a recipe learns from."""
+    """Raises ValueError where a recipe cannot learn from the labels of patch sets, or from so few dates."""
     if recipe.label_free:
         return
-    paths = ", ".join(one.facts.path for one in data.sets)
-    if recipe.objective == "multilabel":
-        if data.dense:
-            raise ValueError(
-                f"a multilabel recipe learns which classes a patch has, and the labels of {paths} are of pixels; take "
-                "a recipe of segmentation"
-            )
-    elif recipe.objective == "classification":
+    check_kind_of_labels(recipe.objective, data)
+    if recipe.objective == "classification":
         data.check_one_class()
-    elif not data.dense:
+    if recipe.objective == "change":
+        data.check_dates(DATES)
+
+
+def check_kind_of_labels(objective: str, data: PatchData) -> None:
+    """Raises ValueError where labels are of patches, and not of pixels, or the other way round, as an objective, by its
+    name in a recipe, does not take them; a classification takes both."""
+    paths = ", ".join(one.facts.path for one in data.sets)
+    if objective == "multilabel" and data.dense:
         raise ValueError(
-            f"a {recipe.objective} learns from labels of pixels, and those of {paths} are of patches; take a recipe of "
-            "classification or multilabel"
+            f"a multilabel recipe learns which classes a patch has, and the labels of {paths} are of pixels; take a "
+            "recipe, or weights, of segmentation"
+        )
+    if objective in ("segmentation", "change") and not data.dense:
+        raise ValueError(
+            f"a {objective} learns from labels of pixels, and those of {paths} are of patches; take a recipe, or "
+            "weights, of classification or multilabel"
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sits_models.checkpoints import LoadedModel, load_model
+from sits_models.objectives.chip_embeddings import chip_channels, leaves_decoder_out
 from sits_models.zoo.entry import (
     CARD,
     FILES,
@@ -59,7 +60,7 @@ def describe(folder: Path, model: LoadedModel) -> dict[str, object]:
         # As it was written: a recipe that is read today has every key that has come since.
         recipe=json.loads(stored)["recipe"],
         parameters=_parameters(model),
-        channels=encoder.channels,
+        channels=chip_channels(encoder) if leaves_decoder_out(model.card.recipe) else encoder.channels,
         side=encoder.backbone.needs.size,
     )
 

@@ -12,7 +12,8 @@ from sits_catalog.sentinel2 import bands_of
 from sits_catalog.stac import EXTENSIONS, StoredFile, asset_of, with_file
 from sits_models.backbones import backbone_class
 from sits_models.checkpoints import Card, Publication
-from sits_models.recipe import Recipe
+from sits_models.objectives.chip_embeddings import JOINED_STRIDE, leaves_decoder_out
+from sits_models.zoo.dates import dates_in_words, dates_taken
 from sits_models.zoo.entry import CARD, LICENCE, LOGITS, README, WEIGHTS
 
 __all__ = ["MLM", "weights_item"]
@@ -147,15 +148,15 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Json:
 
 
 def _inputs(card: Card, side: int | None) -> list[Json]:
-    sides = [-1 if side is None else side] * 2
+    shape = [-1, dates_taken(card), len(card.bands), *[-1 if side is None else side] * 2]
     scaling = [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in zip(card.mean, card.std, strict=True)]
     image: Json = {
         "name": "reflectance",
         "bands": list(card.bands),
         "description": "Bottom-of-atmosphere reflectance x 10000, offset removed, as a sits-cube stores it; 0 = not "
-        f"observed. {_dates(card.recipe)} The model scales the values itself, by the statistics given here, and "
+        f"observed. {dates_in_words(card)} The model scales the values itself, by the statistics given here, and "
         "leaves 0 where nothing was observed.",
-        "input": {"shape": [-1, card.dates, len(card.bands), *sides], "dim_order": _CHIP, "data_type": "float32"},
+        "input": {"shape": shape, "dim_order": _CHIP, "data_type": "float32"},
         "value_scaling": scaling,
         "resize_type": None,
         "pre_processing_function": {"format": "python", "expression": "sits_models.encoder:Encoder.normalize"},
@@ -165,22 +166,12 @@ def _inputs(card: Card, side: int | None) -> list[Json]:
     return [image, day, valid]
 
 
-def _dates(recipe: Recipe) -> str:
-    rule = recipe.data.dates
-    return {
-        "all": "All dates of the series.",
-        "first": f"The first {rule.n} dates of the series.",
-        "even": f"{rule.n} dates, spread evenly over the series.",
-        "random": f"{rule.n} dates of the series.",
-    }[rule.pick]
-
-
 def _dates_input(card: Card, name: str, kind: str, description: str) -> Json:
     return {
         "name": name,
         "bands": [],
         "description": description,
-        "input": {"shape": [-1, card.dates], "dim_order": ["batch", "time"], "data_type": kind},
+        "input": {"shape": [-1, dates_taken(card)], "dim_order": ["batch", "time"], "data_type": kind},
         "value_scaling": None,
         "resize_type": None,
         "pre_processing_function": None,
@@ -196,6 +187,11 @@ def _output(card: Card, tasks: Sequence[str], *, channels: int, side: int | None
         if stride != 1:
             described = f"One embedding for {f'{stride} x {stride} pixels' if stride else 'the whole chip'}."
             finer = [-1, -1]
+        if leaves_decoder_out(card.recipe):
+            described = (
+                f"One embedding for {JOINED_STRIDE} x {JOINED_STRIDE} pixels, of the joined branches: the decoder was "
+                "not trained."
+            )
         shape, order = [-1, channels, *finer], ["batch", "embedding", "height", "width"]
     elif card.recipe.objective == "classification":
         shape, order = [-1, len(card.classes)], ["batch", "class"]

@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sits_catalog.cube import BOUNDARY_UNKNOWN
 from sits_models.checkpoints import Card, LoadedModel, Probe
 from sits_models.objectives import Objective
+from sits_models.objectives.chip_embeddings import JOINED_STRIDE, embed_maps, leaves_decoder_out
 from sits_models.sample import IGNORE_INDEX, Sample
+from sits_models.zoo.dates import dates_taken
 from sits_models.zoo.entry import LOGITS
 
 __all__ = ["TOLERANCE", "compare_logits", "compute_logits", "make_probe", "probe_sample", "write_logits"]
@@ -21,8 +24,6 @@ TOLERANCE = 1e-4
 """Largest difference that counts as equal, over the largest stored value: sums on other machines differ that much."""
 _SIDE, _COARSE_SIDE = 16, 64
 """Pixels, of models that keep the resolution and of those that do not."""
-_TRUNK_STRIDE = 16
-"""Input pixels per pixel where convolutions are dilated: of one on fewer pixels than that only the middle counts."""
 _FEW_DATES = 3
 """Of so few none is spared for padding."""
 _FIRST_DAY, _YEAR = 18_993, 360
@@ -33,11 +34,14 @@ _GAP, _BRIGHTEST = 17, 6_000
 def make_probe(objective: Objective, card: Card) -> Probe:
     """A small input that meets all of a model: wide enough for each convolution, and with dates that are none."""
     backbone = objective.encoder.backbone
-    needs, dates = backbone.needs, backbone.needs.dates or card.dates
+    needs = backbone.needs
+    # A change shows its backbone one of two dates at a time.
+    dates = dates_taken(card) if card.recipe.change is not None else needs.dates or card.dates
     dilation = max((max(part.dilation) for part in backbone.modules() if isinstance(part, nn.Conv2d)), default=1)
     least = _SIDE if backbone.stride <= 1 else _COARSE_SIDE
     if dilation > 1:
-        least = max(least, _TRUNK_STRIDE * (dilation + 1))
+        # Of a dilated convolution on fewer pixels only the middle counts.
+        least = max(least, JOINED_STRIDE * (dilation + 1))
     return Probe(dates=dates, side=needs.size or needs.side_for(least), padding=dates // 4 if dates > _FEW_DATES else 0)
 
 
@@ -65,17 +69,20 @@ def probe_sample(probe: Probe, bands: tuple[str, ...]) -> Sample:
         crop=labels,
         counted=torch.zeros_like(labels, dtype=torch.bool),
         parcel=torch.zeros_like(labels),
-        boundary=torch.full((b, side, side), -32768, dtype=torch.int16),
+        boundary=torch.full((b, side, side), BOUNDARY_UNKNOWN, dtype=torch.int16),
         place=torch.zeros(b, 3, dtype=torch.int64),
         bands=bands,
     )
 
 
 def compute_logits(objective: Objective, card: Card, probe: Probe) -> dict[str, Tensor]:
-    """What a model gives for a probe: its `logits`, or its `embedding` where it was pretrained and knows no classes."""
+    """What a model gives for a probe: its `logits`, or its `embedding` where it was pretrained and knows no classes; of
+    a DeepLab whose decoder was not trained the joined branches."""
     sample = probe_sample(probe, card.bands)
     objective.eval()
     with torch.inference_mode():
+        if leaves_decoder_out(card.recipe):
+            return {"embedding": embed_maps(objective.encoder, sample)[1].contiguous()}
         if card.recipe.pretrains:
             return {"embedding": objective.encoder(sample).contiguous()}
         return {"logits": objective(sample).contiguous()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sits_models.checkpoints import Card
+from sits_models.zoo.dates import dates_in_short
 from sits_models.zoo.licences import hub_licence
 
 __all__ = ["SIMULATED", "card_rows", "write_readme"]
@@ -78,7 +79,7 @@ def _facts(card: Card) -> dict[str, str]:
         "task": recipe.objective,
         "backbone": f"{recipe.backbone.name}, width {recipe.backbone.width:g}, {recipe.backbone.variant}",
         "bands": " ".join(card.bands),
-        "dates": f"{card.dates} ({recipe.data.dates.pick})",
+        "dates": dates_in_short(card),
         "pixels": f"10 m in, {10 / card.magnification:g} m out",
         "cubes": f"version {card.cube_version}, level {radiometry.get('level')}",
         "classes": ", ".join(entry.name for entry in card.classes),

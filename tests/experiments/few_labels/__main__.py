@@ -29,7 +29,7 @@ def main() -> None:
         if missing:
             sys.exit(f"no dataset of {', '.join(missing)} in {options.cubes} yet: `make few-labels` builds it")
         for one in chosen:
-            _pretrain(list(pretrainings(one)), options.cubes, options.out, jobs=options.jobs)
+            pretrain(list(pretrainings(one)), options.cubes, options.out, jobs=options.jobs)
             _compare(one, options.cubes, options.out, jobs=options.jobs)
     done = [one for one in chosen if (options.out / one.name / "table.csv").is_file()]
     if not done:
@@ -42,13 +42,12 @@ def main() -> None:
     print(text)
 
 
-def _pretrain(wanted: Sequence[Pretraining], cubes: Path, out: Path, *, jobs: int) -> None:
-    """Those that are not finished; `sits-model pretrain` goes on with one that was stopped."""
+def pretrain(wanted: Sequence[Pretraining], cubes: Path, out: Path, *, jobs: int) -> None:
+    """All of them: `sits-model pretrain` goes on with one that was stopped, does nothing to one that is finished, and
+    refuses the folder of one whose recipe, or cubes, were others."""
 
     def one(pretraining: Pretraining) -> None:
         folder = out / "pretrained" / pretraining.folder
-        if (folder / "metrics.json").is_file():
-            return
         changes = [part for change in pretraining.changes for part in ("--set", change)]
         recipe, cube = _FOLDER / f"{pretraining.recipe}.yaml", cubes / pretraining.region
         _run("pretrain", "--recipe", recipe, "--cube", cube, *changes, "--out", folder)

@@ -103,6 +103,7 @@ COMPARISONS = (
             _choice("as-above"),
             _choice("all-negatives", "embedding_earth.negatives=all"),
             _choice("all-but-near", "embedding_earth.negatives=all", "embedding_earth.radius=6"),
+            _choice("narrow", "embedding_earth.hidden=8", "embedding_earth.channels=8"),
             _choice("shared-encoder", "embedding_earth.key=shared"),
             _choice("temperature-0.3", "embedding_earth.temperature=0.3"),
             _choice("all-dates", "embedding_earth.dates={}"),

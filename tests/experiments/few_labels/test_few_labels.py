@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.experiments.few_labels.__main__ import pretrain
 from tests.experiments.few_labels.page import BEGIN, END, PAGE, section_of
 from tests.experiments.few_labels.plan import COMPARISONS, ELSEWHERE, HERE, SEEDS, Comparison, pretrainings
 from tests.experiments.pages import replaced
+from tests.synthetic import BANDS, Synthetic
 
-from sits_models.recipe import load_recipe
+from sits_models.recipe import dump_recipe, load_recipe
 
 FOLDER = Path(__file__).parent
 
@@ -29,6 +33,29 @@ def test_what_is_pretrained_fits_what_is_finetuned(comparison: Comparison) -> No
             assert pretrained.data.few is not None
             assert (pretrained.data.few.by, pretrained.data.few.seed) == ("parcel", pretrained.training.seed)
             assert one.folder == f"cscl-{pretrained.data.few.share:g}-{pretrained.data.few.seed}"
+            # Then parcels that are kept are the same ones, and are reached by both.
+            for name in ("size", "sampling", "background", "classes", "labels"):
+                assert getattr(pretrained.data, name) == getattr(finetuned.data, name)
+
+
+@pytest.mark.slow
+def test_finished_weights_of_another_recipe_are_not_taken(
+    synthetic: Synthetic, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cube = synthetic.folder.path
+    wanted = next(pretrainings(next(one for one in COMPARISONS if one.name == "deeplab")))
+    wanted = replace(wanted, region=cube.name)
+    folder = tmp_path / "pretrained" / wanted.folder
+    folder.mkdir(parents=True)
+    changes = [*wanted.changes, "glcnet.region=6", f"data.bands=[{', '.join(BANDS)}]"]
+    (folder / "recipe.yaml").write_text(
+        dump_recipe(load_recipe(str(FOLDER / f"{wanted.recipe}.yaml"), changes=changes))
+    )
+    (folder / "metrics.json").write_text("{}")
+    with pytest.raises(subprocess.CalledProcessError):
+        pretrain([wanted], cube.parent, tmp_path, jobs=1)
+    said = " ".join(capfd.readouterr().err.split())
+    assert "holds a run of another recipe (glcnet.region is 6 there, 12 here)" in said
 
 
 def test_every_method_is_there_and_two_of_them_in_full() -> None:

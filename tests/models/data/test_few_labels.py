@@ -18,9 +18,11 @@ from tests.synthetic import Synthetic
 
 from sits_catalog.cube import Split
 from sits_models.data.cubes import open_cube
-from sits_models.data.few_labels import few_blocks, few_parcels
+from sits_models.data.few_labels import few_blocks, few_parcels, random_ranks
+from sits_models.data.grid import Grid
 from sits_models.data.kept_labels import block_px
 from sits_models.data.loader import TrainingData
+from sits_models.data.sampling import plan_epoch, reached_parcels
 from sits_models.recipe import DataRecipe, FewLabels
 from sits_models.sample import Sample
 
@@ -88,6 +90,23 @@ def test_seeds_keep_different_parcels_and_each_parcel_about_as_often() -> None:
     assert np.abs(np.sum(found, axis=0) - 100).max() < 44
 
 
+@given(crop=CROPS, share=SHARES, more=SHARES, seed=SEEDS)
+def test_parcels_that_are_not_reached_are_left_out_and_the_others_stay(
+    crop: NDArray[np.int64], share: float, more: float, seed: int
+) -> None:
+    share, more = sorted((share, more))
+    reached = np.random.default_rng(seed).random(len(crop)) < 0.5
+    every, part = (few_parcels(crop, share=share, seed=seed, reached=one) for one in (None, reached))
+    assert not (part & ~few_parcels(crop, share=more, seed=seed, reached=reached)).any()
+    ranks = random_ranks(len(crop), seed=seed)
+    for one in set(crop[crop >= 0].tolist()):
+        mine = crop == one
+        expected = every & reached & mine
+        if not expected.any() and (mine & reached).any():
+            expected[np.argmin(np.where(mine & reached, ranks, np.uint64(2**64 - 1)))] = True
+        assert np.array_equal(part & mine, expected)
+
+
 def test_a_share_of_nothing_is_refused() -> None:
     for share in (0.0, 1.1):
         with pytest.raises(ValueError, match="above 0 and up to 1"):
@@ -101,11 +120,27 @@ def test_a_share_of_nothing_is_refused() -> None:
 # Blocks
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_blocks_cover_the_classes_first_the_one_that_shows_most(seed: int) -> None:
-    present = np.array([[1, 1, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], np.bool_)
-    assert few_blocks(present, share=0.01, seed=seed).tolist() == [True, True, False, False, False]
-    assert few_blocks(present, share=0.6, seed=seed).sum() == 3
+def test_blocks_come_in_random_order_first_those_that_show_a_class_which_none_before_them_does() -> None:
+    present = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.bool_)
+    found = set()
+    for seed in range(40):
+        order = np.argsort(random_ranks(4, seed=seed)).tolist()
+        cover: list[int] = []
+        for unit in order:
+            if (present[unit] & ~present[cover].any(axis=0)).any():
+                cover.append(unit)
+        assert np.flatnonzero(few_blocks(present, share=0.01, seed=seed)).tolist() == sorted(cover)
+        three = (cover + [unit for unit in order if unit not in cover])[:3]
+        assert np.flatnonzero(few_blocks(present, share=0.75, seed=seed)).tolist() == sorted(three)
+        found.add(tuple(sorted(cover)))
+    assert found == {(0, 3), (0, 1, 3), (0, 2, 3), (1, 2, 3)}
+
+
+def test_a_block_that_shows_all_classes_is_not_kept_by_every_seed() -> None:
+    present = np.concatenate([np.ones((1, 4), np.bool_), np.repeat(np.eye(4, dtype=np.bool_), 10, axis=0)])
+    kept = [few_blocks(present, share=0.01, seed=seed) for seed in range(60)]
+    assert len({one.tobytes() for one in kept}) > 50
+    assert sum(bool(one[0]) for one in kept) < 30
 
 
 @given(present=shown(), share=SHARES, more=SHARES, seed=SEEDS)
@@ -198,6 +233,64 @@ def test_train_pixels_are_those_of_the_kept_parcels(synthetic: Synthetic) -> Non
         kept = np.isin(synthetic.parcel_id, np.flatnonzero(data.kept.known[0]))
         expected = [int((train & kept & (synthetic.crop_type == crop)).sum()) for crop in (1, 2, 3)]
         assert data.train_pixels().tolist() == expected
+
+
+def test_another_size_and_sampling_keep_the_same_parcels_but_for_what_they_cannot_reach(synthetic: Synthetic) -> None:
+    kept, reached = [], []
+    for size, sampling in ((24, "parcel"), (40, "middle")):
+        with (
+            data_of(synthetic, 0.3, size=size, sampling=sampling) as data,
+            data_of(synthetic, 1.0, size=size, sampling=sampling) as every,
+        ):
+            assert data.kept is not None
+            assert data.kept.known is not None
+            kept.append(set(np.flatnonzero(data.kept.known[0]).tolist()))
+            assert every.kept is not None
+            assert every.kept.middles is not None
+            (can_be,) = reached_parcels(every.grids, every.recipe)
+            reached.append(set(every.kept.middles[0].parcel[can_be].tolist()))
+    assert reached[1] < reached[0]
+    assert kept[0] - kept[1]
+    assert kept[0] & reached[1] == kept[1]
+
+
+def test_each_chip_of_few_labels_shows_one_where_parcels_lie_at_corners() -> None:
+    # One cell of the split: a single window of 48 px holds its corner pixel, 48 x 48 one in the middle of it.
+    split = np.full((3, 3), Split.TEST, np.uint8)
+    split[1, 1] = Split.TRAIN
+    corners = np.array([[64, 64, 1], [64, 127, 1], [127, 64, 1], [127, 127, 1], [96, 96, 1], [20, 20, 1]], np.int64)
+    grid = Grid(height=192, width=192, split=split, crops=np.zeros((1, 3, 3), np.int64), parcels=corners)
+    recipe = DataRecipe(chips=100_000, batch=100, size=48, sampling="parcel", readers=1)
+    places = plan_epoch([grid, grid], recipe, seed=0, epoch=0).places
+    starts = places[:, 1:]
+    assert starts.min() >= 64
+    assert starts.max() <= 128 - 48
+    holds = ((starts[:, None] <= corners[:4, :2]) & (corners[:4, :2] < starts[:, None] + 48)).all(axis=2)
+    # Each of ten parcels alike often; at a corner lie the chips of its own and few of those in the middle.
+    middle = ~holds.any(axis=1)
+    assert abs(middle.mean() - 0.2) < 0.01
+    assert abs(holds.mean(axis=0) - 0.2).max() < 0.01
+    assert len(np.unique(starts[middle], axis=0)) == 17**2 - 4
+    assert np.array_equal(places, plan_epoch([grid, grid], recipe, seed=0, epoch=0).places)
+
+
+def test_windows_that_hold_a_pixel_are_drawn_as_often_as_the_lattice_leaves_them_whole() -> None:
+    # An L of cells: windows over the fourth cell are none of the split.
+    split = np.array([[1, 1], [1, 2]], np.uint8)
+    parcels = np.array([[60, 60, 1]], np.int64)
+    grid = Grid(height=128, width=128, split=split, crops=np.zeros((1, 2, 2), np.int64), parcels=parcels)
+    recipe = DataRecipe(chips=20_000, batch=100, size=16, sampling="parcel", readers=1)
+    counts = np.zeros((128, 128), int)
+    for epoch in range(8):
+        places = plan_epoch([grid], recipe, seed=0, epoch=epoch).places
+        rows, columns = np.unique(places[:, 1:], axis=0).T
+        fits = [(r, c) for r in range(45, 61) for c in range(45, 61) if not (r > 48 and c > 48)]
+        assert set(zip(rows.tolist(), columns.tolist(), strict=True)) <= set(fits)
+        np.add.at(counts, (places[:, 1], places[:, 2]), 1)
+    assert (counts > 0).sum() == len(fits)
+    # Windows in one cell are whole for every shift of the lattice, and alike often.
+    whole = counts[45:49, 45:49]
+    assert abs(whole / whole.mean() - 1).max() < 0.25
 
 
 def test_smaller_shares_lie_in_larger_ones_and_a_seed_keeps_the_same(synthetic: Synthetic) -> None:

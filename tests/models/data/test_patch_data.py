@@ -40,6 +40,14 @@ def same(ours: Sequence[Sample], theirs: Sequence[Sample]) -> bool:
     )
 
 
+def labelled(n: int, *, side: int, **options: object) -> Held:
+    """Patches whose labels and parcels differ from pixel to pixel."""
+    g = np.random.default_rng(0)
+    crops = [g.choice(np.array([0, 1, IGNORE], np.uint16), (side, side)) for _ in range(n)]
+    parcels = [g.integers(0, 1000, (side, side)) for _ in range(n)]
+    return Held([(side, side)] * n, codes=("a", "b"), crops=crops, parcels=parcels, **options)  # type: ignore[arg-type]
+
+
 def cut(held: Held, patch: int, row: int, column: int, size: int) -> NDArray[np.uint16]:
     return held.image(patch)[..., row : row + size, column : column + size]
 
@@ -79,16 +87,23 @@ def test_chips_are_windows_of_their_patches_and_short_series_are_padded() -> Non
     assert len({place for place in drawn if place[0] == 2}) > 5
 
 
-def test_an_epoch_has_as_many_chips_as_lie_side_by_side_and_each_patch_alike_often() -> None:
+def test_an_epoch_has_the_chips_that_lie_side_by_side_and_each_patch_its_share_of_them() -> None:
     held = Held([(13, 12), (6, 11), (6, 6), (40, 6)], splits=[TRAIN, TRAIN, TRAIN, VALIDATION])
     with free_of(held, recipe=replace(RECIPE, batch=2)) as data:
         # 2 x 2 and 1 and 1 windows.
         assert data.batches_in_epoch == 3
         places = data.plan(0, seed=0).places
-        assert np.bincount(places[:, 0]).tolist() == [2, 2, 2]
-    with free_of(held, recipe=replace(RECIPE, batch=2, chips=7)) as data:
-        counts = np.bincount(data.plan(5, seed=0).places[:, 0])
-        assert sorted(counts.tolist()) == [2, 3, 3]
+        assert np.bincount(places[:, 0]).tolist() == [4, 1, 1]
+    with free_of(held, recipe=replace(RECIPE, batch=2, chips=9)) as data:
+        counts = np.stack([np.bincount(data.plan(number, seed=0).places[:, 0]) for number in range(60)])
+    # Of 10 chips 6 2/3 and twice 1 2/3, each rounded down or up, and over the epochs as often as that.
+    assert (counts.min(axis=0).tolist(), counts.max(axis=0).tolist()) == ([6, 1, 1], [7, 2, 2])
+    np.testing.assert_allclose(counts.mean(axis=0), [20 / 3, 5 / 3, 5 / 3], atol=0.3)
+
+
+def test_patches_of_one_size_are_drawn_alike_often() -> None:
+    with free_of(Held([(13, 12)] * 5), recipe=replace(RECIPE, batch=2, chips=12)) as data:
+        assert sorted(np.bincount(data.plan(0, seed=0).places[:, 0]).tolist()) == [2, 2, 2, 3, 3]
 
 
 def test_windows_of_a_patch_are_uniform() -> None:
@@ -104,11 +119,11 @@ def test_windows_of_a_patch_are_uniform() -> None:
 @pytest.mark.parametrize("rule", [DateRule(), DateRule(pick="random", n=2), DateRule(pick="first", n=3)])
 @pytest.mark.parametrize("chips", [8, 24])
 def test_batches_depend_on_seed_and_epoch_alone(rule: DateRule, chips: int) -> None:
-    held = Held([(9, 9)] * 8, dates=[2, 3, 4, 3] * 2)
+    held = labelled(8, side=9, dates=[2, 3, 4, 3] * 2)
 
     def batches(number: int, seed: int, start: int = 0, **changes: object) -> list[Sample]:
         recipe = replace(RECIPE, chips=chips, dates=rule, **changes)  # type: ignore[arg-type]
-        with free_of(held, recipe=recipe) as data:
+        with data_of(held, recipe=recipe) as data:
             return list(data.epoch(number, seed=seed, start=start))
 
     expected = batches(0, 7)
@@ -148,29 +163,38 @@ def test_a_patch_is_decoded_once_while_its_chips_spread() -> None:
 
 @pytest.mark.parametrize("of", [2, 3])
 def test_processes_share_every_batch(of: int) -> None:
-    held = Held([(9, 9)] * 5, splits=[TRAIN, TRAIN, TRAIN, VALIDATION, VALIDATION], dates=[2, 3, 1, 2, 3])
+    held = labelled(5, side=9, splits=[TRAIN, TRAIN, TRAIN, VALIDATION, VALIDATION], dates=[2, 3, 1, 2, 3])
     recipe = replace(RECIPE, chips=12)
 
     def read(rank: Rank, split: Split | None) -> list[Sample]:
-        with free_of(held, recipe=recipe, rank=rank) as data:
+        with data_of(held, recipe=recipe, rank=rank) as data:
             return list(data.epoch(0, seed=0) if split is None else data.evaluation(split, size=6))
 
     for split in (None, VALIDATION):
         whole = read(Rank(), split)
         parts = [read(Rank(number=k, of=of), split) for k in range(of)]
         for number, sample in enumerate(whole):
-            mine = [part[number].place for part in parts if number < len(part)]
-            assert torch.cat(mine).tolist() == sample.place.tolist()
-            images = [part[number].image.view(torch.int16) for part in parts if number < len(part)]
+            mine = [part[number] for part in parts if number < len(part)]
+            for name in ("place", "crop", "counted", "parcel"):
+                assert torch.equal(torch.cat([getattr(one, name) for one in mine]), getattr(sample, name)), name
+            images = [one.image.view(torch.int16) for one in mine]
             assert torch.equal(torch.cat(images), sample.image.view(torch.int16))
 
 
 def test_patches_that_do_not_fit_into_the_cache_are_read_window_by_window() -> None:
-    held = Held([(12, 12)] * 3)
-    with free_of(held, recipe=replace(RECIPE, chips=24, cache_mb=0)) as data:
+    held = labelled(3, side=12)
+    with data_of(held, recipe=replace(RECIPE, chips=24, cache_mb=0)) as data:
         expected = list(data.epoch(0, seed=0))
     assert len(held.reads) == 24
-    with free_of(held, recipe=replace(RECIPE, chips=24, cache_mb=1)) as data:
+    for sample in expected:
+        assert held.crops is not None
+        assert held.parcels is not None
+        for b, (patch, row, column) in enumerate(sample.place.tolist()):
+            window = slice(row, row + 6), slice(column, column + 6)
+            crop = held.crops[patch][window].astype(np.int64)
+            np.testing.assert_array_equal(sample.crop[b].numpy(), np.where(crop == IGNORE, IGNORE_INDEX, crop))
+            np.testing.assert_array_equal(sample.parcel[b].numpy(), held.parcels[patch][window])
+    with data_of(held, recipe=replace(RECIPE, chips=24, cache_mb=1)) as data:
         held.reads.clear()
         assert same(list(data.epoch(0, seed=0)), expected)
     assert len(held.reads) == 3
@@ -261,6 +285,29 @@ def test_few_labels_keep_whole_patches_that_show_every_class() -> None:
         assert few < set(data.patches.of_split(Split.TRAIN).tolist())
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_where_labels_are_few_patches_without_one_are_left_out_whatever_the_share(share: float) -> None:
+    crops = halves((0, 1), (IGNORE, IGNORE), (0, 1), (IGNORE, IGNORE))
+    held = Held([(8, 8)] * 4, codes=("a", "b"), crops=crops)
+    with data_of(held, recipe=replace(RECIPE, few=FewLabels(share=share, by="block"))) as data:
+        kept = set(data.patches.of_split(TRAIN).tolist())
+    assert kept <= {0, 2}
+    assert len(kept) == round(2 * share)
+
+
+def test_labels_are_counted_by_square_where_chips_are_drawn_by_class_alone_and_not_at_all_without_a_class() -> None:
+    held = labelled(3, side=9)
+    expected = [sum(int((crop == k).sum()) for crop in held.crops or ()) for k in (0, 1)]
+    for sampling in ("uniform", "class"):
+        with data_of(held, recipe=replace(RECIPE, sampling=sampling)) as data:  # type: ignore[arg-type]
+            assert data.train_pixels().tolist() == expected
+            assert (data._counts.cells is not None) == (sampling == "class")
+    held.reads.clear()
+    with free_of(held) as data:
+        assert data.train_pixels().tolist() == []
+    assert held.reads == []
+
+
 def test_labels_of_patches_are_classes_of_chips_where_there_is_one() -> None:
     present = [[True, False, False], [False, True, True], [False, False, True], [False, False, False]]
     held = Held([(8, 8)] * 4, codes=("a", "b", "c"), present=present)
@@ -278,6 +325,21 @@ def test_labels_of_patches_are_classes_of_chips_where_there_is_one() -> None:
             assert [crop.unique().tolist() for crop in sample.crop] == [[crop] for crop in expected]
             assert sample.counted.all()
     with data_of(held) as data, pytest.raises(ValueError, match="learns one class a patch, and 1 of 4 patches"):
+        data.check_one_class()
+
+
+def test_classes_that_the_model_does_not_know_count_where_a_patch_should_have_one() -> None:
+    held = Held([(8, 8)] * 4, codes=("a", "b"), present=[[False, True], *[[True, True]] * 3])
+    with data_of(held, recipe=replace(RECIPE, classes=("a",))) as data:
+        assert all((sample.crop == IGNORE_INDEX).all() for sample in data.epoch(0, seed=0))
+        says = (
+            r"3 of 4 patches .* have several, those that data\.classes leaves out among them, the first one number 1 of"
+        )
+        with pytest.raises(ValueError, match=says):
+            data.check_one_class()
+    # A patch of which the model knows no class is not labelled.
+    held = Held([(8, 8)] * 2, codes=("a", "b", "c"), present=[[True, False, False], [False, True, True]])
+    with data_of(held, recipe=replace(RECIPE, classes=("a",))) as data:
         data.check_one_class()
 
 
@@ -427,6 +489,16 @@ def test_labels_of_two_kinds_other_radiometry_and_sampling_by_class_of_patches_a
         free_of(pixels, places)
     with pytest.raises(ValueError, match="no patch set to learn from; give --cube"):
         data_of()
+
+
+def test_train_patches_of_fewer_dates_than_are_needed_are_counted_and_the_first_is_named() -> None:
+    held = Held([(9, 9)] * 5, dates=[2, 1, 3, 1, 1], splits=[TRAIN] * 4 + [TEST])
+    with free_of(held) as data:
+        data.check_dates(1)
+        with pytest.raises(
+            ValueError, match=r"have 2 dates at least, and 2 of 4 patches .* first one number 1 of held"
+        ):
+            data.check_dates(2)
 
 
 @pytest.mark.parametrize(

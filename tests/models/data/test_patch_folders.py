@@ -201,7 +201,9 @@ def test_a_folder_that_is_not_there_or_empty_is_said_to_be(layout: str, tmp_path
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         OPENERS[layout](str(tmp_path / "none"))
     (tmp_path / "images").mkdir()
-    with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path))} should hold .*: (give|unpack)|; it has images"):
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(str(tmp_path))} should hold (.*: (give|unpack)|.*; it has images)"
+    ):
         OPENERS[layout](str(tmp_path))
 
 
@@ -349,6 +351,45 @@ def test_bands_have_the_names_of_the_file_of_the_images_or_numbers(tmp_path: Pat
         open_geotiffs(str(tmp_path))
 
 
+def test_the_descriptions_of_bands_are_the_same_in_all_files_unless_a_file_names_them(tmp_path: Path) -> None:
+    write_geotiffs(tmp_path, {"a": (2, 2)}, descriptions=("red", "green", "blue", "infrared"))
+    for others, told in ((("blue", "green", "red", "infrared"), "blue, green, red, infrared"), (None, "none, none")):
+        write_geotiffs(tmp_path, {"b": (2, 2)}, descriptions=others)
+        says = rf"one order of bands; .*a\.tif are red, green, blue, infrared, those in .*b\.tif {told}.*bands\.txt"
+        with pytest.raises(ValueError, match=says):
+            open_geotiffs(str(tmp_path))
+    (tmp_path / "bands.txt").write_text("B04\nB03\nB02\nB08\n")
+    assert open_geotiffs(str(tmp_path)).facts.bands == ("B04", "B03", "B02", "B08")
+
+
+def test_files_as_windows_writes_them_and_the_other_name_of_a_list_are_read(tmp_path: Path) -> None:
+    write_geotiffs(tmp_path, {"a": (2, 2), "b": (2, 2)})
+    (tmp_path / "bands.txt").write_text("R\nG\nB\nIR\n", encoding="utf-8-sig")
+    (tmp_path / "train.txt").write_text("a\n", encoding="utf-8-sig")
+    (tmp_path / "val.txt").write_text("b\n", encoding="utf-8-sig")
+    facts = open_geotiffs(str(tmp_path)).facts
+    assert facts.bands == ("R", "G", "B", "IR")
+    assert facts.splits.tolist() == [Split.TRAIN, Split.VALIDATION]
+
+
+def test_two_images_of_one_name_but_for_the_suffix_are_refused(tmp_path: Path) -> None:
+    write_geotiffs(tmp_path, {"a": (2, 2), "b": (2, 2)})
+    shutil.copy(tmp_path / "images" / "b.tif", tmp_path / "images" / "b.tiff")
+    with pytest.raises(ValueError, match=r"images has two files called 'b' but for their suffix, .*; rename one"):
+        open_geotiffs(str(tmp_path))
+
+
+def test_other_names_of_bands_or_classes_make_another_set(folders: dict[str, Path], tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(folders["geotiffs"], tmp_path / "copied"))
+    found = [open_geotiffs(str(copied)).facts.identity]
+    (copied / "bands.txt").write_text("R\nG\nB\nIR\n")
+    found.append(open_geotiffs(str(copied)).facts.identity)
+    table = copied / "classes.csv"
+    table.write_text(table.read_text().replace("tree", "shrub"))
+    found.append(open_geotiffs(str(copied)).facts.identity)
+    assert len(set(found)) == 3
+
+
 def test_a_value_that_is_nodata_is_not_observed(tmp_path: Path) -> None:
     values = np.array([[[0, 5, 255]], [[9, 5, 0]]], np.uint8)
     write_raster(tmp_path / "images" / "a.tif", values, nodata=5)
@@ -439,17 +480,50 @@ def test_a_list_that_names_what_is_not_there_or_in_another_list_is_refused(tmp_p
 # --- BigEarthNet
 
 
-def test_the_43_names_become_19_classes_or_none() -> None:
-    from sits_models.data.patch_sets.bigearthnet import _DROPPED, _INDEX
+# The classes of Sumbul and others 2021 and their CORINE names; the last row is of none.
+NINETEEN = """
+Urban fabric: Continuous urban fabric; Discontinuous urban fabric
+Industrial or commercial units: Industrial or commercial units
+Arable land: Non-irrigated arable land; Permanently irrigated land; Rice fields
+Permanent crops: Vineyards; Fruit trees and berry plantations; Olive groves; \
+Annual crops associated with permanent crops
+Pastures: Pastures
+Complex cultivation patterns: Complex cultivation patterns
+Land principally occupied by agriculture, with significant areas of natural vegetation: \
+Land principally occupied by agriculture, with significant areas of natural vegetation
+Agro-forestry areas: Agro-forestry areas
+Broad-leaved forest: Broad-leaved forest
+Coniferous forest: Coniferous forest
+Mixed forest: Mixed forest
+Natural grassland and sparsely vegetated areas: Natural grassland; Sparsely vegetated areas
+Moors, heathland and sclerophyllous vegetation: Moors and heathland; Sclerophyllous vegetation
+Transitional woodland, shrub: Transitional woodland/shrub
+Beaches, dunes, sands: Beaches, dunes, sands
+Inland wetlands: Inland marshes; Peatbogs
+Coastal wetlands: Salt marshes; Salines
+Inland waters: Water courses; Water bodies
+Marine waters: Coastal lagoons; Estuaries; Sea and ocean
+none: Road and rail networks and associated land; Port areas; Airports; Mineral extraction sites; Dump sites; \
+Construction sites; Green urban areas; Sport and leisure facilities; Bare rock; Burnt areas; Intertidal flats
+"""
 
-    assert len(_INDEX) == 43
-    assert len(BIGEARTHNET_CLASSES) == 19
-    assert sorted(name for name, index in _INDEX.items() if index is None) == sorted(_DROPPED)
-    assert len(_DROPPED) == 11
-    names = [entry.name for entry in BIGEARTHNET_CLASSES]
-    assert names[_INDEX["Rice fields"] or 0] == "Arable land"
-    assert names[_INDEX["Transitional woodland/shrub"] or 0] == "Transitional woodland, shrub"
-    assert names[_INDEX["Estuaries"] or 0] == "Marine waters"
+
+def test_the_43_names_become_19_classes_or_none(tmp_path: Path) -> None:
+    rows = [line.split(": ") for line in NINETEEN.strip().splitlines()]
+    named = {name: label for label, members in rows for name in members.split("; ")}
+    assert len(named) == 43
+    classes = [label for label, _ in rows if label != "none"]
+    assert [entry.name for entry in BIGEARTHNET_CLASSES] == classes
+    labels = tmp_path / FIELD / f"{FIELD}_labels_metadata.json"
+    labels.parent.mkdir()
+    for name, label in named.items():
+        # Beside one of another class, so that a patch with a name of none is there too.
+        other = "Coniferous forest" if label == "Pastures" else "Pastures"
+        labels.write_text(json.dumps({"labels": [name, other]}))
+        present = open_bigearthnet(str(tmp_path)).labels(0).present
+        assert present is not None
+        found = {classes[index] for index in np.flatnonzero(present)}
+        assert found == {label, other} - {"none"}, name
 
 
 def test_bigearthnet_has_several_classes_a_patch_and_leaves_some_patches_out(

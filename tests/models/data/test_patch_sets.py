@@ -150,6 +150,26 @@ def test_an_unknown_profile_and_a_missing_index_are_said(folder: str, tmp_path: 
         open_patch_set(str(copy), "cube")
 
 
+def test_a_word_that_is_no_split_and_an_index_without_the_column_are_said(folder: str, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    table = pq.read_table(copy / "patches.parquet")
+    column = table.column_names.index("split")
+    words = ["Train", None, "none", "buffer", "test", "train"]
+    pq.write_table(table.set_column(column, "split", [words]), copy / "patches.parquet")
+    says = (
+        r"patches\.parquet should say none, train, validation, test, buffer or nothing .*; it says 'Train' of 1 of them"
+    )
+    with pytest.raises(ValueError, match=says):
+        open_patch_set(str(copy), "cube")
+    pq.write_table(table.set_column(column, "split", [["train", *words[1:]]]), copy / "patches.parquet")
+    assert open_patch_set(str(copy), "cube").facts.splits.tolist() == [1, 0, 0, 4, 3, 1]
+    pq.write_table(table.drop_columns("split"), copy / "patches.parquet")
+    with pytest.raises(
+        ValueError, match=r"patches\.parquet should have the columns patch, split; it lacks split: build"
+    ):
+        open_patch_set(str(copy), "cube")
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no dataset in .*nowhere: it has no cube\.zarr"):
         open_patch_set(str(tmp_path / "nowhere"), "cube")

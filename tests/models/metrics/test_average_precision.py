@@ -48,6 +48,15 @@ def test_the_mean_over_classes_leaves_out_those_that_no_chip_has() -> None:
         rank_classes(scores, present[:, :2])
 
 
+def test_there_is_no_mean_over_classes_where_one_that_a_chip_has_is_undefined() -> None:
+    scores = np.array([[2.0, np.nan, np.nan], [1.0, 5.0, 2.0]])
+    present = np.array([[True, True, False], [False, False, False]])
+    found = rank_classes(scores, present)
+    assert (found.classes, found.macro, found.micro) == ((1.0, None, None), None, None)
+    # What no chip has is left out, whatever its scores.
+    assert rank_classes(scores[:, ::2], present[:, ::2]).macro == 1.0
+
+
 def test_a_mean_over_batches_is_another_number() -> None:
     scores = np.array([[4.0], [3.0], [2.0], [1.0]])
     present = np.array([[False], [True], [True], [False]])

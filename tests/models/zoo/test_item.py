@@ -25,11 +25,11 @@ from pystac.validation.local_validator import get_local_schema_cache
 from referencing import Registry
 from referencing.jsonschema import DRAFT7
 from tests.models.training import recipe_of
-from tests.models.zoo.made import push_tiny, save_run, shared_weights, wishes
+from tests.models.zoo.made import push_tiny, save_pretrained, save_run, shared_weights, wishes
 
 from sits_models.checkpoints import load_model
-from sits_models.recipe import Recipe
-from sits_models.zoo.complete import describe
+from sits_models.recipe import Recipe, load_recipe
+from sits_models.zoo.complete import describe, verify
 from sits_models.zoo.entry import ITEM
 from sits_models.zoo.item import MLM
 from sits_models.zoo.push import push
@@ -124,6 +124,42 @@ def test_a_pretraining_gives_an_embedding_and_no_classes(tmp_path: Path) -> None
     assert output["name"] == "embedding"
     assert output["classification:classes"] == []
     assert output["result"]["dim_order"] == ["batch", "embedding", "height", "width"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says", "short", "shape"),
+    [
+        ("seco-laptop", ["seco.queue=64"], "One date.", "1", 1),
+        ("glcnet-laptop", [], "One date.", "1", 1),
+        ("embedding-earth-laptop", [], "Up to 12 dates of the series.", "up to 12", 12),
+        ("embedding-earth-laptop", ["embedding_earth.dates={}"], "All dates of the series.", "24 (all)", 24),
+        (
+            "embedding-earth-laptop",
+            ["embedding_earth.dates={}", "data.dates={pick: even, n: 6}"],
+            "6 dates, spread evenly over the series.",
+            "6 (even)",
+            6,
+        ),
+        (
+            "oscd-resnet18",
+            ["data.bands=[B02, B03, B04, B08]", "backbone.width=0.125"],
+            "Two dates, which are compared.",
+            "2",
+            2,
+        ),
+    ],
+)
+def test_the_dates_are_those_that_the_model_was_shown(
+    tmp_path: Path, name: str, changes: list[str], says: str, short: str, shape: int
+) -> None:
+    recipe = load_recipe(name, changes=changes)
+    run = save_pretrained(tmp_path / "run", recipe, dates=recipe.data.dates.n or 24)
+    folder = Path(push(str(run), wishes(), registry=str(tmp_path / "zoo")).place)
+    image, day, valid = json.loads((folder / ITEM).read_bytes())["properties"]["mlm:input"]
+    assert f"0 = not observed. {says} The model" in image["description"]
+    assert [entry["input"]["shape"][1] for entry in (image, day, valid)] == [shape] * 3
+    assert f"| dates | {short} |" in (folder / "README.md").read_text()
+    assert verify(folder) == ()
 
 
 def test_finer_labels_are_super_resolution(tmp_path: Path) -> None:

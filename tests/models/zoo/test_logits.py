@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import torch
 from safetensors.torch import load_file
 from tests.models.test_checkpoints import model_of
 from tests.models.training import BANDS, recipe_of
-from tests.models.zoo.made import push_tiny, save_run, shared_weights, wishes
+from tests.models.zoo.made import push_tiny, save_pretrained, save_run, shared_weights, wishes
 from torch import nn
 
 from sits_models.backbones import list_backbones
+from sits_models.backbones.deeplab import DeepLab
 from sits_models.checkpoints import Probe, load_model
 from sits_models.objectives import Objective
-from sits_models.zoo.entry import LOGITS
+from sits_models.recipe import load_recipe
+from sits_models.zoo.entry import ITEM, LOGITS
 from sits_models.zoo.logits import TOLERANCE, compare_logits, compute_logits, make_probe, probe_sample, write_logits
 from sits_models.zoo.push import push
 
@@ -62,6 +65,37 @@ def test_a_pretraining_stores_its_embedding(tmp_path: Path) -> None:
     folder = tmp_path / "zoo" / push(str(run), wishes(), registry=str(tmp_path / "zoo")).entry.path
     assert set(load_file(folder / LOGITS)) == {"embedding"}
     assert compare_logits(folder, load_model(folder)) is None
+
+
+@pytest.mark.parametrize(
+    "section", ["glcnet={}", "simclr={}", "jigsaw={orders: 20}", "seco={queue: 64}", "inpainting={}"]
+)
+def test_a_deeplab_whose_decoder_was_not_trained_stores_its_joined_branches(section: str, tmp_path: Path) -> None:
+    recipe = load_recipe("glcnet-laptop", changes=["backbone.width=0.0625", "glcnet=null", section])
+    run = save_pretrained(tmp_path / "run", recipe, dates=24)
+    folder = Path(push(str(run), wishes(), registry=str(tmp_path / "zoo")).place)
+    model = load_model(folder)
+    backbone = model.objective.encoder.backbone
+    assert isinstance(backbone, DeepLab)
+    assert model.card.probe is not None
+    side = model.card.probe.side
+    (output,) = json.loads((folder / ITEM).read_bytes())["properties"]["mlm:output"]
+    stored = load_file(folder / LOGITS)["embedding"]
+    with torch.no_grad():
+        for weight in backbone.decoder.parameters():
+            weight.fill_(torch.nan)
+    if section == "inpainting={}":  # which fills in through the decoder
+        assert stored.shape == (2, backbone.channels, side // 4, side // 4)
+        assert output["description"] == "One embedding for 4 x 4 pixels."
+        assert "nan apart" in str(compare_logits(folder, model))
+        return
+    assert stored.shape == (2, backbone.context_channels, side // 16, side // 16)
+    assert output["description"].startswith("One embedding for 16 x 16 pixels, of the joined branches")
+    assert output["result"]["shape"] == [-1, backbone.context_channels, -1, -1]
+    assert compare_logits(folder, model) is None
+    frame = model.objective.encoder.normalize(probe_sample(model.card.probe, model.card.bands).image)[:, 0]
+    with torch.no_grad():
+        assert torch.allclose(backbone.encode(frame)[1], stored, atol=1e-5)
 
 
 def test_a_model_that_computes_otherwise_is_told_by_how_much(tmp_path: Path) -> None:

@@ -36,7 +36,10 @@ class PatchSetFacts:
     radiometry: Mapping[str, object] = field(default_factory=dict)
     """As a cube has it: level, scale, offset_removed, clamp."""
     identity: str = ""
-    """A hash of what decides its values and splits, without its place on the disk."""
+    """A SHA-256, of no pixel and not of the place on the disk. Of our datasets: the configuration of the build and the
+    splits. Of published folders: the layout, the names of the patches, their splits, and what else is read when the set
+    is opened: the dates (seco, oscd), the sizes (oscd), the classes of each patch (bigearthnet), the suffix (eurosat);
+    or the size of each file in bytes, names of bands, and names of classes with their values (geotiffs)."""
     complete: bool = True
     simulated: bool = False
 

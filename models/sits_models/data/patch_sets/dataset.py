@@ -149,12 +149,19 @@ def _opened(path: str, attributes: Mapping[str, Any], about: Mapping[str, Any]) 
 
 
 def _splits(path: str, patches: int) -> NDArray[np.uint8]:
-    """(P,): of each patch; NONE where the index says nothing."""
+    """(P,): of each patch; NONE where the index says nothing. ValueError for a word that is no split."""
     index = f"{path}/patches.parquet"
     table = read_table(index, ["patch", "split"], None).to_pandas()
     if not np.array_equal(table["patch"].to_numpy(), np.arange(patches)):
         raise ValueError(
             f"{index} should list the {patches} patches of {CUBE} in their order; it has {len(table)} rows: check the "
             "dataset with sits-cube verify"
+        )
+    words = table["split"].dropna()
+    unknown = words[~words.isin(list(_WORDS))]
+    if len(unknown):
+        raise ValueError(
+            f"{index} should say {', '.join(_WORDS)} or nothing of each patch; it says {unknown.iloc[0]!r} of "
+            f"{len(unknown)} of them: build the dataset again"
         )
     return np.asarray(table["split"].map(_WORDS).fillna(int(Split.NONE)), np.uint8)

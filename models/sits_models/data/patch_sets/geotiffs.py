@@ -8,13 +8,13 @@ local contrastive self-supervised learning for semantic segmentation of HR remot
     ROOT/labels/NAME.tif     if there: one band of class numbers, or three of colours, of the size of the image
     ROOT/classes.csv         with labels: columns name and value, or name and r, g, b; a row a class
     ROOT/bands.txt           if there: a band's name a line
-    ROOT/train.txt, validation.txt, test.txt   if there: names, one a line, with or without .tif
+    ROOT/train.txt, validation.txt (or val.txt), test.txt   if there: names, one a line, with or without .tif
 
 **Values.** 255 of 8 bits and 65535 of 16 become 10000, the others in proportion, rounded; of a file that says that its
 values use fewer bits (NBITS) the largest of those becomes 10000. Zeros are observed and become 1, but a value that the
 file calls nodata is 0, not observed, and its pixel is not clear.
 
-**Bands** have the names in bands.txt, else the descriptions in the first file, else B1, B2, ...
+**Bands** have the names in bands.txt, else the descriptions in the files, which are the same in all, else B1, B2, ...
 
 **Classes** are the rows of classes.csv in their order; the code is the name. Rows called "not labelled" (or unlabelled)
 are no class: their pixels are ignored, as are those of images that have no file in labels, of which the log says how
@@ -46,7 +46,7 @@ from sits_models.data.patch_sets.rasters import RasterFacts, describe_raster, no
 __all__ = ["GeotiffsPatchSet", "open_geotiffs"]
 
 _SUFFIXES = (".tif", ".tiff")
-_LISTS = {Split.TRAIN: ("train.txt",), Split.VALIDATION: ("validation.txt",), Split.TEST: ("test.txt",)}
+_LISTS = {Split.TRAIN: ("train.txt",), Split.VALIDATION: ("validation.txt", "val.txt"), Split.TEST: ("test.txt",)}
 _log = logging.getLogger(__name__)
 
 
@@ -108,8 +108,8 @@ def open_geotiffs(path: str) -> PatchSet:
     """The images in a folder of GeoTIFFs, with their labels where it has them.
 
     FileNotFoundError where there is no such folder, OSError where an image cannot be read, ValueError where there are
-    no images, they differ in bands or type, classes or names of bands are not as they should be, or a list names what
-    is not there.
+    no images, they differ in bands or type, two have one name but for the suffix, classes or names of bands are not as
+    they should be, or a list names what is not there.
     """
     root = Path(path)
     names = _files_of(root / "images")
@@ -118,20 +118,21 @@ def open_geotiffs(path: str) -> PatchSet:
     has_labels = (root / "labels").is_dir()
     labelled = set(_files_of(root / "labels")) if has_labels else set()
     images = [_image(root, name, labelled) for name in names]
-    _check_alike(images)
+    _check_alike(images, named=(root / "bands.txt").is_file())
     legend = _legend(root, images) if has_labels else None
     splits = read_splits([Path(name).stem for name in names], find_lists((root,), _LISTS), where=f"{root}/images")
-    first = images[0].header
+    first, bands = images[0].header, _bands(root, images[0].header)
+    meant = repr((bands, None if legend is None else (legend.table, [entry.name for entry in legend.classes])))
     facts = PatchSetFacts(
         path=path,
         name=root.resolve().name,
-        bands=_bands(root, first),
+        bands=bands,
         sizes=np.array([image.header.shape for image in images], np.int64),
         days=np.zeros((len(images), 1), np.int32),
         splits=splits,
         classes=() if legend is None else legend.classes,
         radiometry={"level": f"{first.bits} bit", "scale": 0.0001, "offset_removed": True, "clamp": 1},
-        identity=identity_of("geotiffs", [*_parts(images), splits.tobytes(), repr(legend and legend.table).encode()]),
+        identity=identity_of("geotiffs", [*_parts(images), splits.tobytes(), meant.encode()]),
     )
     return GeotiffsPatchSet(facts, images, legend)
 
@@ -153,7 +154,9 @@ def _image(root: Path, name: str, labelled: set[str]) -> _Image:
     )
 
 
-def _check_alike(images: Sequence[_Image]) -> None:
+def _check_alike(images: Sequence[_Image], *, named: bool) -> None:
+    """Raises ValueError where images differ in kind, or, unless their bands are `named` for all, in what they say of
+    these."""
     first = images[0]
     if first.header.dtype not in ("uint8", "uint16"):
         raise ValueError(
@@ -168,13 +171,19 @@ def _check_alike(images: Sequence[_Image]) -> None:
                     f"the images should have one {words}; that of {first.path} is {ours}, "
                     f"that of {image.path} {theirs}: keep them in two folders"
                 )
+        if not named and image.header.descriptions != first.header.descriptions:
+            ours, theirs = (", ".join(name or "none" for name in one.header.descriptions) for one in (first, image))
+            raise ValueError(
+                f"the images should have one order of bands; the descriptions in {first.path} are {ours}, those in "
+                f"{image.path} {theirs}: keep them in two folders, or, where the order is one, name it in bands.txt"
+            )
 
 
 def _bands(root: Path, header: RasterFacts) -> tuple[str, ...]:
     """Names of the bands."""
     path = root / "bands.txt"
     if path.is_file():
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
         if len(names) != header.n or len(set(names)) != header.n:
             raise ValueError(
                 f"{path} should name the {header.n} bands of the images, each once; it has {', '.join(names) or 'none'}"

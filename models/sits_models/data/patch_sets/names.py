@@ -34,7 +34,7 @@ def read_names(path: Path, *, first: bool = False) -> list[str]:
     `first` takes the first of each line alone, as of tables whose other columns say something else.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} should be a text file with a name a line; it cannot be read: {error}") from error
     fields = [line.split(",")[: 1 if first else None] for line in lines]
@@ -46,10 +46,15 @@ def read_splits(
 ) -> NDArray[np.uint8]:
     """(P,): the split of each name by the lists, NONE for those in no list.
 
-    ValueError where a list has a name that is none of them, or two lists have one name. `where` says in words where
-    the names come from.
+    ValueError where a list has a name that is none of them, two lists have one name, or two names are the same.
+    `where` says in words where the names come from.
     """
     number = {name: index for index, name in enumerate(names)}
+    if len(number) < len(names):
+        twice = next(name for index, name in enumerate(names) if number[name] != index)
+        raise ValueError(
+            f"{where} has two files called {twice!r} but for their suffix, which lists leave out; rename one of them"
+        )
     splits = np.full(len(names), Split.NONE, np.uint8)
     for split, path in lists.items():
         listed = read_names(path, first=first)

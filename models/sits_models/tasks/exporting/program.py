@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from sits_catalog.cube import BOUNDARY_UNKNOWN
 from sits_models.encoder import Encoder
 from sits_models.objectives import Change, Classification, MultiLabel, Objective, Segmentation
 from sits_models.sample import IGNORE_INDEX, Sample
@@ -69,7 +70,7 @@ class Program(nn.Module):
             crop=nothing,
             counted=torch.zeros_like(nothing, dtype=torch.bool),
             parcel=torch.zeros_like(nothing),
-            boundary=image.new_full((b, h, w), -32768, dtype=torch.int16),
+            boundary=image.new_full((b, h, w), BOUNDARY_UNKNOWN, dtype=torch.int16),
             place=image.new_zeros((b, 3), dtype=torch.int64),
             bands=self.encoder.bands,
         )

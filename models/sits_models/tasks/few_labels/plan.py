@@ -11,13 +11,13 @@ from typing import Literal
 
 from sits_models.recipe import FewLabels, Recipe, recipe_to_plain
 
-__all__ = ["MODES", "RANDOM", "Mode", "Place", "Protocol", "Run", "Start", "runs_of"]
+__all__ = ["MODES", "RANDOM", "Mode", "Place", "Protocol", "Run", "Start", "notes_of", "runs_of"]
 
 Mode = Literal["finetune", "probe"]
 Place = Literal["none", "in-region", "cross-region", "unknown"]
 """Where weights were trained, beside the cubes that are learnt from now; none: they were not."""
 MODES: tuple[Mode, ...] = ("finetune", "probe")
-_VERSION = 1
+_VERSION = 2
 """Of what a run does; another number makes all rows those of another experiment."""
 _WORDS = ("name", "title", "source", "notes")
 
@@ -38,15 +38,33 @@ class Start:
     regions: tuple[str, ...] = ()
     """Of the cubes they were trained on."""
     place: Place = "none"
+    reads_labels: bool = False
+    """Whether they were trained with labels: finetuned, or by context-self contrast."""
+    few: FewLabels | None = None
+    """Which of the labels that was; None: all."""
+    transductive: bool = False
+    """Whether they were trained without labels on the ground of all splits."""
+
+    @property
+    def labels(self) -> str | None:
+        """For people: the labels that they were trained with; None: none."""
+        if not self.reads_labels:
+            return None
+        return "all" if self.few is None else f"{100 * self.few.share:g} % by {self.few.by}, seed {self.few.seed}"
 
     @property
     def title(self) -> str:
         """For people: what it is."""
+        return self.titled(self.labels)
+
+    def titled(self, labels: str | None) -> str:
+        """What it is, with other words for the labels."""
         if self.weights is None:
             return "random weights"
         how = "supervised pretraining" if self.supervised else "pretraining"
         where = {"in-region": "in-region", "cross-region": "cross-region"}.get(self.place, "of an unknown region")
-        return f"{how} ({self.objective}), {where}"
+        read = [] if labels is None else [f"reads labels: {labels}"]
+        return ", ".join([f"{how} ({self.objective})", where, *read, *(["transductive"] if self.transductive else [])])
 
 
 RANDOM = Start(name="random")
@@ -79,17 +97,30 @@ class Run:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """What is trained. The last epoch is the one that is taken: to choose one by validation would take labels of
-        its own, of which there are not few."""
-        recipe, few = self.protocol.recipe, FewLabels(share=self.share, by=self.protocol.by, seed=self.seed)
+        """What is trained. The last epoch is the one that is taken, and none is validated: to choose one would take
+        labels of its own, of which there are not few."""
         training = replace(
-            recipe.training,
+            self.protocol.recipe.training,
             seed=self.seed,
             probe=self.mode == "probe",
-            validate_every=recipe.training.epochs,
+            validate_every=None,
             patience=None,
         )
-        return replace(recipe, data=replace(recipe.data, few=few), training=training)
+        data = replace(self.protocol.recipe.data, few=self.few)
+        # The folder of a run is known by its key, which the name of the recipe is no part of.
+        return replace(self.protocol.recipe, name="few-label", data=data, training=training)
+
+    @property
+    def few(self) -> FewLabels:
+        """The labels that are learnt from."""
+        return FewLabels(share=self.share, by=self.protocol.by, seed=self.seed)
+
+    @property
+    def labels_agree(self) -> bool:
+        """Whether the start read no labels, or those of this run and no others."""
+        start = self.start
+        theirs = None if start.few is None or start.few.share == 1 else start.few
+        return not start.reads_labels or theirs == (None if self.share == 1 else self.few)
 
     @cached_property
     def key(self) -> str:
@@ -105,6 +136,22 @@ class Run:
     def title(self) -> str:
         """For people."""
         return f"{self.start.name}, {self.mode}, {100 * self.share:g} % of the labels, seed {self.seed}"
+
+
+def notes_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """A sentence a start that read labels of the region that runs are not given, or not in this way."""
+    notes = []
+    for name in dict.fromkeys(run.start.name for run in runs):
+        mine = [run for run in runs if run.start.name == name]
+        other = [run for run in mine if run.start.place == "in-region" and not run.labels_agree]
+        labels = "; ".join(dict.fromkeys(str(run.start.labels) for run in other))
+        if other:
+            notes.append(
+                f"Note: in {len(other)} of its {len(mine)} runs {name} starts from weights that read other labels of "
+                f"this region ({labels}) than the run itself: it is a reference there, and does not show what weights "
+                "are worth where labels are few."
+            )
+    return tuple(notes)
 
 
 def runs_of(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
-from multiprocessing import get_context, parent_process
+from functools import partial
 from pathlib import Path
 
 from sits_models.folder import lock_folder
 from sits_models.tasks.few_labels.plan import Run
+from sits_models.tasks.few_labels.pool import in_processes
 from sits_models.tasks.few_labels.rows import Row, append_row, done_of, read_rows
 
 __all__ = ["ROWS", "run_all", "run_folder"]
@@ -32,7 +30,7 @@ def run_all(runs: Sequence[Run], out: Path, *, jobs: int, say: Callable[[str], N
 
     One at a time runs in this process, more in processes of their own, each of which keeps the pixels that it decoded.
     Raises BlockingIOError where another process adds to these rows, and whatever a run raises, after those that had
-    begun have left their rows.
+    begun beside it have left their rows.
     """
     out.mkdir(parents=True, exist_ok=True)
     with lock_folder(out):
@@ -68,16 +66,7 @@ def _rows(runs: Sequence[Run], out: Path, *, jobs: int) -> Iterator[tuple[Run, R
             for run in runs:
                 yield run, _row(run, out)
         return
-    with _environment(OMP_NUM_THREADS="1"):  # before torch is imported there
-        context = get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(runs)), mp_context=context, initializer=_begin) as pool:
-            waiting = {pool.submit(_row, run, out): run for run in runs}
-            try:
-                for future in as_completed(waiting):
-                    yield waiting[future], future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    yield from in_processes(partial(_row, out=out), runs, jobs=jobs, begin=_begin)
 
 
 def _row(run: Run, out: Path) -> Row:
@@ -91,22 +80,11 @@ _HELD = ExitStack()
 
 
 def _begin() -> None:
-    """In a process of its own: one thread, and no life after the process that started it."""
-    import torch
-
+    """In a process of its own."""
     from sits_models.data.cubes import calm_worker
 
-    torch.set_num_threads(1)
     calm_worker()
     _keep_decoded(_HELD)
-    parent = parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _keep_decoded(held: ExitStack) -> None:
@@ -129,18 +107,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """These variables, for processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

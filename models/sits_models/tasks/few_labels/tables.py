@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sits_models.tasks.few_labels.plan import RANDOM, Mode, Run
+from sits_models.tasks.few_labels.plan import RANDOM, Mode, Run, notes_of
 from sits_models.tasks.few_labels.rows import Row
 from sits_models.tasks.few_labels.work import SCORES, UNITS
 
@@ -123,9 +123,20 @@ def _heading(runs: Sequence[Run], done: Mapping[Run, Row]) -> str:
 
 
 def _starts(runs: Sequence[Run]) -> str:
-    starts = {run.start.name: run.start for run in runs}
-    rows = [(start.name, start.title, ", ".join(start.regions) or "-") for start in starts.values()]
-    return _table(("start", "what it is", "trained on"), rows)
+    rows = []
+    for name in dict.fromkeys(run.start.name for run in runs):
+        mine = [run for run in runs if run.start.name == name]
+        regions = dict.fromkeys(region for run in mine for region in run.start.regions)
+        rows.append((name, _title(mine), ", ".join(regions) or "-"))
+    return "\n\n".join([_table(("start", "what it is", "trained on"), rows), *notes_of(runs)])
+
+
+def _title(runs: Sequence[Run]) -> str:
+    """What a start is; of one whose weights are others for each run, all of them."""
+    titles = dict.fromkeys(run.start.title for run in runs)
+    if len(titles) > 1 and all(run.labels_agree for run in runs):
+        titles = dict.fromkeys(run.start.titled("those of the run" if run.start.reads_labels else None) for run in runs)
+    return "; ".join(titles)
 
 
 def _scores(cells: Sequence[Cell], done: Mapping[Run, Row]) -> str:

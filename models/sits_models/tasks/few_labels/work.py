@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sits_catalog.console import Narrator
 from sits_catalog.cube import Split
-from sits_models.checkpoints import load_model
+from sits_models.checkpoints import CARD, WEIGHTS, load_model
 from sits_models.data.cubes import Cube, open_cube
 from sits_models.device import resolve_device
 from sits_models.metrics import scores_of
@@ -26,6 +26,7 @@ from sits_models.objectives.segmentation import Segmentation
 from sits_models.tasks.few_labels.measure import measure
 from sits_models.tasks.few_labels.plan import Run
 from sits_models.tasks.finetune import finetune
+from sits_models.tasks.run_folder import DONE, is_finished
 
 __all__ = ["SCORES", "UNITS", "carry_out", "tidy"]
 
@@ -35,11 +36,12 @@ _SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.T
 
 
 def carry_out(run: Run, folder: Path) -> dict[str, object]:
-    """Train in a run's folder, or go on there, and measure: the run's row."""
-    started, used = time.monotonic(), time.process_time()
+    """Train in a run's folder, or go on there, and measure: the run's row, the same wherever it was stopped."""
     protocol, narrator = run.protocol, _Silent()
+    if is_finished(folder) and not all((folder / "weights" / name).is_file() for name in (WEIGHTS, CARD)):
+        (folder / DONE).unlink()  # a run whose row was lost after `tidy`: it begins anew
     outcome = finetune(run.recipe, cubes=protocol.cubes, weights=run.start.weights, out=str(folder), narrator=narrator)
-    trained = time.monotonic()
+    started = time.monotonic()
     model = load_model(folder)
     objective = model.objective.to(resolve_device("auto"))
     assert isinstance(objective, Segmentation | Classification)
@@ -47,6 +49,7 @@ def carry_out(run: Run, folder: Path) -> dict[str, object]:
     for cube in cubes:
         model.card.check_cube(cube.facts)
     matrices = measure(objective, model.card, cubes, split=_SPLITS[protocol.split], narrator=narrator)
+    measuring = time.monotonic() - started
     described = json.loads((folder / "data.json").read_text())
     return {
         "key": run.key,
@@ -58,10 +61,10 @@ def carry_out(run: Run, folder: Path) -> dict[str, object]:
         "train_pixels": [row["train_pixels"] for row in described["classes"]],
         "kept": described.get("few"),
         **_scores(matrices),
-        "notes": list(outcome.notes),
-        "training_seconds": round(trained - started, 2),
-        "seconds": round(time.monotonic() - started, 2),
-        "cpu_seconds": round(time.process_time() - used, 2),
+        "normalize": model.card.recipe.data.normalize,
+        # What the folder says of the training, which may have ended in another process.
+        "training_seconds": round(outcome.seconds, 2),
+        "seconds": round(outcome.seconds + measuring, 2),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -86,6 +89,8 @@ def _choices(run: Run) -> dict[str, object]:
         "start_sha256": start.sha256,
         "start_objective": start.objective,
         "start_supervised": start.supervised,
+        "start_labels": start.labels,
+        "start_transductive": start.transductive,
         "start_regions": list(start.regions),
         "start_place": start.place,
         "share": run.share,

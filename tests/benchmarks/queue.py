@@ -34,7 +34,7 @@ def bench(*, lengths: tuple[int, ...], rounds: int, threads: int, say: Callable[
             rows.append((str(length), name, result["ms"][name], result["ratio"][name], peak))
     notes = (
         f"{SPACES} sub-spaces, {QUERIES} queries, {CHANNELS} channels, {threads} threads, float32: loss, gradients by "
-        f"the queries, and the batch's keys into the queues. Median of {rounds} interleaved rounds after one that does "
+        f"the queries, and the batch's keys into the queues. Median of {rounds} interleaved rounds after two that do "
         "not count; 'x ours' is the median of the rounds' ratios. Loss, gradients and queues of both agree.",
         "Memory: highest resident of a fresh process, less what it held before the step.",
     )

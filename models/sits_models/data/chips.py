@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sits_catalog.cube import BOUNDARY_UNKNOWN, CHIP, Split
+from sits_models.data.batch_arrays import BatchArrays
 from sits_models.data.chunks import Chunks, ChunksRead, Rectangle, read_chunks
 from sits_models.data.classes import ClassTable
 from sits_models.data.cubes import Cube
@@ -45,18 +44,8 @@ def pick_bands(cube: Cube, bands: Sequence[str]) -> tuple[int, ...]:
     return tuple(cube.facts.bands.index(band) for band in bands)
 
 
-@dataclass
-class _Arrays:
-    """A batch while it is filled."""
-
-    image: NDArray[np.uint16]
-    valid: NDArray[np.bool_]
-    day: NDArray[np.int32]
-    clear: NDArray[np.bool_]
-    crop: NDArray[np.int64]
-    counted: NDArray[np.bool_]
-    parcel: NDArray[np.int64]
-    boundary: NDArray[np.int16]
+class _Arrays(BatchArrays):
+    """Those of chips of cubes."""
 
     @classmethod
     def make(cls, batch: int, dates: int, bands: int, size: int, m: int) -> _Arrays:
@@ -166,19 +155,8 @@ class ChipReader:
             if hidden is not None:
                 arrays.hide(b, hidden, row % CHIP, column % CHIP)
             if keep is not None:
-                _forget(arrays.crop[b], arrays.counted[b], keep[b] * self._m)
-        return Sample(
-            image=torch.from_numpy(arrays.image),
-            valid=torch.from_numpy(arrays.valid),
-            day=torch.from_numpy(arrays.day),
-            clear=torch.from_numpy(arrays.clear),
-            crop=torch.from_numpy(arrays.crop),
-            counted=torch.from_numpy(arrays.counted),
-            parcel=torch.from_numpy(arrays.parcel),
-            boundary=torch.from_numpy(arrays.boundary),
-            place=torch.from_numpy(np.array(places, np.int64).reshape(-1, 3)),
-            bands=self.bands,
-        )
+                arrays.keep(b, keep[b] * self._m)
+        return arrays.sample(places, self.bands)
 
     def _dates_of(self, b: int, places: NDArray[np.int64], seeds: NDArray[np.uint64] | None) -> NDArray[np.intp]:
         available = len(self._days[int(places[b, 0])])
@@ -282,16 +260,3 @@ def _part(square: int, first: int, size: int) -> slice:
 def _times(window: tuple[slice, slice], m: int) -> tuple[slice, slice]:
     rows, columns = window
     return slice(m * rows.start, m * rows.stop), slice(m * columns.start, m * columns.stop)
-
-
-def _forget(crop: NDArray[np.int64], counted: NDArray[np.bool_], keep: NDArray[np.int64]) -> None:
-    """Hide the labels outside of (top, bottom, left, right)."""
-    top, bottom, left, right = keep.tolist()
-    for rows, columns in (
-        (slice(None, top), slice(None)),
-        (slice(bottom, None), slice(None)),
-        (slice(None), slice(None, left)),
-        (slice(None), slice(right, None)),
-    ):
-        crop[rows, columns] = IGNORE_INDEX
-        counted[rows, columns] = False

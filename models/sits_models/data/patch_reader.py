@@ -6,14 +6,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sits_catalog.cube import BOUNDARY_UNKNOWN
+from sits_models.data.batch_arrays import BatchArrays
 from sits_models.data.chips import pick_dates
 from sits_models.data.classes import ClassTable
 from sits_models.data.patch_labels import classes_in, lookup_of, positions_of
@@ -63,7 +63,9 @@ class PatchReader:
             self._fill(arrays, b, place, seed, whole=whole)
             if plan.keep is not None:
                 arrays.keep(b, plan.keep[b])
-        return arrays.sample(plan.places, self.bands, present=self._present)
+        if not self._present:
+            arrays.present = None
+        return arrays.sample(plan.places, self.bands)
 
     def _fill(self, arrays: _Arrays, b: int, place: list[int], seed: int | None, *, whole: bool) -> None:
         patch = place[0]
@@ -89,6 +91,7 @@ class PatchReader:
             arrays.counted[b][here] = True
         elif found.present is not None:
             shown = classes_in(found.present, lookup, classes=self._classes)
+            assert arrays.present is not None
             arrays.present[b] = shown
             # A chip of one class has it in all of its pixels; of several no pixel is known to have any.
             arrays.counted[b] = True
@@ -130,19 +133,8 @@ def _cut(patch: Patch, window: tuple[slice, slice], dates: NDArray[np.intp]) -> 
     return replace(patch, image=image, clear=clear, crop=crop, parcel=parcel)
 
 
-@dataclass
-class _Arrays:
-    """A batch while it is filled, in which nothing is observed or labelled yet."""
-
-    image: NDArray[np.uint16]
-    valid: NDArray[np.bool_]
-    day: NDArray[np.int32]
-    clear: NDArray[np.bool_]
-    crop: NDArray[np.int64]
-    counted: NDArray[np.bool_]
-    parcel: NDArray[np.int64]
-    boundary: NDArray[np.int16]
-    present: NDArray[np.bool_]
+class _Arrays(BatchArrays):
+    """Those of chips of patches, in which nothing is observed or labelled yet."""
 
     @classmethod
     def make(cls, batch: int, dates: int, bands: int, size: int, classes: int) -> Self:
@@ -156,30 +148,6 @@ class _Arrays:
             parcel=np.zeros((batch, size, size), np.int64),
             boundary=np.full((batch, size, size), BOUNDARY_UNKNOWN, np.int16),
             present=np.zeros((batch, classes), np.bool_),
-        )
-
-    def keep(self, b: int, part: NDArray[np.int64]) -> None:
-        """Hide the labels outside of (top, bottom, left, right)."""
-        top, bottom, left, right = part.tolist()
-        hidden = np.ones_like(self.counted[b])
-        hidden[top:bottom, left:right] = False
-        self.crop[b][hidden] = IGNORE_INDEX
-        self.counted[b][hidden] = False
-
-    def sample(self, places: NDArray[np.int64], bands: tuple[str, ...], *, present: bool) -> Sample:
-        """The batch as tensors."""
-        return Sample(
-            image=torch.from_numpy(self.image),
-            valid=torch.from_numpy(self.valid),
-            day=torch.from_numpy(self.day),
-            clear=torch.from_numpy(self.clear),
-            crop=torch.from_numpy(self.crop),
-            counted=torch.from_numpy(self.counted),
-            parcel=torch.from_numpy(self.parcel),
-            boundary=torch.from_numpy(self.boundary),
-            place=torch.from_numpy(np.array(places, np.int64).reshape(-1, 3)),
-            bands=bands,
-            present=torch.from_numpy(self.present) if present else None,
         )
 
 

@@ -47,6 +47,7 @@ class Comparison:
 
 
 _CSCL = Start(name="cscl", recipe="pretrain-cscl", labelled=True)
+_CSCL_OF_ALL = Start(name="cscl-of-all-labels", recipe="pretrain-cscl")
 _EARTH = Start(name="embedding-earth", recipe="pretrain-embedding-earth")
 _EARTH_ELSEWHERE = Start(name="embedding-earth-elsewhere", recipe="pretrain-embedding-earth", region=ELSEWHERE)
 _GLCNET = Start(name="glcnet", recipe="pretrain-glcnet")
@@ -94,6 +95,13 @@ COMPARISONS = (
         recipe="finetune-resnet",
         starts=(_SECO, _SECO_ELSEWHERE),
         modes=("finetune", "probe"),
+    ),
+    Comparison(
+        name="labels",
+        title="CSCL shown all labels in its pretraining, where the finetuning sees few",
+        recipe="finetune-utae",
+        starts=(_CSCL_OF_ALL,),
+        shares=(0.01, 0.1),
     ),
     Comparison(
         name="choices",

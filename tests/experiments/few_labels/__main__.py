@@ -37,7 +37,7 @@ def main() -> None:
     text = section_of(done, options.out)
     if options.write:
         PAGE.write_text(replaced(PAGE.read_text("utf-8"), text, begin=BEGIN, end=END), "utf-8")
-        for one in done:
+        for one in (one for one in done if len(one.shares) > 1):
             shutil.copyfile(options.out / one.name / "few-label.png", IMAGES / f"few-labels-{one.name}.png")
     print(text)
 
@@ -62,17 +62,20 @@ def _take_over(one: Comparison, out: Path) -> None:
     if rows.is_file():
         return
     rows.parent.mkdir(parents=True, exist_ok=True)
-    for other in (other for other in COMPARISONS if other.recipe == one.recipe and other != one):
-        for row in read_rows(out / other.name / "rows.jsonl"):
-            append_row(rows, row)
+    for other in COMPARISONS:
+        if (other.recipe, other.changes) == (one.recipe, one.changes) and other != one:
+            for row in read_rows(out / other.name / "rows.jsonl"):
+                append_row(rows, row)
 
 
 def _compare(one: Comparison, cubes: Path, out: Path, *, jobs: int) -> None:
     _take_over(one, out)
     folders = {start.name: out / "pretrained" / start.folder for start in one.starts}
     starts = [part for name, folder in folders.items() for part in ("--start", f"{name}={folder}")]
+    changes = [part for change in one.changes for part in ("--set", change)]
     _run(
-        *("evaluate", "--few-label", "--recipe", _FOLDER / f"{one.recipe}.yaml", "--cube", cubes / HERE, *starts),
+        *("evaluate", "--few-label", "--recipe", _FOLDER / f"{one.recipe}.yaml", *changes, "--cube", cubes / HERE),
+        *starts,
         *("--shares", ",".join(f"{share:g}" for share in one.shares), "--modes", ",".join(one.modes)),
         *("--seeds", str(len(SEEDS)), "--jobs", str(jobs), "--out", out / one.name),
     )

@@ -21,5 +21,6 @@ def section_of(done: Sequence[Comparison], out: Path) -> str:
         _, *lines = (out / one.name / "table.md").read_text("utf-8").splitlines()
         table = "\n".join(f"##{line}" if line.startswith("#") else line for line in lines).strip()
         picture = f"![Simulated data: mIoU over the share of the labels, {one.title}](images/few-labels-{one.name}.png)"
-        parts += [f"### {one.title}", picture, table]
+        # Of a single share there is no curve.
+        parts += [f"### {one.title}", *([picture] if len(one.shares) > 1 else []), table]
     return "\n\n".join(parts) + "\n"

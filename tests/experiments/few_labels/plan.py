@@ -44,6 +44,8 @@ class Comparison:
     starts: tuple[Start, ...]
     shares: tuple[float, ...] = SHARES
     modes: tuple[str, ...] = ("finetune",)
+    changes: tuple[str, ...] = ()
+    """Of the recipe of the finetuning, as `--set` takes them."""
 
 
 _CSCL = Start(name="cscl", recipe="pretrain-cscl", labelled=True)
@@ -102,6 +104,30 @@ COMPARISONS = (
         recipe="finetune-utae",
         starts=(_CSCL_OF_ALL,),
         shares=(0.01, 0.1),
+    ),
+    Comparison(
+        name="resnet-gentle",
+        title="ResNet-18: a tenth of the rate in finetuning",
+        recipe="finetune-resnet",
+        starts=(_SECO,),
+        shares=(0.01,),
+        changes=("training.learning_rate=2e-4",),
+    ),
+    Comparison(
+        name="deeplab-gentle",
+        title="DeepLabV3+: a tenth of the rate in finetuning",
+        recipe="finetune-deeplab",
+        starts=(_GLCNET,),
+        shares=(0.01,),
+        changes=("training.learning_rate=2e-4",),
+    ),
+    Comparison(
+        name="deeplab-long",
+        title="DeepLabV3+: three times the steps in finetuning",
+        recipe="finetune-deeplab",
+        starts=(_GLCNET,),
+        shares=(0.01,),
+        changes=("training.epochs=30",),
     ),
     Comparison(
         name="choices",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from sits_models.tasks.few_labels.plan import RANDOM
@@ -17,6 +18,8 @@ __all__ = ["draw_curves"]
 
 _COLOURS = ("#5b6b76", "#0f5f7a", "#d55e00", "#00735c", "#cc79a7", "#e69f00", "#56b4e9", "#5a3d8a")
 _INK, _SOFT, _LINE = "#17242d", "#5b6b76", "#e2e7ea"
+_TITLE_A_PANEL = 50
+"""Letters of the title over the width of a panel."""
 _MODES = {"finetune": "fine-tuned", "probe": "probe (frozen encoder)"}
 
 
@@ -38,7 +41,8 @@ def draw_curves(cells: Sequence[Cell], path: Path, *, title: str, simulated: boo
         _draw_panel(axes, [cell for cell in shown if cell.mode == mode], _reference(shown))
         axes.set_title(_MODES[mode], loc="left", fontsize=10, color=_INK)
     panels[0].set_ylabel(f"mIoU of {unit}, per cent", fontsize=9, color=_SOFT)
-    whose = f"{'Simulated data: ' if simulated else ''}{title}"
+    words = f"{'Simulated data: ' if simulated else ''}{title}"
+    whose = "\n".join(line for part in words.splitlines() for line in wrap(part, _TITLE_A_PANEL * len(modes)))
     figure.suptitle(whose, x=0.01, ha="left", fontsize=11, color=_INK, fontweight="bold")
     handles = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside lower left", ncols=4, fontsize=8, frameon=False)

@@ -5,27 +5,28 @@ import logging
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-import psutil
 import pytest
 from distributed import Client
+from tests.services.cut_proxy import CutProxy
+from tests.services.dask_processes import free_port, kill, running, two_workers, worker
 from tests.services.loopback import Loopback
 
 from sits_pipeline import cluster as module
-from sits_pipeline.cluster import Cluster, feed, open_cluster
+from sits_pipeline.cluster import Cluster, feed, link, open_cluster, rooms
 from sits_pipeline.cluster import gate as gate_module
 from sits_pipeline.cluster.gate import SharedGate
+from sits_pipeline.cluster.lease import UnwantedError, check_wanted
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.plan import CellMemory
 from sits_pipeline.sources.access import Gate, Limit
@@ -216,6 +217,55 @@ def test_other_results_arrive_while_a_task_is_tried_again(pair: Cluster) -> None
     assert sorted(pair.run(task, range(20), retries=1)) == list(range(20))
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell is taken to hang after a fifth of a second."""
+    monkeypatch.setattr(feed, "_LOOK_S", 0.02)
+    monkeypatch.setattr(feed, "_PATIENT_S", 0.2)
+    monkeypatch.setattr(feed, "_TIMES_PATIENT", 1.0)
+    monkeypatch.setattr(feed, "_TIMES_LONGEST", 0.5)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_cell_that_hangs_is_computed_by_another_worker_as_well(
+    pair: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    may_end, tries = threading.Event(), []
+
+    @shared
+    def task(number: int) -> int:
+        if number == 3:
+            tries.append(number)
+            if len(tries) == 1:
+                may_end.wait(30)
+        return number
+
+    try:
+        # Its result comes once, whatever becomes of the first copy.
+        assert sorted(pair.run(task, range(6), retries=0)) == list(range(6))
+    finally:
+        may_end.set()
+    assert len(tries) == 2
+    assert "3 has not ended for 0 s; another worker computes it as well" in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_cell_that_hangs_everywhere_is_named(pair: Cluster) -> None:
+    may_end = threading.Event()
+
+    @shared
+    def task(number: int) -> int:
+        if number == 3:
+            may_end.wait(30)
+        return number
+
+    try:
+        with pytest.raises(RuntimeError, match=r"3 hangs: 3 workers were given it, and the last one had \d s; look at"):
+            list(pair.run(task, range(5), retries=0))
+    finally:
+        may_end.set()
+
+
 def test_an_error_among_the_tasks_themselves_is_raised(pair: Cluster) -> None:
     def tasks() -> Iterator[int]:
         yield 1
@@ -266,11 +316,21 @@ def test_slots_and_threads_are_bounded_by_cores_by_memory_and_by_cells(
 def test_a_cell_that_does_not_fit_into_memory_is_refused() -> None:
     config = BuildConfig(memory_gb=1.5)
     sentence = (
-        r"one cell needs 2\.0 GB of memory, 1\.5 GB may be used; "
-        r"choose smaller cells with --cell, or allow more with --memory"
+        r"a cell needs 2\.0 GB of memory even shard by shard, 1\.5 GB may be used; "
+        r"allow more with --memory, or choose fewer dates or bands"
     )
     with pytest.raises(MemoryError, match=sentence), open_cluster(config, of(2 * 10**9), n_cells=1):
         pass
+
+
+def test_a_cell_that_fits_nowhere_whole_is_computed_shard_by_shard() -> None:
+    cell = CellMemory(first=2 * 10**9, further=1, shard=7 * 10**8)
+    with open_cluster(BuildConfig(workers=4, memory_gb=1.5), cell, n_cells=9) as cluster:
+        assert (cluster.slots, cluster.shard_by_shard) == (2, True)
+        assert sorted(cluster.run(square, range(3), retries=0, smaller=math.factorial)) == [1, 1, 4]
+    with open_cluster(BuildConfig(workers=4, memory_gb=2.5), cell, n_cells=9) as cluster:
+        assert (cluster.slots, cluster.shard_by_shard) == (1, False)
+        assert sorted(cluster.run(square, range(3), retries=0, smaller=math.factorial)) == [0, 1, 4]
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,34 +356,6 @@ def test_an_address_that_is_none_is_named(address: str, monkeypatch: pytest.Monk
 # Processes
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Dask command as a process of its own, which knows the functions of this file."""
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dask", *command],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=log.parent,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            process.kill()
-            process.wait()
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running scheduler."""
@@ -333,33 +365,25 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"tcp://127.0.0.1:{port}"
 
 
-@contextmanager
-def worker(folder: Path, address: str, *, memory: str, already: int = 0) -> Iterator[subprocess.Popen[bytes]]:
-    """A running worker of two threads, known to the scheduler, which has so many already."""
-    options = ["--host", "127.0.0.1", "--no-dashboard", "--nthreads", "2", "--memory-limit", memory]
-    with running(folder / f"worker-{already}.log", "worker", address, *options) as process:
-        with Client(address, set_as_default=False, timeout=60) as client:  # type: ignore[no-untyped-call]
-            client.wait_for_workers(already + 1, timeout=60)
-        yield process
-
-
-@contextmanager
-def two_workers(folder: Path, address: str) -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]]:
-    """Two running workers of 1 GB."""
+@pytest.fixture(scope="module")
+def duo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running scheduler and two workers that are started again by their nannies."""
+    folder = tmp_path_factory.mktemp("duo")
+    port = str(free_port())
+    here = f"tcp://127.0.0.1:{port}"
     with (
-        worker(folder, address, memory="1GB") as one,
-        worker(folder, address, memory="1GB", already=1) as other,
+        running(folder / "scheduler.log", "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"),
+        two_workers(folder, here, nanny=True),
     ):
-        yield one, other
+        yield here
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and its children at once, as a machine that goes away does: a nanny and its worker."""
-    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    for member in family:
-        with suppress(psutil.NoSuchProcess):
-            member.kill()
-    process.wait()
+@pytest.fixture
+def both(duo: str) -> str:
+    """The same when both workers are there, whatever a test before has done to them."""
+    with Client(duo, set_as_default=False, timeout=60) as client:  # type: ignore[no-untyped-call]
+        client.wait_for_workers(2, timeout=60)
+    return duo
 
 
 @pytest.mark.slow
@@ -377,7 +401,10 @@ def test_a_running_scheduler_and_its_workers_compute_the_cells(address: str, tmp
                 list(cluster.run(math.factorial, [-1], retries=0))
         with open_cluster(config, of(6 * 10**8), n_cells=50) as cluster:
             assert cluster.slots == 1
-        sentence = r"one cell needs 2\.0 GB of memory, the largest worker has 1\.0 GB; choose smaller cells"
+        sentence = (
+            r"a cell needs 2\.0 GB of memory even shard by shard, the largest worker has 1\.0 GB; start workers with a "
+            r"larger --memory-limit, or choose fewer dates or bands"
+        )
         with pytest.raises(MemoryError, match=sentence), open_cluster(config, of(2 * 10**9), n_cells=1):
             pass
 
@@ -434,12 +461,9 @@ def quick_look(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_no_worker_holds_more_cells_than_it_has_memory_for(address: str, tmp_path: Path) -> None:
+def test_no_worker_holds_more_cells_than_it_has_memory_for(both: str, tmp_path: Path) -> None:
     # Each has two threads and 1 GB: one cell of 900 MB fits, two do not, however much is free elsewhere.
-    with (
-        two_workers(tmp_path, address) as _,
-        open_cluster(BuildConfig(scheduler=address), of(9e8), n_cells=12) as cluster,
-    ):
+    with open_cluster(BuildConfig(scheduler=both), of(9e8), n_cells=12) as cluster:
         assert cluster.slots == 2
         task = partial(log_times, tmp_path, 0.3)
         times = list(cluster.run(task, range(12), retries=0))
@@ -510,7 +534,7 @@ def test_where_all_workers_have_left_the_build_waits_and_then_says_so(
             results = cluster.run(partial(log_times, tmp_path, 0.3), range(9), retries=0)
             next(results)
             kill(process)
-        with pytest.raises(OSError, match=r"no worker that can hold a cell has joined the Dask scheduler for 2 s"):
+        with pytest.raises(RuntimeError, match=r"no worker that can hold a cell has joined the Dask scheduler for 2 s"):
             list(results)
     assert "no worker is left that can take a cell" in caplog.text
 
@@ -525,18 +549,19 @@ def die(number: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_look")
-def test_a_cell_that_kills_one_worker_after_another_is_a_matter_of_memory(address: str, tmp_path: Path) -> None:
+def test_a_cell_that_kills_one_worker_after_another_is_a_matter_of_memory(both: str) -> None:
     with (
-        worker(tmp_path, address, memory="1GB"),
-        open_cluster(BuildConfig(scheduler=address), of(9e8), n_cells=9) as cluster,
-        pytest.raises(MemoryError, match="one worker after another died at the same cell"),
+        open_cluster(BuildConfig(scheduler=both), of(9e8), n_cells=9) as cluster,
+        pytest.raises(MemoryError, match=r"3 workers died at 1, .* which takes about 0\.9 GB; give each worker more"),
     ):
         list(cluster.run(die, range(9), retries=3))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_look")
-def test_a_scheduler_that_goes_away_is_an_error(tmp_path: Path) -> None:
+def test_a_scheduler_that_goes_away_for_good_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "_PATIENCE_S", 1.0)
+    monkeypatch.setattr(module, "_CONNECT_S", 1.0)
     port = str(free_port())
     here = f"tcp://127.0.0.1:{port}"
     options = ("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
@@ -548,8 +573,133 @@ def test_a_scheduler_that_goes_away_is_an_error(tmp_path: Path) -> None:
         results = cluster.run(partial(log_times, tmp_path, 0.3), range(9), retries=0)
         next(results)
         kill(scheduler)
-        with pytest.raises(OSError, match="the connection to the Dask scheduler was lost; start it"):
+        with pytest.raises(RuntimeError, match="the connection to the Dask scheduler was lost; start it"):
             list(results)
+
+
+# A worker that dies, hangs or computes in vain
+
+
+def frail(folder: Path, cell: tuple[int, bool]) -> tuple[int, int, float, float]:
+    """A cell that takes its worker with it unless it is made smaller: its number, and whether it is."""
+    number, is_small = cell
+    if number == 1 and not is_small:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return log_times(folder, 0.5 if is_small else 0.2, number)
+
+
+def made_smaller(cell: tuple[int, bool]) -> tuple[int, bool]:
+    return cell[0], True
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_look")
+def test_a_cell_whose_worker_dies_is_computed_alone_and_in_smaller_steps(
+    both: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_cluster(BuildConfig(scheduler=both), of(4e8), n_cells=16) as cluster:
+        assert cluster.slots == 4
+        tasks = [(number, False) for number in range(16)]
+        times = list(cluster.run(partial(frail, tmp_path), tasks, retries=0, smaller=made_smaller))
+    assert numbers(times) == list(range(16))
+    (alone,) = [one for one in times if one[0] == 1]
+    there = [other for other in times if other[1] == alone[1] and other[0] != 1]
+    assert not any(began < alone[3] and ended > alone[2] for _, _, began, ended in there)
+    assert "a worker left; (1, False) is computed alone on another one, in smaller steps" in caplog.text
+
+
+def stop_once(folder: Path, number: int) -> int:
+    """A cell that stops its worker, the first time."""
+    mark = folder / "stopped"
+    if number == 1 and not mark.exists():
+        mark.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(0.1)
+    return number
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_look")
+def test_the_cells_of_a_worker_that_hangs_are_computed_by_the_other(
+    both: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rooms, "_SILENT_S", 4.0)
+    try:
+        with open_cluster(BuildConfig(scheduler=both), of(9e8), n_cells=6) as cluster:
+            assert sorted(cluster.run(partial(stop_once, tmp_path), range(6), retries=0)) == list(range(6))
+    finally:
+        os.kill(int((tmp_path / "stopped").read_text()), signal.SIGCONT)
+    assert "nothing is heard of its worker; another one computes 1" in caplog.text
+
+
+def write_late(folder: Path, number: int) -> int:
+    """A cell that is at its last step for as long as it is told to, and then writes."""
+    (folder / f"began-{number}").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.02)
+    try:
+        check_wanted()
+    except UnwantedError:
+        (folder / f"refused-{number}").touch()
+        raise
+    (folder / f"wrote-{number}").touch()
+    return number
+
+
+def wait_for(*paths: Path) -> None:
+    until = time.monotonic() + 60
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < until, paths
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_look")
+def test_what_a_client_that_died_has_left_behind_takes_room_and_writes_nothing(both: str, tmp_path: Path) -> None:
+    config = BuildConfig(scheduler=both)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with Client(both, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        held = [
+            client.submit(partial(write_late, first), number, workers=[address], pure=False)
+            for number, address in enumerate(workers)
+        ]
+        wait_for(first / "began-0", first / "began-1")
+    del held
+    # One worker has room for one cell: as long as both compute for nobody, there is none.
+    with open_cluster(config, of(9e8), n_cells=4) as cluster:
+        until = time.monotonic() + 30
+        while list(cluster.rooms.free([])):  # workers say what they do twice a second
+            assert time.monotonic() < until
+            time.sleep(0.2)
+            cluster.rooms.look()
+        (first / "go").touch()
+        (second / "go").touch()
+        assert sorted(cluster.run(partial(write_late, second), [3, 4, 5, 6], retries=0)) == [3, 4, 5, 6]
+    wait_for(first / "refused-0", first / "refused-1")
+    assert sorted(path.name for path in first.glob("wrote-*")) == []
+    assert sorted(path.name for path in second.glob("wrote-*")) == [f"wrote-{number}" for number in (3, 4, 5, 6)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_look")
+def test_a_connection_that_is_cut_is_opened_again(both: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with CutProxy(int(both.rpartition(":")[2])) as proxy:
+        config = BuildConfig(scheduler=f"tcp://127.0.0.1:{proxy.port}")
+        with open_cluster(config, of(9e8), n_cells=6) as cluster:
+            results = cluster.run(partial(log_times, tmp_path, 0.3), range(6), retries=0)
+            times = [next(results)]
+            proxy.cut()
+            restoring = threading.Timer(1.0, proxy.restore)
+            restoring.start()
+            times += list(results)
+            restoring.join()
+    assert numbers(times) == list(range(6))
+    said = [r.getMessage() for r in caplog.records if r.name.startswith("sits_pipeline")]
+    assert said[0] == "the connection to the Dask scheduler was lost; trying again for 120 s at most"
+    assert said[1] == "the Dask scheduler answers again; the cells that were under way are sent again"
 
 
 # Limits of services
@@ -633,14 +783,9 @@ def test_threads_of_this_process_share_a_limit(pair: Cluster, counting: Callable
 
 
 @pytest.mark.slow
-def test_all_workers_of_a_scheduler_share_a_limit(
-    address: str, tmp_path: Path, counting: Callable[[float], CountingServer]
-) -> None:
+def test_all_workers_of_a_scheduler_share_a_limit(both: str, counting: Callable[[float], CountingServer]) -> None:
     server = counting(0.05)
-    with (
-        two_workers(tmp_path, address) as _,
-        open_cluster(BuildConfig(scheduler=address), of(4e8), n_cells=8) as cluster,
-    ):
+    with open_cluster(BuildConfig(scheduler=both), of(4e8), n_cells=8) as cluster:
         assert cluster.slots == 4
         gate = cluster.gate(Limit(name="shared", at_once=3, a_minute=0))
         list(cluster.run(partial(ask, gate, server.url, 10), range(8), retries=0))

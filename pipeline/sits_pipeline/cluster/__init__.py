@@ -10,16 +10,20 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import dask
 import psutil
 from distributed import Client, LocalCluster
 from distributed.comm import inproc
+from distributed.system import MEMORY_LIMIT
 
 from sits_pipeline.cluster.feed import Feed
 from sits_pipeline.cluster.gate import SharedGate
+from sits_pipeline.cluster.lease import check_wanted
+from sits_pipeline.cluster.link import Link
 from sits_pipeline.cluster.rooms import AnyWorker, Rooms, WorkerRooms
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.plan import CellMemory
@@ -29,31 +33,71 @@ from sits_pipeline.sources.gate import LocalGate
 __all__ = ["Cluster", "open_cluster"]
 
 _CONNECT_S = 15.0
+_SHARE_OF_LIMIT = 0.6
+"""What a cell is taken to need is this share of a local worker's limit: Dask pauses one at 80 % of its limit."""
+
+
+def unchanged[T](task: T) -> T:
+    """A task that cannot be made smaller."""
+    return task
 
 
 @dataclass(frozen=True)
 class Cluster:
     """A running cluster and how many cells it may hold at once."""
 
-    client: Client
+    link: Link
+    """The connection to its scheduler."""
     rooms: Rooms
     """Where cells may be sent."""
+    cell: CellMemory
+    """What a cell needs."""
     slots: int
     """Cells computed at the same time at the start: bounded by cores and by memory."""
     threads_a_cell: int
     """Threads that one cell may use for reading."""
     is_this_process: bool = False
     """Whether the workers are threads of this process and nothing else."""
+    shard_by_shard: bool = False
+    """Whether a whole cell fits nowhere."""
 
-    def run[T, R](self, function: Callable[[T], R], tasks: Iterable[T], *, retries: int) -> Iterator[R]:
+    @property
+    def client(self) -> Client:
+        """The client of the scheduler."""
+        return self.link.client
+
+    @property
+    def check_wanted(self) -> Callable[[], None] | None:
+        """What a task calls right before it writes: raises where its result is waited for no more.
+
+        None where the workers end with the process that waits.
+        """
+        return None if self.is_this_process else check_wanted
+
+    def run[T, R](
+        self,
+        function: Callable[[T], R],
+        tasks: Iterable[T],
+        *,
+        retries: int,
+        smaller: Callable[[T], T] = unchanged,
+    ) -> Iterator[R]:
         """Results in the order in which they are done. A task that raised is tried again, `retries` times at most.
+
+        `smaller` gives a task that does the same in smaller steps: for want of memory, at which a worker died or which
+        no worker has. `str(task)` names it.
 
         The last error is raised as it is, that of a service which answers nothing at all the first time; but a task
         that killed its workers becomes a MemoryError. Tasks that were not yet submitted are then not started. Workers
-        of a given scheduler may join and leave: the tasks of one that left are computed by others. Raises OSError where
-        none is left, or the scheduler itself is gone.
+        may join and leave: the tasks of one that left, or that hangs, are computed by others. A connection that was
+        lost is opened again. Raises RuntimeError where no worker is left, the scheduler is gone or a task hangs
+        everywhere.
         """
-        return Feed(self.client, self.rooms, function, iter(tasks), retries=retries).results()
+        if self.shard_by_shard:
+            tasks = map(smaller, tasks)
+        return Feed(
+            self.link, self.rooms, function, iter(tasks), retries=retries, smaller=smaller, cell=self.cell
+        ).results()
 
     def gate(self, limit: Limit) -> Gate:
         """Holds the requests of all workers together within a service's limit; travels to them inside of tasks."""
@@ -68,39 +112,77 @@ class Cluster:
 def open_cluster(config: BuildConfig, cell: CellMemory, *, n_cells: int) -> Iterator[Cluster]:
     """Workers for so many cells of one size.
 
-    Raises MemoryError where a single cell does not fit, and OSError where a scheduler does not answer.
+    Raises MemoryError where a single cell does not fit even shard by shard, and OSError where a scheduler does not
+    answer or has no workers.
     """
     with ExitStack() as stack:
         # A cell's thread may hold the interpreter for seconds; the event loop would warn of each such pause.
         stack.enter_context(dask.config.set({"distributed.admin.tick.limit": "60s"}))
         if config.scheduler is not None:
-            client = stack.enter_context(_connect(config.scheduler))
-            rooms = WorkerRooms(client, cell.first)
-            yield Cluster(client, rooms, max(1, min(rooms.capacity, n_cells)), 1)
+            link = _link(stack, partial(_connect, config.scheduler))
+            rooms = WorkerRooms(link, cell)
+            slots = max(1, min(rooms.capacity, n_cells))
+            yield Cluster(link, rooms, cell, slots, 1, shard_by_shard=rooms.cell_bytes < cell.first)
             return
-        cores = config.workers or os.cpu_count() or 1
-        memory = _memory(config)
-        fits = int(memory // cell.first)
-        if fits < 1:
-            raise MemoryError(
-                f"one cell needs {cell.first / 1e9:.1f} GB of memory, {memory / 1e9:.1f} GB may be used; "
-                "choose smaller cells with --cell, or allow more with --memory"
-            )
-        slots = max(1, min(cores, fits, n_cells))
-        more_threads = int((memory / slots - cell.first) // cell.further)
+        shape = _shape(config, cell, n_cells)
         processes = config.kind == "processes"
-        cluster = stack.enter_context(_local(processes, slots))
-        client = stack.enter_context(Client(cluster, set_as_default=False))
-        # One more than there are slots, so that no thread waits for its next cell.
-        threads = max(1, min(cores // slots, 1 + more_threads))
-        yield Cluster(client, AnyWorker(slots + 1), slots, threads, is_this_process=not processes)
+        cluster = stack.enter_context(_local(processes, shape))
+        link = _link(stack, partial(Client, cluster, set_as_default=False))
+        yield Cluster(
+            link,
+            # One more than there are slots, so that no thread waits for its next cell.
+            WorkerRooms(link, shape.cell) if processes else AnyWorker(shape.slots + 1),
+            cell,
+            shape.slots,
+            shape.threads_a_cell,
+            is_this_process=not processes,
+            shard_by_shard=shape.cell.first < cell.first,
+        )
 
 
-def _local(processes: bool, slots: int) -> LocalCluster:
-    shape: dict[str, Any] = {"n_workers": slots, "threads_per_worker": 1}
+def _link(stack: ExitStack, connect: Callable[[], Client]) -> Link:
+    link = Link(connect)
+    stack.callback(link.close)
+    return link
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Workers of this machine."""
+
+    cell: CellMemory
+    """What a cell needs: less where it is to be computed shard by shard."""
+    slots: int
+    threads_a_cell: int
+    bytes_a_slot: float
+
+
+def _shape(config: BuildConfig, cell: CellMemory, n_cells: int) -> _Shape:
+    """As many cells at once as cores, memory and cells allow. Raises MemoryError where not one fits."""
+    cores = config.workers or os.cpu_count() or 1
+    memory = _memory(config)
+    if memory < cell.least:
+        raise MemoryError(
+            f"{cell.name} needs {cell.least / 1e9:.1f} GB of memory even shard by shard, {memory / 1e9:.1f} GB may be "
+            "used; allow more with --memory, or choose fewer dates or bands"
+        )
+    if memory < cell.first:
+        cell = replace(cell, first=cell.least)
+    slots = max(1, min(cores, int(memory // cell.first), n_cells))
+    more_threads = int((memory / slots - cell.first) // cell.further)
+    return _Shape(cell, slots, max(1, min(cores // slots, 1 + more_threads)), memory / slots)
+
+
+def _local(processes: bool, wanted: _Shape) -> LocalCluster:
+    shape: dict[str, Any] = {
+        "n_workers": wanted.slots,
+        "threads_per_worker": 1,
+        # Left to itself, distributed gives a worker its share by cores, however few workers there are.
+        "memory_limit": int(min(MEMORY_LIMIT, wanted.bytes_a_slot / _SHARE_OF_LIMIT)),
+    }
     if not processes:
         # A worker's own memory watch would pause threads that share this process.
-        shape = {"n_workers": 1, "threads_per_worker": slots, "memory_limit": 0}
+        shape = {"n_workers": 1, "threads_per_worker": wanted.slots, "memory_limit": 0}
         # Workers inside of this process need no address that others can reach. Left to itself, distributed asks by
         # which of this machine's addresses 8.8.8.8 is reached, and warns where there is no network.
         inproc.global_manager._ip = inproc.global_manager._ip or "127.0.0.1"

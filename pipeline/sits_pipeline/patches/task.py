@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +39,15 @@ class PatchTask:
     bands: tuple[str, ...]
     resampling: Literal["nearest", "bilinear"]
     threads: int
+    check_wanted: Callable[[], None] | None = None
+    """Called right before the shard is written; raises where nobody waits for it any more; None: not asked."""
+
+    def __str__(self) -> str:
+        return f"the shard of patches {self.first} to {self.first + len(self.geoboxes) - 1}"
+
+    def smaller(self) -> PatchTask:
+        """The same shard with less in memory at a time; a shard is written whole."""
+        return replace(self, threads=1)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -52,6 +61,8 @@ def build_patches(task: PatchTask) -> JsonObject:
     blocks = _empty(task)
     with ThreadPoolExecutor(task.threads) as pool:
         notes = [_read(task, index, blocks, pool) for index in range(len(task.geoboxes))]
+    if task.check_wanted is not None:
+        task.check_wanted()
     written = write_patches(task.folder, task.first, blocks.items())
     return {
         **_entry(task, blocks, notes),

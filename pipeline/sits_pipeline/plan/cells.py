@@ -56,6 +56,15 @@ class CellMemory:
     """A process with one cell that is read by one thread."""
     further: int
     """Each further thread that reads dates of it."""
+    shard: int | None = None
+    """The same as `first` for one shard of it after another; None: it is not made smaller."""
+    name: str = "a cell"
+    """Of one that is as large as any."""
+
+    @property
+    def least(self) -> int:
+        """What it needs in any case."""
+        return self.first if self.shard is None else min(self.first, self.shard)
 
 
 def cell_memory(n_dates: int, n_bands: int, n_pixels: int, *, labels: bool, finer: Sequence[int]) -> CellMemory:

@@ -1,11 +1,11 @@
-"""One cell of a cube, from source pixels to stored shards: the plain function that every worker runs."""
+"""A cell as a worker gets it, computed and written at once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from sits_catalog.cube import IGNORE, Split
 from sits_catalog.region import LabelRule
 from sits_pipeline.folder import Folder
-from sits_pipeline.imagery import Day, DayNotes, Images, Reading, Visit, failures_of, of_services, read_images
+from sits_pipeline.imagery import Day, DayNotes, Images, Reading, failures_of, of_services, read_images
 from sits_pipeline.plan.lattice import inside_strip
 from sits_pipeline.sources.base import SceneSource
 from sits_pipeline.splits import SplitPlan, area_raster, keep_labels_apart, split_raster
@@ -35,7 +35,7 @@ from sits_pipeline.values import (
     shape_of,
 )
 
-__all__ = ["CellTask", "Day", "Visit", "build_cell", "split_counts", "split_of_cell"]
+__all__ = ["CellTask", "build_whole", "split_counts", "split_of_cell"]
 
 _UNLABELLED = {"crop_type": IGNORE, "parcel_id": 0}
 """Label arrays, on every lattice, that say nothing outside of the zone's strip, and how they say it."""
@@ -64,13 +64,24 @@ class CellTask:
     chips: tuple[ChipFrame, ...]
     """Parcel chips that meet the cell."""
     threads: int
+    shard_by_shard: bool = False
+    """Whether each shard is computed and written before the next one is read, for want of memory."""
+    check_wanted: Callable[[], None] | None = None
+    """Called right before shards are written; raises where nobody waits for them any more; None: not asked."""
+
+    def __str__(self) -> str:
+        return f"the cell at row {self.window.row}, column {self.window.column}"
+
+    def smaller(self) -> CellTask:
+        """The same cell with less in memory at a time."""
+        return replace(self, threads=1, shard_by_shard=True)
 
 
 LabelBlocks = dict[str, NDArray[Any]]
 
 
-def build_cell(task: CellTask) -> JsonObject:
-    """Compute a cell, write its shards and return its journal entry."""
+def build_whole(task: CellTask) -> JsonObject:
+    """Compute a cell at once, write its shards and return its journal entry."""
     started = time.monotonic()
     inside = inside_strip(task.geobox, epsg_of(task.geobox)) if task.clip_to_strip else None
     with ThreadPoolExecutor(task.threads) as pool:
@@ -79,6 +90,8 @@ def build_cell(task: CellTask) -> JsonObject:
         notes = read_images(_reading_of(task, inside), task.days, images, pool)
         overview = pool.map(overview_of, images.reflectance, images.quality)
         counts = pool.submit(_counts_of, task, images, notes, labels)
+        if task.check_wanted is not None:
+            task.check_wanted()
         # The store compresses the first and largest block while overview and counts are still on their way.
         written = write_cell(task.folder, task.window, _blocks(images, overview, labels))
         entry = counts.result()

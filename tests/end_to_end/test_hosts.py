@@ -1,0 +1,178 @@
+"""A scheduler, workers, a store and a build on hosts of their own, whose cables are pulled: equal to one machine."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.end_to_end.archives import (
+    SmallArchive,
+    build_here,
+    cells_in_journal,
+    command,
+    environment,
+    leftovers,
+    promised,
+    wait_for,
+    write_small_archive,
+)
+from tests.services.hosts import Host, hosts, why_no_hosts
+from tests.services.moto import BUCKET, KEY, REGION, SECRET
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+
+DASK = [sys.executable, "-m", "dask"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Hosts with what runs on them."""
+
+    scheduler: Host
+    workers: tuple[Host, Host]
+    client: Host
+    store: Host
+    logs: Path
+
+    @property
+    def address(self) -> str:
+        return f"tcp://{self.scheduler.address}:8786"
+
+    @contextmanager
+    def worker(self, host: Host, **variables: str) -> Iterator[None]:
+        """A worker of one cell."""
+        options = ["--host", host.address, "--nthreads", "1", "--memory-limit", "1GB", "--no-dashboard"]
+        with host.run([*DASK, "worker", self.address, *options], self.logs / f"{host.name}.log", **variables):
+            yield
+
+    @contextmanager
+    def build(self, archive: SmallArchive, out: str, **variables: str) -> Iterator[Callable[[], None]]:
+        """A build from the client's host; a question that waits for its end."""
+        log = self.logs / "build.log"
+        arguments = ["--region", archive.region, "--out", out, "--cell", "512", "--scheduler", self.address]
+        with self.client.run(command("sits-build", *arguments), log, **environment(), **variables) as process:
+
+            def end() -> None:
+                assert process.wait(600) == 0, log.read_text()
+
+            yield end
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
+    return write_small_archive(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="module")
+def local(archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("local")
+    assert build_here(archive, out).code == 0
+    return promised(out / "small")
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    why = why_no_hosts()
+    if why is not None:
+        print(f"no hosts: {why}")
+        pytest.skip(why)
+    with hosts(5) as (scheduler, one, two, client, store):
+        options = ["--host", scheduler.address, "--port", "8786", "--no-dashboard"]
+        with scheduler.run([*DASK, "scheduler", *options], tmp_path / "scheduler.log"):
+            yield Network(scheduler, (one, two), client, store, tmp_path)
+
+
+def first_cell_is_built(dataset: Path) -> None:
+    wait_for(lambda: len(cells_in_journal(dataset)) > 0)
+
+
+def assert_whole(dataset: Path, local: dict[str, str]) -> None:
+    assert promised(dataset) == local
+    assert leftovers(dataset) == []
+
+
+CUTS = {
+    "a worker's": lambda network: network.workers[0],
+    "the scheduler's": lambda network: network.scheduler,
+    "the client's": lambda network: network.client,
+}
+
+
+@pytest.mark.parametrize("whose", CUTS)
+def test_a_cable_pulled_for_ten_seconds_costs_nothing(
+    network: Network, archive: SmallArchive, local: dict[str, str], tmp_path: Path, whose: str
+) -> None:
+    with ExitStack() as stack:
+        for host in network.workers:
+            stack.enter_context(network.worker(host))
+        with network.build(archive, str(tmp_path / "out")) as end:
+            first_cell_is_built(tmp_path / "out" / "small")
+            CUTS[whose](network).cut(10)
+            end()
+    assert_whole(tmp_path / "out" / "small", local)
+
+
+def test_the_cells_of_a_host_that_never_comes_back_are_built_by_the_other(
+    network: Network, archive: SmallArchive, local: dict[str, str], tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        for host in network.workers:
+            stack.enter_context(network.worker(host))
+        with network.build(archive, str(tmp_path / "out")) as end:
+            first_cell_is_built(tmp_path / "out" / "small")
+            network.workers[1].pull()
+            end()
+    assert_whole(tmp_path / "out" / "small", local)
+
+
+def test_a_build_that_dies_is_taken_up_from_its_host(
+    network: Network, archive: SmallArchive, local: dict[str, str], tmp_path: Path
+) -> None:
+    dataset = tmp_path / "out" / "small"
+    arguments = ["--region", archive.region, "--out", dataset.parent, "--cell", "512", "--scheduler", network.address]
+    with ExitStack() as stack:
+        for host in network.workers:
+            stack.enter_context(network.worker(host))
+        started = network.client.run(command("sits-build", *arguments), tmp_path / "killed.log", **environment())
+        with started as process:
+            first_cell_is_built(dataset)
+            process.send_signal(signal.SIGKILL)
+        with network.build(archive, str(dataset.parent)) as end:
+            end()
+    assert_whole(dataset, local)
+
+
+def test_hosts_write_into_a_store_whose_cable_is_pulled(
+    network: Network, archive: SmallArchive, local: dict[str, str], tmp_path: Path
+) -> None:
+    keys = {
+        "AWS_ENDPOINT_URL": f"http://{network.store.address}:5000",
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    url = f"s3://{BUCKET}/hosts"
+    server = command("moto_server", "-H", network.store.address, "-p", "5000")
+    ask = [sys.executable, Path(__file__).with_name("fetch_dataset.py"), url, tmp_path / "fetched"]
+    with ExitStack() as stack:
+        stack.enter_context(network.store.run(server, tmp_path / "store.log"))
+        for host in network.workers:
+            stack.enter_context(network.worker(host, **keys))
+        make = stack.enter_context(network.client.run([*ask, "--make"], tmp_path / "make.log", **keys))
+        assert make.wait(60) == 0, (tmp_path / "make.log").read_text()
+        with network.build(archive, url, **keys) as end:
+            cutting = threading.Thread(target=lambda: (time.sleep(8), network.store.cut(10)))
+            cutting.start()
+            end()
+            cutting.join()
+        fetch = stack.enter_context(network.client.run(ask, tmp_path / "fetch.log", **keys))
+        assert fetch.wait(120) == 0, (tmp_path / "fetch.log").read_text()
+    assert promised(tmp_path / "fetched" / "small") == local

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +193,55 @@ def test_a_card_that_is_no_json_is_refused(tmp_path: Path) -> None:
     save(tmp_path, recipe_of())
     (tmp_path / CARD).write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
+        load_model(tmp_path)
+
+
+def safetensors(head: object, data: bytes = b"1234", *, length: int | None = None) -> bytes:
+    """A file of these tensors, whatever its head says of them."""
+    text = head if isinstance(head, bytes) else json.dumps(head).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def a_tensor(**changes: object) -> dict[str, object]:
+    return {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], **changes}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is no safetensors file"),
+        (pickle.dumps({"a": 1}), "is no safetensors file"),
+        (safetensors({}, length=2**62), "is no safetensors file"),
+        (safetensors({}, length=99_000_000), "is no safetensors file"),
+        (safetensors(b"[" * 100_000), "is no safetensors file"),
+        (safetensors({"a": a_tensor(shape=[2**31, 2**31])}), "is no safetensors file"),
+        (safetensors({"a": a_tensor(), "b": a_tensor()}), "is no safetensors file"),
+        (safetensors({"a": a_tensor(dtype="F4", shape=[8])}), "holds tensors of the type 'F4', which PyTorch does not"),
+        (safetensors({"../a\n\x1b[31m": a_tensor()}), r"describes \(\.\./a\\n\\x1b\[31m, "),
+    ],
+)
+def test_weights_that_lie_are_refused_with_one_printable_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+    save(tmp_path, recipe_of())
+    (tmp_path / WEIGHTS).write_bytes(content)
+    with pytest.raises(ValueError, match=says) as refused:
+        load_model(tmp_path)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(("key", "count"), [("dates", 10**9), ("dates", -1), ("bands", ["B02"] * 257)])
+def test_a_card_of_a_model_that_would_fill_the_memory_is_refused_before_it_is_built(
+    tmp_path: Path, key: str, count: object
+) -> None:
+    save(tmp_path, recipe_of())
+    edit(tmp_path, **{key: count})
+    with pytest.raises(ValueError, match=rf"card\.json is no whole card: a model has up to \d+ {key}; got"):
+        load_model(tmp_path)
+
+
+def test_a_card_nested_without_end_is_no_card(tmp_path: Path) -> None:
+    save(tmp_path, recipe_of())
+    (tmp_path / CARD).write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"card\.json is not JSON"):
         load_model(tmp_path)
 
 

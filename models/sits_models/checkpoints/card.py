@@ -17,6 +17,8 @@ __all__ = ["Card", "Probe", "Publication"]
 
 FORMAT = "sits-weights"
 VERSION = "1.1"
+_MOST_BANDS, _MOST_CLASSES = 256, 65535
+"""Of a model: a card that names more would fill the memory before its weights are looked at."""
 _MOST_CHIPS, _MOST_DATES, _MOST_PIXELS, _LARGEST = 16, 4096, 4096, 1 << 26
 """Of a probe; the last is 128 MiB a band as it is stored."""
 
@@ -99,6 +101,16 @@ class Card:
     """None for weights that nobody has shared yet."""
     probe: Probe | None = None
     """What the stored logits of shared weights are of."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a model that no weights could be of."""
+        for name, count, most in (
+            ("bands", len(self.bands), _MOST_BANDS),
+            ("dates", self.dates, _MOST_DATES),
+            ("classes", len(self.classes), _MOST_CLASSES),
+        ):
+            if not 0 <= count <= most:
+                raise ValueError(f"a model has up to {most} {name}; got {count}")
 
     @property
     def cube_version(self) -> str | None:

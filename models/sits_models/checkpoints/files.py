@@ -62,7 +62,7 @@ def read_card(folder: str | Path) -> Card:
     path = weights_folder(folder) / CARD
     try:
         data = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} is no card: it should be keys with values, got {str(data)[:40]!r}")  # noqa: TRY004
@@ -92,15 +92,23 @@ def read_weights(folder: str | Path) -> tuple[Card, dict[str, Tensor]]:
     try:
         tensors = load(path.read_bytes())
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise ValueError(f"{path} is no safetensors file: {_shown(str(error))}") from error
+    except KeyError as error:
+        raise ValueError(f"{path} holds tensors of the type {error}, which PyTorch does not have") from error
     hashes = hash_tensors(tensors)
     differing = sorted(name for name in {*hashes, *card.tensors} if hashes.get(name) != card.tensors.get(name))
     if differing:
         raise ValueError(
-            f"{path} is not the file that its card describes ({', '.join(differing[:5])}"
+            f"{path} is not the file that its card describes ({', '.join(map(_shown, differing[:5]))}"
             f"{f' and {len(differing) - 5} more' if len(differing) > 5 else ''}); copy both files again"
         )
     return card, tensors
+
+
+def _shown(text: str) -> str:
+    """What a file holds, harmless wherever it is printed."""
+    short = text[:200]
+    return short if short.isprintable() else ascii(short)[1:-1]
 
 
 def check_tensors(folder: str | Path) -> None:

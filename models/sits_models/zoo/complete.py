@@ -140,7 +140,7 @@ def _assets(item: dict[str, object], folder: Path) -> dict[str, dict[str, object
 def _read_item(folder: Path) -> dict[str, object] | None:
     try:
         item = json.loads((folder / ITEM).read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return item if isinstance(item, dict) else None
 

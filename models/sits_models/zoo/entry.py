@@ -192,7 +192,7 @@ def _json(path: Path) -> object:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no {path}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
 
 

@@ -187,7 +187,7 @@ def _described(source: Source, partial: Path) -> dict[str, StoredFile]:
     origin = f"{ITEM} of {source.address}"
     try:
         item = json.loads((partial / ITEM).read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{origin} is not JSON: {error}") from error
     return checksums(item, origin=origin)
 

@@ -126,7 +126,7 @@ def read_index(text: bytes, *, origin: str) -> tuple[Entry, ...]:
     """The entries of an `index.json`, which may come from anywhere. Raises ValueError."""
     try:
         index = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{origin} is not JSON: {error}") from error
     if not isinstance(index, dict) or index.get("format") != _FORMAT or not isinstance(index.get("weights"), list):
         raise ValueError(f"{origin} is no index of a registry of weights")

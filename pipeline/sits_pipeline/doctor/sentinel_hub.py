@@ -89,7 +89,7 @@ def _others(deployment: Deployment) -> str:
 def _token_of(answer: Answer) -> str | None:
     try:
         token = json.loads(answer.body)["access_token"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return token if isinstance(token, str) and token else None
 

@@ -140,7 +140,7 @@ def document_of(answer: Answer) -> dict[str, Any] | None:
     """The JSON object of an answer; None for anything else."""
     try:
         found = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

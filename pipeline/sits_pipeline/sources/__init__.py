@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +14,7 @@ from sits_catalog.addresses import without_secrets
 from sits_catalog.region import Imagery, Region
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.sources.base import SceneSource, SearchResult, ServiceSource, SourceError, UnusableItem
+from sits_pipeline.sources.cache import temporary_cache
 from sits_pipeline.sources.providers import PROVIDERS, any_api
 from sits_pipeline.sources.safe import SafeSource
 from sits_pipeline.sources.stac import StacSource
@@ -197,11 +195,4 @@ def _cache_bytes(config: BuildConfig) -> int:
 
 
 def _cache(config: BuildConfig) -> Path:
-    return _temporary_cache() if config.cache is None else config.cache.absolute()
-
-
-def _temporary_cache() -> Path:
-    """Name of a folder for remote bytes in each host's folder for temporary files; here it goes with this process."""
-    folder = Path(tempfile.mkdtemp(prefix="sits-cache-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder.name)
+    return temporary_cache() if config.cache is None else config.cache.absolute()

@@ -22,6 +22,7 @@ from sits_pipeline.sources.items import href_of, scene_from_item
 from sits_pipeline.sources.oidc import OidcSigner
 from sits_pipeline.sources.pixels import read_scenes, sample_any
 from sits_pipeline.sources.providers import Provider
+from sits_pipeline.sources.reach import Reach
 from sits_pipeline.sources.remote import Opener
 from sits_pipeline.sources.s3 import S3Signer, has_s3_keys
 from sits_pipeline.sources.sas import SasSigner
@@ -75,7 +76,7 @@ class ApiSource:
         west, south, east, north = shapely.bounds(area)
         return search_items(
             self.url,
-            Web(gate=self.gate),
+            Web(gate=self.gate, reach=self._reach),
             collection=self.collection,
             bbox=(max(west, -180.0), south, min(east, 180.0), north),
             span=f"{start}/{end}",
@@ -126,11 +127,16 @@ class ApiSource:
 
     def _scene(self, item: JsonObject) -> Scene:
         choose = _https_first if self.provider.signing == "cdse" and not has_s3_keys() else href_of
-        resolve = partial(resolve_remote, item, stores=self.provider.signing == "cdse")
+        resolve = partial(resolve_remote, item, stores=self.provider.signing == "cdse", reach=self._reach)
         scene = scene_from_item(item, resolve, provider=self.provider, choose=choose)
         if not self._is_table and scene.collection not in ("", self.collection):
             raise ValueError(f"of the collection {scene.collection[:100]}; {self.collection} was asked for")
         return scene
+
+    @property
+    def _reach(self) -> Reach:
+        """How far what it lists may lead: to its own host, wherever that is, and to public ones."""
+        return Reach.of(self.url)
 
     def _signer(self) -> Signer | None:
         if self.provider.signing == "sas":
@@ -138,7 +144,7 @@ class ApiSource:
         return _NamedSigner(_CdseSigner()) if self.provider.signing == "cdse" else None
 
     def _opener(self) -> Opener:
-        web = Web(gate=self.gate, signer=self._signer())
+        web = Web(gate=self.gate, signer=self._signer(), reach=self._reach)
         whole = self.provider.whole_files
         return partial(open_cached, folder=self.cache, max_bytes=self.cache_bytes, web=web, whole=whole)
 

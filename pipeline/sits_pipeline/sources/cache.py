@@ -9,12 +9,14 @@ first; and a response that is not exactly the range asked for, of the version fi
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -28,7 +30,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from sits_pipeline.sources.web import Answer, Web
 
-__all__ = ["CachedFile", "RangeCache", "open_cached"]
+__all__ = ["CachedFile", "RangeCache", "open_cached", "own_cache", "temporary_cache"]
 
 BLOCK = 64 * 1024
 """Bytes a block: a sixth of a usual source block of a COG and more than its head, so that little is fetched in vain."""
@@ -36,7 +38,8 @@ MAX_REQUEST = 256 * BLOCK
 MAX_GAP = 2
 """Blocks that are fetched in vain rather than asking twice."""
 
-_MAX_FILE = 4 * 2**30
+_MAX_FILE = 2**29
+"""Bytes; the pixels of a tile at 10 m are 241 MB, and a third more with overviews, before they are compressed."""
 _TRUST_S = 3600.0
 """How long a file is taken to be the one seen last; one without ETag and Last-Modified is fetched anew after it."""
 _LOCK = "lock"
@@ -158,6 +161,19 @@ def _cache(folder: Path, max_bytes: int) -> RangeCache:
     return RangeCache(folder, max_bytes)
 
 
+def temporary_cache() -> Path:
+    """Name of a folder for remote bytes in each host's folder for temporary files; here it goes with this process."""
+    folder = Path(tempfile.mkdtemp(prefix="sits-cache-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder.name)
+
+
+@lru_cache(maxsize=1)
+def own_cache() -> Path:
+    """This process's own temporary folder for remote bytes, for sources that were given none."""
+    return temporary_cache()
+
+
 def open_cached(url: str, *, folder: Path, max_bytes: int, web: Web, whole: bool = False) -> CachedFile:
     """A remote file through the cache in `folder`; raises OSError where the server has no such file.
 
@@ -262,7 +278,8 @@ class CachedFile(io.RawIOBase):
     def _known_version(self) -> _Version | None:
         try:
             path = self._place / "version.json"
-            if time.time() - path.stat().st_mtime > _TRUST_S:
+            # A time to come, after a clock was put back, says nothing.
+            if not -1 <= time.time() - path.stat().st_mtime <= _TRUST_S:
                 return None
             return _Version(**json.loads(path.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
@@ -340,6 +357,8 @@ def _content_range(answer: Answer) -> tuple[int, int, int]:
     if answer.status != 206 or match is None:
         raise OSError(f"the server answered a range request with status {answer.status} and no valid Content-Range")
     start, stop, size = int(match[1]), int(match[2]) + 1, int(match[3])
+    if size > _MAX_FILE:
+        raise OSError(f"the server says that it has {size} bytes; {_MAX_FILE} are read at most")
     if stop - start != len(answer.body):
         raise OSError(f"the server announced {stop - start} bytes and sent {len(answer.body)}")
     return start, stop, size

@@ -1,7 +1,8 @@
 """Reads static STAC catalogues whose links are hostile until checked.
 
 A local catalogue may point into its own folder or to http(s); a remote one to http(s) alone. Nothing else is opened:
-no other scheme, no GDAL prefix (`/vsi...`), no way out of the folder by `..` or a symbolic link.
+no other scheme, no GDAL prefix (`/vsi...`), no way out of the folder by `..` or a symbolic link, and from a remote one
+no way into this machine's network (`reach.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from sits_catalog.addresses import without_secrets
 from sits_pipeline.sources.base import ServiceDown, SourceError
-from sits_pipeline.sources.web import fetch, is_web
+from sits_pipeline.sources.reach import Reach, Refused
+from sits_pipeline.sources.web import Web, is_web
 from sits_pipeline.values import JsonObject
 
 __all__ = ["FoundItem", "Spot", "read_items", "resolve_remote"]
@@ -39,13 +41,15 @@ class Spot:
     """Absolute local path or http(s) URL."""
     root: Path | None
     """Folder that local links must stay in; None for a remote document."""
+    reach: Reach
+    """How far http(s) links may lead."""
 
     def resolve(self, href: object) -> Spot:
         """Where a link of this document leads; raises ValueError where it may not lead there."""
         if not isinstance(href, str) or not href or len(href) > 8192 or _CONTROL.search(href):
             raise ValueError("a link must be a text without control characters")
         if is_web(href):
-            return Spot(href, None)
+            return self._on_the_web(href)
         scheme = urlsplit(href).scheme if _SCHEME.match(href) else ""
         if scheme == "s3":
             raise ValueError(
@@ -59,7 +63,15 @@ class Spot:
         url = urljoin(self.location, href)
         if scheme or href.startswith("/vsi") or not is_web(url):
             raise ValueError(f"{_short(href)}: a remote catalogue may point to http(s) only")
-        return Spot(url, None)
+        return self._on_the_web(url)
+
+    def _on_the_web(self, url: str) -> Spot:
+        try:
+            self.reach.check_url(url)
+        except Refused as error:
+            raise ValueError(f"{_short(url)}: {error}") from None
+        # What a document on this machine names it may ask of this network; what a server then names may not.
+        return Spot(url, None, self.reach if self.root is None else Reach.of(url))
 
     def _resolve_local(self, href: str, scheme: str, root: Path) -> Spot:
         if scheme == "file":
@@ -72,19 +84,20 @@ class Spot:
             raise ValueError(f"{_short(href)}: {error}") from None
         if not path.is_relative_to(root) or str(path).startswith("/vsi") or href.startswith("/vsi"):
             raise ValueError(f"{_short(href)}: leads out of the catalogue's folder")
-        return Spot(str(path), root)
+        return Spot(str(path), root, self.reach)
 
 
 def _short(href: str) -> str:
     """An address for a message: without anything that may be a secret, also where it is relative."""
-    return without_secrets(href).partition("?")[0][:200]
+    shown = without_secrets(href).partition("?")[0][:200]
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
-def resolve_remote(item: JsonObject, href: object, *, stores: bool) -> str:
+def resolve_remote(item: JsonObject, href: object, *, stores: bool, reach: Reach) -> str:
     """The http(s) address that an href of an item means which was not found in a file beside its assets.
 
     A relative one starts from the item's own address, its link `self`. With `stores` it may lead to s3:// as well.
-    Raises ValueError where it leads elsewhere, or has nothing to start from.
+    Raises ValueError where it leads elsewhere or out of reach, or has nothing to start from.
     """
     if stores and isinstance(href, str) and _STORED.fullmatch(href):
         return href
@@ -92,10 +105,10 @@ def resolve_remote(item: JsonObject, href: object, *, stores: bool) -> str:
     links = listed if isinstance(listed, list) else []
     own = next((link.get("href") for link in links if isinstance(link, dict) and link.get("rel") == "self"), None)
     if isinstance(own, str) and is_web(own):
-        return Spot(own, None).resolve(href).location
+        return Spot(own, None, reach).resolve(href).location
     if isinstance(href, str) and not is_web(href) and not _SCHEME.match(href):
         raise ValueError(f"{_short(href)}: a relative address, and the item has no link `self` that it starts from")
-    return Spot("", None).resolve(href).location
+    return Spot("", None, reach).resolve(href).location
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ def _check_count(count: int) -> None:
 
 def _start(location: str) -> Spot:
     if is_web(location):
-        return Spot(location, None)
+        return Spot(location, None, Reach.of(location))
     if "://" in location or location.startswith("/vsi"):
         raise SourceError(f"a catalogue is a local path or an http(s) URL; got {_short(location)}")
     path = Path(location).resolve()
@@ -133,7 +146,7 @@ def _start(location: str) -> Spot:
         path /= "catalog.json"
     if not path.is_file():
         raise SourceError(f"no STAC catalogue at {location}; give a catalog.json, a collection or an ItemCollection")
-    return Spot(str(path.resolve()), path.resolve().parent)
+    return Spot(str(path.resolve()), path.resolve().parent, Reach.of(location))
 
 
 def _walk(spot: Spot, above: tuple[str, ...], seen: set[str], items: dict[str, Spot]) -> Iterator[FoundItem]:
@@ -195,8 +208,7 @@ def _read_all(spots: list[Spot]) -> Iterator[FoundItem]:
 
 def _read_json(spot: Spot) -> JsonObject:
     try:
-        text = fetch(spot.location, max_bytes=MAX_JSON_BYTES).body if spot.root is None else _read_file(spot.location)
-        document = json.loads(text)
+        document = json.loads(_fetch(spot) if spot.root is None else _read_file(spot.location))
     except ConnectionError as error:
         raise ServiceDown(f"{_short(spot.location)} cannot be read: {error}") from error
     except OSError as error:
@@ -206,6 +218,10 @@ def _read_json(spot: Spot) -> JsonObject:
     if not isinstance(document, dict):
         raise SourceError(f"{_short(spot.location)} holds no JSON object")
     return document
+
+
+def _fetch(spot: Spot) -> bytes:
+    return Web(reach=spot.reach).fetch(spot.location, max_bytes=MAX_JSON_BYTES).body
 
 
 def _read_file(location: str) -> bytes:

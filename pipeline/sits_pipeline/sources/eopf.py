@@ -8,7 +8,7 @@ the rule of the item's processing baseline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -27,6 +27,7 @@ from sits_pipeline.sources.base import CredentialsError, ServiceDown
 from sits_pipeline.sources.eopf_files import AXES, GroupFiles, split_address
 from sits_pipeline.sources.eopf_grid import Transform, check_offset, grid_of_coordinates, stated_epsg, stated_grid
 from sits_pipeline.sources.eopf_holes import Hole, holds, holes_amid_data, meets_footprint
+from sits_pipeline.sources.eopf_sizes import check_sizes, unpacked_check
 from sits_pipeline.sources.rasters import Nesting, nest, read_padded, window_around
 from sits_pipeline.sources.remote import Opener
 from sits_pipeline.steps.audit import MIN_PIXELS
@@ -224,15 +225,16 @@ def _open(scene: Scene, name: str, opener: Opener | None) -> Iterator[_Band]:
 
 
 def _open_array(files: GroupFiles, name: str) -> zarr.Array[Any]:
-    """An array of either format; that of the group's other arrays where it is known."""
+    """An array of either format; that of the group's other arrays where it is known. Raises ValueError for a lie."""
     formats: tuple[Literal[2, 3], ...] = (2, 3)
     if files.known:
         formats = (3,) if any(key.endswith("zarr.json") for key in files.known) else (2,)
     for zarr_format in formats:
+        store = _GroupStore(files)
         try:
             # Whatever this process set for cubes of its own: an absent chunk of a product is nodata.
-            return zarr.open_array(
-                store=_GroupStore(files),
+            array = zarr.open_array(
+                store=store,
                 path=name,
                 mode="r",
                 zarr_format=zarr_format,
@@ -240,6 +242,9 @@ def _open_array(files: GroupFiles, name: str) -> zarr.Array[Any]:
             )
         except FileNotFoundError:
             continue
+        check_sizes(array)
+        store.check = unpacked_check(array)
+        return array
     raise FileNotFoundError(f"there is no Zarr array {name}")
 
 
@@ -351,6 +356,8 @@ class _GroupStore(Store):
     def __init__(self, files: GroupFiles) -> None:
         super().__init__(read_only=True)
         self._files = files
+        self.check: Callable[[bytes], None] | None = None
+        """Raises ValueError for a chunk that would unpack to more than it may; metadata are read before it is set."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _GroupStore) and self._files is other._files
@@ -366,6 +373,8 @@ class _GroupStore(Store):
         """The bytes of a key; None where there is no such key. Raises OSError where they cannot be had."""
         bounds = None if byte_range is None else lambda size: _bounds(byte_range, size)
         content = await asyncio.to_thread(self._files.read, key, bounds)
+        if content is not None and self.check is not None:
+            self.check(content)
         return None if content is None else prototype.buffer.from_bytes(content)
 
     async def get_partial_values(
@@ -415,6 +424,7 @@ def _describe(error: BaseException, address: str | None) -> str:
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     group, name = ("", "") if address is None else split_address(address)
     text = " ".join(published_text(text).split())[:300]
+    text = text if text.isprintable() else ascii(text)[1:-1]
     if group:
         text = text.replace(f"{without_secrets(group)}/", "")
     return text if name in text else f"{name}: {text}"

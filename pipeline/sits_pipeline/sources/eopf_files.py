@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from sits_pipeline.sources.remote import Opener
-from sits_pipeline.sources.web import fetch, is_web
+from sits_pipeline.sources.web import is_web
 
 __all__ = ["AXES", "GroupFiles", "split_address"]
 
@@ -20,7 +20,6 @@ AXES = ("y", "x")
 
 _METADATA = (".zarray", ".zattrs", ".zgroup", "zarr.json")
 _KEPT_GROUPS = 1024
-_MAX_FILE = 2**30
 
 Bounds = Callable[[int], tuple[int, int]]
 """First byte and the one after the last that are wanted, given the size of a file."""
@@ -130,8 +129,7 @@ class GroupFiles:
     def _remote(self, key: str, bounds: Bounds | None) -> bytes:
         url = self._url(key)
         if self._opener is None:
-            content = fetch(url, max_bytes=_MAX_FILE).body
-            return content if bounds is None else content[slice(*bounds(len(content)))]
+            raise OSError(f"{key}: a remote array is read through an opener; this source has none")
         file = self._opener(url)
         self._read.add(url)
         try:

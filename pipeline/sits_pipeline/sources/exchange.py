@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from sits_catalog.addresses import without_secrets
+from sits_pipeline.sources.reach import Reach, Refused
 
 if TYPE_CHECKING:
     import requests
@@ -25,6 +26,8 @@ __all__ = ["Answer", "Broken", "Sent", "TimeLimits", "exchange", "is_web"]
 MAX_REDIRECTS = 10
 _PIECE = 1024 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
+_AMBIGUOUS = re.compile(r"[\\\s\x00-\x1f\x7f]")
+"""In a host: urllib3 ends it at a backslash and urlsplit does not, so that a token for one would go to the other."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Sent:
     body: bytes | None = field(repr=False)
     max_bytes: int
     """Of the answer's body."""
+    reach: Reach | None = None
+    """How far it and its redirects may lead; None: the user named `url`, so that its own host may be asked anywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,24 +77,31 @@ class Broken(Exception):  # noqa: N818  # always caught: what is raised in the e
 
 
 def is_web(address: str) -> bool:
-    """Whether an address is an http(s) URL with a host."""
+    """Whether an address is an http(s) URL whose host all readers of it understand alike."""
     try:
         parts = urlsplit(address)
+        is_whole = bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.netloc)
+    host = parts.netloc.rpartition("@")[2]
+    return parts.scheme in ("http", "https") and is_whole and not _AMBIGUOUS.search(host)
 
 
 def exchange(sent: Sent, limits: TimeLimits) -> Answer:
     """The answer to a request, whatever its status, after following redirects.
 
-    Raises Broken where none came or not all of it, and OSError where it is larger than `max_bytes`, redirects to
-    something that is not http(s), or takes a request with a body to another server. No message holds more of an
-    address than its path.
+    Raises Broken where none came or not all of it, and OSError where it is larger than `max_bytes`, leads or redirects
+    out of reach or to something that is not http(s), or takes a request with a body to another server. No message holds
+    more of an address than its path.
     """
+    reach = Reach.of(sent.url) if sent.reach is None else sent.reach
     for _ in range(MAX_REDIRECTS):
-        with _session() as session:
-            answer = _exchange_once(session, sent, limits)
+        try:
+            reach.check_url(sent.url)  # a proxy resolves names itself, but numbers are plain
+            with _session(reach) as session:
+                answer = _exchange_once(session, sent, limits)
+        except Refused as error:
+            raise OSError(f"{without_secrets(sent.url)}: {error}") from None
         if answer.status not in _REDIRECTS or "Location" not in answer.headers:
             return answer
         sent = _redirected(sent, answer)
@@ -221,36 +233,37 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 # Sessions
 
 
-_free: deque[requests.Session] = deque()
+_free: defaultdict[Reach, deque[requests.Session]] = defaultdict(deque)
 
 
 @contextmanager
-def _session() -> Iterator[requests.Session]:
-    """A session for one request at a time, with the connections that it had kept.
+def _session(reach: Reach) -> Iterator[requests.Session]:
+    """A session for one request at a time, with the connections that it had kept, all of them within reach.
 
     Lent rather than held by threads, since those that read a cell end with it.
     """
+    free = _free[reach]
     try:
-        session = _free.pop()
+        session = free.pop()
     except IndexError:
-        session = _new_session()
+        session = _new_session(reach)
     try:
         yield session
     finally:
-        _free.append(session)
+        free.append(session)
 
 
 # The parent of a forked child goes on with its connections.
 os.register_at_fork(after_in_child=_free.clear)
 
 
-def _new_session() -> requests.Session:
+def _new_session(reach: Reach) -> requests.Session:
     from http.cookiejar import DefaultCookiePolicy
 
-    import requests
+    from sits_pipeline.sources.connections import limited_session
 
     _hide_queries_in_logs()
-    session = requests.Session()
+    session = limited_session(reach)
     # Proxies and certificates of the environment are used, ~/.netrc is not: requests looks there where no auth is set.
     session.auth = _as_it_is
     # requests reads a redirect's body to see where it leads, also where it is told not to follow it.

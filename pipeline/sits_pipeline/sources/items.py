@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import shapely
 
 from sits_catalog.cube import lattice_anchor_y
@@ -14,7 +15,7 @@ from sits_catalog.sentinel2 import BANDS, BOA_OFFSET, baseline_key, has_boa_offs
 from sits_pipeline.sources.providers import PROVIDERS, Provider
 from sits_pipeline.values import JsonObject, Scene
 
-__all__ = ["check_id", "declared_offset", "footprint_of", "parse_time", "scene_from_item", "sensed_of"]
+__all__ = ["check_id", "declared_offset", "finite_number", "footprint_of", "parse_time", "scene_from_item", "sensed_of"]
 
 _MAX_ID = 200
 _BASELINE = re.compile(r"_N(\d{4})_")
@@ -65,7 +66,7 @@ def scene_from_item(
         mgrs_tile=_mgrs_tile(properties, product),
         epsg=_epsg(properties, assets),
         baseline=baseline,
-        cloud_cover=_number(properties, "eo:cloud_cover"),
+        cloud_cover=finite_number(properties, "eo:cloud_cover"),
         footprint=footprint_of(item),
         datatake=_text(properties, "s2:datatake_id", "eopf:datatake_id"),
         datastrip=_text(properties, "s2:datastrip_id", "eopf:datastrip_id"),
@@ -237,13 +238,13 @@ def parse_time(text: str | None) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter before the year 1 and after 9999
         raise ValueError(f"a time looks like 2018-04-18T10:40:21Z; got {text[:40]!r}") from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _orbit(properties: JsonObject, product: str) -> int | None:
-    number = _number(properties, "sat:relative_orbit")
+    number = finite_number(properties, "sat:relative_orbit")
     if number is not None:
         return int(number)
     match = _ORBIT.search(product)
@@ -251,7 +252,7 @@ def _orbit(properties: JsonObject, product: str) -> int | None:
 
 
 def _mgrs_tile(properties: JsonObject, product: str) -> str:
-    zone = _number(properties, "mgrs:utm_zone", "sentinel:utm_zone")
+    zone = finite_number(properties, "mgrs:utm_zone", "sentinel:utm_zone")
     band = _text(properties, "mgrs:latitude_band", "sentinel:latitude_band")
     square = _text(properties, "mgrs:grid_square", "sentinel:grid_square")
     parts = f"{int(zone)}{band}{square}" if zone is not None and band and square else None
@@ -269,10 +270,16 @@ def footprint_of(item: JsonObject) -> shapely.Geometry:
             shape = shapely.make_valid(shapely.force_2d(shapely.geometry.shape(geometry)))
         else:
             shape = shapely.box(*_flat_bbox(item.get("bbox")))
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, shapely.errors.ShapelyError) as error:
-        raise ValueError(f"no footprint: {error}") from None
-    if shape.is_empty:
+    except (
+        *(TypeError, ValueError, KeyError, IndexError, AttributeError),
+        *(OverflowError, RecursionError, shapely.errors.ShapelyError),
+    ) as error:
+        what = " ".join(str(error).split())[:150]
+        raise ValueError(f"no footprint: {what if what.isprintable() else ascii(what)}") from None
+    if not shapely.is_geometry(shape) or shape.is_empty:  # a box of NaN is None
         raise ValueError("no footprint: its geometry is empty")
+    if not np.isfinite(shapely.bounds(shape)).all():
+        raise ValueError("no footprint: its coordinates are not all finite numbers")
     return shape
 
 
@@ -295,6 +302,12 @@ def _text(holder: JsonObject, *keys: str) -> str | None:
     return next((value for value in values if isinstance(value, str) and value), None)
 
 
-def _number(holder: JsonObject, *keys: str) -> float | None:
+def finite_number(holder: JsonObject, *keys: str) -> float | None:
+    """The first of these keys that holds a finite number."""
     values: list[Any] = [holder.get(key) for key in keys]
-    return next((value for value in values if isinstance(value, int | float) and not isinstance(value, bool)), None)
+    return next((value for value in values if _is_finite(value)), None)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a number, and no infinity, NaN or integer beyond all floats, which JSON can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

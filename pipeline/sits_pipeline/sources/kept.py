@@ -226,7 +226,7 @@ def _note(table: Table) -> JsonObject:
     metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
     try:
         note = json.loads(metadata.get(_NOTE, b"{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}
 
@@ -245,7 +245,7 @@ def _items(table: Table, location: str) -> list[JsonObject]:
         rows = table.select(columns).take(pa.array(missing, pa.int64()))
         rebuilt = dict(zip(missing, stac_table_to_items(rows) if missing else (), strict=True))
         items = [rebuilt[row] if text is None else json.loads(text) for row, text in enumerate(whole)]
-    except (pa.ArrowException, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (pa.ArrowException, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         what = " ".join(str(error).split())[:150]
         raise SourceError(f"the table {location} is no stac-geoparquet file ({what})") from error
     if not all(isinstance(item, dict) for item in items):

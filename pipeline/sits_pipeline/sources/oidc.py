@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -101,9 +102,10 @@ def _read(body: bytes, address: str) -> Token:
         document = json.loads(body)
         text, life = document["access_token"], float(document["expires_in"])
         renew_with, renew_for = document.get("refresh_token") or "", float(document.get("refresh_expires_in") or 0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         text, life, renew_with, renew_for = None, 0.0, "", 0.0
-    if not isinstance(text, str) or not text or not isinstance(renew_with, str):
+    lives = math.isfinite(life) and math.isfinite(renew_for)
+    if not isinstance(text, str) or not text or not isinstance(renew_with, str) or not lives:
         raise OSError(
             f"{without_secrets(address)} gave no token: an object with access_token and expires_in was expected"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,15 +33,11 @@ GDAL_OPTIONS: Mapping[str, Any] = {
     # No side files: the georeference is the file's own, and a remote folder is never listed.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
-    # One request for neighbouring blocks, and enough of the head of a COG to hold its directories.
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    # With more, JP2OpenJPEG decodes the tiles of a window in threads of its own, whose errors are lost: pixels of a
+    # broken tile would be 0, and so not observed, without a word (GDAL 3.12). Workers are the threads.
+    "GDAL_NUM_THREADS": "1",
+    # Enough of the head of a COG to hold its directories.
     "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
-    "GDAL_HTTP_CONNECTTIMEOUT": 30,
-    "GDAL_HTTP_TIMEOUT": 120,
-    "GDAL_HTTP_MAX_RETRY": 3,
-    "GDAL_HTTP_RETRY_DELAY": 0.5,
-    # Without it a URL that failed once stays missing for the life of the process, whatever the server says later.
-    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http",
 }
 
 _JP2 = re.compile(r"\.(?:jp2|j2k)(?:\)/\$value)?$", re.IGNORECASE)
@@ -49,6 +46,12 @@ _SAMPLE_SIDE = 400
 _SAMPLE_BLOCK = 256
 _WHOLE_SIDE = 1024
 """Files without overviews are read whole up to this side."""
+_LONGEST_SIDE = 2**16
+"""Pixels; a tile has 10 980."""
+_LARGEST_BLOCK = 2**27
+"""Pixels that GDAL decodes at once, whatever window is asked for; a tile in one piece has 120 million."""
+_COARSEST = 12
+"""Cube pixels a source pixel; the coarsest of Sentinel-2 are 60 m."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,16 @@ class Nesting:
 def nest(transform: Sequence[float], geobox: GeoBox) -> Nesting:
     """Place a file's grid, `(a, b, c, d, e, f)`, in the lattice of a north-up geobox with square pixels.
 
-    Raises ValueError where the corners of the file's pixels are not corners of the geobox's lattice.
+    Raises ValueError where the corners of the file's pixels are not corners of the geobox's lattice, or the pixels are
+    larger than any of Sentinel-2.
     """
     a, b, c, d, e, f = transform[:6]
+    if not all(math.isfinite(value) for value in (a, b, c, d, e, f)):
+        raise ValueError("its grid is not made of finite numbers")
     cube = geobox.affine
     factor, row, column = a / cube.a, (cube.f - f) / cube.e, (cube.c - c) / cube.a
     whole = all(abs(value - round(value)) < 1e-6 for value in (factor, row, column))
-    if b or d or a != -e or factor < 1 or not whole:
+    if b or d or a != -e or not 1 <= factor <= _COARSEST or not whole:
         raise ValueError(
             f"its grid does not nest in the cube's lattice of {cube.a:g} m: pixels of {a:g} x {-e:g} m "
             f"from the corner ({c:.12g}, {f:.12g})" + (", rotated" if b or d else "")
@@ -172,12 +178,13 @@ def _open(path: str, opener: Opener | None) -> Iterator[Any]:
     again; and rasterio looks a file's opener up in the context of the thread that opened it, which ends with the cell.
     """
     remote = "://" in path
-    if remote and opener is None and not path.startswith(("http://", "https://")):
-        raise OSError(f"{_file_name(path)}: only http(s) addresses can be read without signing in")
+    if remote and opener is None:
+        raise OSError(f"{_file_name(path)}: a remote file is read through an opener; this source has none")
     driver = "JP2OpenJPEG" if _JP2.search(_path_of(path)) else "GTiff"
     watched = WatchedOpener(path, opener) if remote and opener is not None else None
     # By its name alone: rasterio would look for the keys of an s3:// address, and log a query that is a signature.
-    target: str | Path = watched.name if watched is not None else f"/vsicurl/{path}" if remote else Path(path)
+    # GDAL itself asks no server: it would follow a redirect to wherever it leads.
+    target: str | Path = Path(path) if watched is None else watched.name
     try:
         with rasterio.open(target, driver=driver, opener=watched) as dataset:
             yield dataset
@@ -207,6 +214,14 @@ def _check_file(dataset: Any, epsg: int) -> None:
         )
     if dataset.nodata not in (None, 0):
         raise ValueError(f"nodata of Sentinel-2 is 0; the file declares {dataset.nodata:g}")
+    block = dataset.block_shapes[0]
+    if max(dataset.shape) > _LONGEST_SIDE or math.prod(block) > _LARGEST_BLOCK:
+        raise ValueError(
+            f"up to {_LONGEST_SIDE} pixels a side and {_LARGEST_BLOCK} in a block are read; the file says that it has "
+            f"{dataset.width} x {dataset.height}, and {block[1]} x {block[0]} in a block"
+        )
+    if not all(math.isfinite(value) for value in dataset.transform[:6]) or dataset.transform.a <= 0:
+        raise ValueError("its grid is not made of finite numbers, or its pixels have no size")
 
 
 @lru_cache(maxsize=64)
@@ -234,6 +249,7 @@ def _describe(error: BaseException, path: str | None) -> str:
     for said in () if path is None else _spellings(path):
         text = text.replace(said, name)
     text = " ".join(published_text(re.sub(r"/vsi\w+/", "", text)).split())[:300]
+    text = text if text.isprintable() else ascii(text)[1:-1]
     return text if name in text else f"{name}: {text}"
 
 

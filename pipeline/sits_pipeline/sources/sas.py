@@ -84,7 +84,7 @@ def _read(body: bytes, address: str) -> tuple[str, datetime]:
     try:
         document = json.loads(body)
         text, expiry = document["token"], datetime.fromisoformat(document["msft:expiry"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text, expiry = None, datetime.now(UTC)
     if not isinstance(text, str) or not text:
         raise OSError(f"{without_secrets(address)} gave no token: an object with token and msft:expiry was expected")

@@ -27,7 +27,7 @@ __all__ = ["search_items"]
 _MAX_PAGES = 10_000
 _NOT_AS_EXPECTED = (
     *(APIError, ClientTypeError, pystac.STACError, Warning),
-    *(ValueError, LookupError, TypeError, AttributeError),
+    *(ValueError, LookupError, TypeError, AttributeError, RecursionError),
 )
 """What pystac and pystac-client raise on documents that are not what they should be."""
 
@@ -87,11 +87,13 @@ def _method(client: Client) -> str:
 
 def _not_an_api(root: str, error: BaseException) -> str:
     what = " ".join(published_text(str(error)).split())[:200] or type(error).__name__
+    what = what if what.isprintable() else ascii(what)[1:-1]
     return f"{_short(root)} is no STAC API whose items can be searched: {what}; give the root of one, such as https://host/v1"
 
 
 def _short(address: str) -> str:
-    return without_secrets(address)[:200]
+    shown = without_secrets(address)[:200]
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 class _OurIO(StacApiIO):

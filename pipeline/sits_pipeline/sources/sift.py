@@ -42,7 +42,7 @@ def sift(candidates: Iterable[Candidate], area: shapely.Geometry, season: Season
             scene = candidate.scene()
         except ValueError as error:
             if _may_matter(candidate.item, area, season):
-                reason = published_text(str(error))
+                reason = _plain(published_text(str(error)))
                 unusable.append(UnusableItem(id=_id(candidate.item), reason=reason, item=candidate.item))
             continue
         if not (in_season(scene.sensed, season) and shapely.intersects(area, scene.footprint)):
@@ -77,6 +77,12 @@ def _id(item: JsonObject) -> str:
     """An id to list an item by, whatever the item holds."""
     text = str(item.get("id"))[:200]
     return text if text.isprintable() else ascii(text)
+
+
+def _plain(text: str) -> str:
+    """A sentence that may quote an item, harmless wherever it is printed."""
+    line = " ".join(text.split())[:500]
+    return line if line.isprintable() else ascii(line)[1:-1]
 
 
 def _may_matter(item: JsonObject, area: shapely.Geometry, season: Season) -> bool:

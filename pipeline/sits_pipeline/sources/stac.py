@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from odc.geo.geobox import GeoBox
 
 from sits_catalog.region import Season
 from sits_pipeline.sources.base import SearchResult
-from sits_pipeline.sources.cache import open_cached
+from sits_pipeline.sources.cache import open_cached, own_cache
 from sits_pipeline.sources.catalogue import FoundItem, read_items
 from sits_pipeline.sources.items import scene_from_item
 from sits_pipeline.sources.pixels import read_scenes, sample_any
+from sits_pipeline.sources.reach import Reach
 from sits_pipeline.sources.remote import Opener
 from sits_pipeline.sources.sift import Candidate, in_season, sift
 from sits_pipeline.sources.web import Web
@@ -31,7 +32,7 @@ class StacSource:
     location: str
     cache: Path | None = None
     """Folder for the bytes of remote files, shared by all workers of a host and made there where it is missing; a
-    relative one lies in each host's own folder for temporary files. None: each read fetches anew."""
+    relative one lies in each host's own folder for temporary files. None: a temporary one of each process."""
     cache_bytes: int = 20_000_000_000
     web: Web = field(default_factory=Web)
     """How servers are asked."""
@@ -48,10 +49,10 @@ class StacSource:
         """A window a band around `geobox` of each scene; a band that cannot be read is a ReadFailure in the result."""
         return read_scenes(scenes, geobox, bands, pad=pad, opener=self._opener())
 
-    def _opener(self) -> Opener | None:
-        if self.cache is None:
-            return None
-        return partial(open_cached, folder=self.cache, max_bytes=self.cache_bytes, web=self.web)
+    def _opener(self) -> Opener:
+        folder = own_cache() if self.cache is None else self.cache
+        web = replace(self.web, reach=self.web.reach or Reach.of(self.location))
+        return partial(open_cached, folder=folder, max_bytes=self.cache_bytes, web=web)
 
 
 def _candidates(location: str) -> Iterator[Candidate]:

@@ -15,6 +15,7 @@ from sits_catalog.addresses import without_secrets
 from sits_pipeline.sources.access import Gate, Open, Signed, Signer
 from sits_pipeline.sources.breaker import BREAKER
 from sits_pipeline.sources.exchange import Answer, Broken, Sent, TimeLimits, exchange, is_web
+from sits_pipeline.sources.reach import Reach
 
 __all__ = ["Answer", "Patience", "Web", "fetch", "is_web"]
 
@@ -72,6 +73,8 @@ class Web:
     signer: Signer | None = None
     patience: Patience | None = None
     """None: the usual one, whose first pause is at most `BACKOFF_S`."""
+    reach: Reach | None = None
+    """How far an http(s) address may lead; None: each address that is asked for was named by the user."""
 
     def fetch(
         self,
@@ -91,9 +94,14 @@ class Web:
         where no complete answer came, and OSError for one that was refused or is larger than `max_bytes`; each with
         one sentence.
         """
-        if self.signer is None and not is_web(url):
+        # What only looks like a web address is no signer's business: it would be given proof for the host it seems.
+        if not is_web(url) and (self.signer is None or url.lower().startswith("http")):
             raise OSError(f"an http(s) URL was expected, got {without_secrets(url)!r}")
-        sent = Sent(url=url, method=method, headers=headers or {}, proof={}, body=body, max_bytes=max_bytes)
+        # Where another kind of address leads its signer decides, by what the user set.
+        reach = self.reach if is_web(url) else None
+        sent = Sent(
+            url=url, method=method, headers=headers or {}, proof={}, body=body, max_bytes=max_bytes, reach=reach
+        )
         tally = _Tally(self.patience or Patience(first_pause_s=BACKOFF_S))
         while True:
             signed = self._sign(url)

@@ -553,7 +553,7 @@ def test_an_address_of_an_object_store_is_read_by_whom_its_signer_sends(
     assert [wanted for _, wanted in server.requests] == [None] * 3
     refused = read_scene(replace(scene, assets=addresses), geobox, ["B02"], pad=0, opener=None).failures
     assert [failure.error for failure in refused if failure.band == "B02"] == [
-        "B02.tif: only http(s) addresses can be read without signing in"
+        "B02.tif: a remote file is read through an opener; this source has none"
     ]
 
 

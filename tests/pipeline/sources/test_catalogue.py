@@ -13,6 +13,7 @@ from tests.pipeline.sources.tiny_archive import catalogue, item, write_archive, 
 from sits_pipeline.sources import catalogue as catalogue_module
 from sits_pipeline.sources.base import ServiceDown, SourceError
 from sits_pipeline.sources.catalogue import Spot, read_items
+from sits_pipeline.sources.reach import Reach
 from sits_pipeline.sources.stac import StacSource
 from sits_pipeline.sources.web import fetch
 
@@ -224,7 +225,7 @@ def test_a_remote_item_cannot_reach_a_local_file(tmp_path: Path, serve: Callable
 
 def test_a_message_does_not_repeat_a_signature() -> None:
     with pytest.raises(ValueError, match="objects of a store") as caught:
-        Spot("/data/catalog.json", Path("/data")).resolve("s3://bucket/key?sig=SECRET")
+        Spot("/data/catalog.json", Path("/data"), Reach()).resolve("s3://bucket/key?sig=SECRET")
     assert "SECRET" not in str(caught.value)
 
 

@@ -132,8 +132,6 @@ def test_pixels_over_http_are_those_on_disk(catalogue: Path, tmp_path: Path, ser
     scene = scenes_of(catalogue, server.url)[0]
     here, there = sample_product(scenes_of(catalogue)[0], opener=None), sample_product(scene, opener=opener)
     np.testing.assert_array_equal(here.dn["B02"], there.dn["B02"])
-    (without_cache,) = [read_product(scene, GRID, BANDS, pad=0, opener=None)]
-    assert_same(without_cache, read_product(scene, GRID, BANDS, pad=0, opener=opener))
 
 
 def test_only_the_chunks_of_the_window_are_fetched_and_metadata_once(
@@ -298,7 +296,7 @@ def test_a_chunk_larger_than_a_block_of_the_cache_is_one_request(
     assert chunk.stat().st_size > 4 * cache.BLOCK
     server = serve(catalogue.parent)
     provider = PROVIDERS["eopf"]
-    source = ApiSource(provider=provider, url=provider.url, collection="sentinel-2-l2a", cache=tmp_path / "cache")
+    source = ApiSource(provider=provider, url=server.url, collection="sentinel-2-l2a", cache=tmp_path / "cache")
     far = next(one for one in scenes_of(catalogue, server.url) if one.id == scene.id)
     (raster,) = source.read([far], GRID, ["B02"], pad=0)
     assert raster.failures == ()

@@ -14,7 +14,7 @@ from sits_catalog.cube import lattice_anchor_y
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS, has_boa_offset, parse_product_id
 from sits_pipeline.sources.base import ServiceDown, SourceError
-from sits_pipeline.sources.items import check_id, footprint_of, sensed_of
+from sits_pipeline.sources.items import check_id, finite_number, footprint_of, sensed_of
 from sits_pipeline.sources.sentinel_hub.evalscript import PlannedTile
 from sits_pipeline.sources.sift import season_span
 from sits_pipeline.values import JsonObject, Scene
@@ -138,5 +138,4 @@ def _epsg(item: JsonObject, mgrs_tile: str) -> int:
 
 
 def _cloud_cover(item: JsonObject) -> float | None:
-    value = item["properties"].get("eo:cloud_cover")
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return finite_number(item["properties"], "eo:cloud_cover")

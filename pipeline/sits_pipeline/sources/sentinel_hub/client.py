@@ -245,7 +245,7 @@ class ServiceClient(SentinelHubDownloadClient):
 def _whole_json(answer: DownloadResponse) -> DownloadResponse:
     try:
         document = answer.decode()
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise ValueError("JSON was expected")  # noqa: TRY004  # to be asked for again

@@ -80,11 +80,12 @@ def said(answer: Answer) -> str:
     """The message in an error of the service, one line without addresses' secrets; empty where there is none."""
     try:
         document: Any = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     if isinstance(document, dict) and isinstance(document.get("error"), dict):
         document = document["error"]
     if not isinstance(document, dict):
         return ""
     text = document.get("message") or document.get("description") or document.get("error") or document.get("code") or ""
-    return " ".join(published_text(str(text)).split())[:200].rstrip(".")
+    line = " ".join(published_text(str(text)).split())[:200].rstrip(".")
+    return line if line.isprintable() else ascii(line)[1:-1]

@@ -269,9 +269,9 @@ def _tiles(content: bytes) -> list[tuple[int, str]]:
     try:
         tiles = json.loads(content)["tiles"]
         ranks = [tile["rank"] for tile in tiles]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         tiles, ranks = [], [None]
-    if not all(isinstance(rank, int | float) and rank == int(rank) for rank in ranks):
+    if not all(isinstance(rank, int) or (isinstance(rank, float) and rank.is_integer()) for rank in ranks):
         raise ValueError("userdata.json does not list the tiles")
     return [(int(rank), _name(tile)) for rank, tile in zip(ranks, tiles, strict=True)]
 

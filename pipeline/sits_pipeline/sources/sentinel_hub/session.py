@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -65,7 +66,9 @@ class _Session(SentinelHubSession):
     def _dated(self, token: dict[str, Any]) -> dict[str, Any]:
         try:
             life_s = float(token.get("expires_in", _UNKNOWN_LIFE_S))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
+            life_s = _UNKNOWN_LIFE_S
+        if not math.isfinite(life_s):
             life_s = _UNKNOWN_LIFE_S
         # The library renews two minutes early, which for a short life would be before each request.
         self.refresh_before_expiry = min(self.DEFAULT_SECONDS_BEFORE_EXPIRY, life_s / 10)
@@ -80,7 +83,7 @@ def _judged(answer: Answer, host: str, *, unit_s: float) -> dict[str, Any] | Fau
         return Fault(f"no token: {host} answered HTTP {answer.status}", "silent")
     try:
         document = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     refused = isinstance(document, dict) and "error" in document
     if answer.status in (400, 401, 403) or (refused and answer.status < 300):

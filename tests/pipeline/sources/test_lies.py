@@ -1,0 +1,316 @@
+"""Files and metadata that say of themselves what is not so: no crash, no pixel of another place, bounded memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import pytest
+import shapely
+import zarr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, write_file
+from tests.services.loopback import Loopback, QuietHandler
+
+from sits_pipeline.sources.cache import open_cached
+from sits_pipeline.sources.eopf import read_product
+from sits_pipeline.sources.rasters import read_scene, sample_scene
+from sits_pipeline.sources.web import Web
+from sits_pipeline.values import Raster, Scene
+
+GEOBOX = GeoBox((60, 60), Affine(10, 0, LEFT + 600, 0, -10, TOP - 600), f"EPSG:{EPSG}")
+SIDE = 256
+NOISE = np.random.default_rng(0).integers(1, 9999, (SIDE, SIDE), dtype=np.uint16)
+Entries = dict[int, tuple[str, list[Any]]]
+"""TIFF tag to the type of its values, as struct writes them, and the values."""
+_TYPES = {"B": 1, "H": 3, "I": 4, "d": 12}
+
+
+def scene(path: Path, *, provider: str = "stac") -> Scene:
+    return Scene(
+        id="x",
+        provider=provider,
+        collection="sentinel-2-l2a",
+        sensed=datetime(2023, 5, 5, 10, 40, tzinfo=UTC),
+        platform="sentinel-2a",
+        orbit=8,
+        mgrs_tile="31TFJ",
+        epsg=EPSG,
+        baseline="05.09",
+        cloud_cover=1.0,
+        footprint=shapely.box(0, 40, 10, 50),
+        datatake=None,
+        datastrip=None,
+        generated=None,
+        assets={"B02": str(path), "B04": str(path)},
+        declared_offset=-1000,
+        offset_is_firm=True,
+        item={},
+    )
+
+
+def the_error(raster: Raster) -> str:
+    """What went wrong with the one band, as one line."""
+    (failure,) = raster.failures
+    assert raster.bands == {}
+    assert failure.error.isprintable()
+    assert len(failure.error) <= 330
+    return failure.error
+
+
+# TIFF
+
+
+def tiff(changes: Entries, data: bytes) -> bytes:
+    """A tiled file of one directory, its tags changed as asked for, whatever they then say."""
+    entries: Entries = {
+        256: ("I", [SIDE]), 257: ("I", [SIDE]), 258: ("H", [16]), 259: ("H", [1]), 262: ("H", [1]), 277: ("H", [1]),
+        322: ("I", [SIDE]), 323: ("I", [SIDE]), 324: ("I", [0]), 325: ("I", [SIDE * SIDE * 2]), 339: ("H", [1]),
+        33550: ("d", [10.0, 10.0, 0.0]), 33922: ("d", [0.0, 0.0, 0.0, LEFT, TOP, 0.0]),
+        34735: ("H", [1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, EPSG]), **changes,
+    }  # fmt: skip
+    end = 8 + 2 + 12 * len(entries) + 4
+    if 324 not in changes:
+        entries[324] = (
+            "I",
+            [end + sum(len(_packed(*entry)) for entry in entries.values() if len(_packed(*entry)) > 4)],
+        )
+    body, extra = b"", b""
+    for tag in sorted(entries):
+        kind, values = entries[tag]
+        packed = _packed(kind, values)
+        place = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack("<I", end + len(extra))
+        extra += packed if len(packed) > 4 else b""
+        body += struct.pack("<HHI", tag, _TYPES[kind], len(values)) + place
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4) + extra + data
+
+
+def _packed(kind: str, values: list[Any]) -> bytes:
+    return struct.pack(f"<{len(values)}{kind}", *values)
+
+
+def test_the_file_that_tells_the_truth_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff({}, NOISE.tobytes()))
+    raster = read_scene(scene(tmp_path / "a.tif"), GEOBOX, ["B02"], pad=0, opener=None)
+    np.testing.assert_array_equal(raster.bands["B02"].dn, NOISE[60:120, 60:120])
+
+
+HUGE = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({256: ("I", [HUGE]), 257: ("I", [HUGE])}, "number of tiles"),
+        ({256: ("I", [0]), 257: ("I", [0])}, "number of tiles"),
+        ({n: ("I", [HUGE - 15]) for n in (256, 257, 322, 323)}, "up to 65536 pixels a side and 134217728 in a block"),
+        # 8 GB for one window, before this was looked at.
+        ({**{n: ("I", [65536]) for n in (256, 257, 322, 323)}, 259: ("H", [8])}, "65536 x 65536 in a block"),
+        ({256: ("I", [65537]), 322: ("I", [65552])}, "says that it has 65537 x 256"),
+        ({322: ("I", [0]), 323: ("I", [0])}, "number of tiles"),
+        ({324: ("I", [2**31])}, "IReadBlock failed"),
+        ({277: ("H", [65535])}, "one layer of uint16 or uint8 was expected; the file has 65535"),
+        ({339: ("H", [2])}, "the file has 1 of int16"),
+        ({34735: ("H", [1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632])}, "its CRS is EPSG:32632"),
+        ({33922: ("d", [0.0, 0.0, 0.0, math.nan, math.inf, 0.0])}, "not made of finite numbers"),
+        ({33550: ("d", [math.nan, math.nan, 0.0])}, "not made of finite numbers"),
+        ({33550: ("d", [1e-300, 1e-300, 0.0])}, "does not nest"),
+        ({33550: ("d", [1e15, 1e15, 0.0])}, "does not nest"),
+        ({33922: ("d", [0.0, 0.0, 0.0, LEFT + 3.0, TOP, 0.0])}, "does not nest"),
+    ],
+)
+def test_a_geotiff_that_lies_is_unread(tmp_path: Path, changes: Entries, says: str) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(changes, NOISE.tobytes()))
+    assert says in the_error(read_scene(scene(path), GEOBOX, ["B02"], pad=0, opener=None))
+    if says not in ("does not nest",):
+        with pytest.raises(OSError, match=r"no sample for the audit: a\.tif"):
+            sample_scene(scene(path), opener=None)
+
+
+def test_a_tile_that_unpacks_to_more_than_it_may_gives_no_more(tmp_path: Path) -> None:
+    bomb = zlib.compress(bytes(2**22), 9)
+    (tmp_path / "a.tif").write_bytes(tiff({259: ("H", [8]), 325: ("I", [len(bomb)])}, bomb))
+    raster = read_scene(scene(tmp_path / "a.tif"), GEOBOX, ["B02"], pad=0, opener=None)
+    assert raster.bands["B02"].dn.shape == (60, 60)
+    assert not raster.bands["B02"].dn.any()
+
+
+def test_directories_in_a_ring_are_read_once(tmp_path: Path) -> None:
+    content = bytearray(tiff({}, NOISE.tobytes()))
+    (count,) = struct.unpack_from("<H", content, 8)
+    struct.pack_into("<I", content, 8 + 2 + 12 * count, 8)
+    (tmp_path / "a.tif").write_bytes(content)
+    raster = read_scene(scene(tmp_path / "a.tif"), GEOBOX, ["B02"], pad=0, opener=None)
+    np.testing.assert_array_equal(raster.bands["B02"].dn, NOISE[60:120, 60:120])
+
+
+# JPEG 2000
+
+
+@pytest.fixture(scope="module")
+def jp2(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An image of 2 x 2 tiles."""
+    path = tmp_path_factory.mktemp("jp2") / "a.jp2"
+    options = {"QUALITY": "100", "REVERSIBLE": "YES", "BLOCKXSIZE": 128, "BLOCKYSIZE": 128}
+    write_file(path, NOISE, 10, driver="JP2OpenJPEG", nodata=None, compress=None, blocksize=None, **options)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_window_over_several_tiles_one_of_which_is_broken_is_unread_and_never_zeros(
+    tmp_path: Path, jp2: bytes, share: float
+) -> None:
+    path = tmp_path / "a.jp2"
+    path.write_bytes(jp2)
+    whole = GeoBox((SIDE, SIDE), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
+    raster = read_scene(scene(path), whole, ["B02"], pad=0, opener=None)
+    np.testing.assert_array_equal(raster.bands["B02"].dn, NOISE)
+    path.write_bytes(jp2[: int(len(jp2) * share)])
+    assert the_error(read_scene(scene(path), whole, ["B02"], pad=0, opener=None)).startswith("a.jp2")
+    with pytest.raises(OSError, match="no sample for the audit"):
+        sample_scene(scene(path), opener=None)
+
+
+@pytest.mark.parametrize(
+    ("size", "tile"),
+    [(HUGE, 128), (HUGE, HUGE), (65537, 65537), (30000, 30000), (10980, 1), (1024, 128), (0, 128), (256, 0)],
+)
+def test_a_jp2_that_lies_about_its_size_is_unread(tmp_path: Path, jp2: bytes, size: int, tile: int) -> None:
+    content = bytearray(jp2)
+    siz, header = content.index(b"\xff\x4f\xff\x51") + 2, content.index(b"ihdr")
+    struct.pack_into(">II", content, siz + 6, size, size)
+    struct.pack_into(">II", content, siz + 22, tile, tile)
+    struct.pack_into(">II", content, header + 4, size, size)
+    (tmp_path / "a.jp2").write_bytes(content)
+    wide = GeoBox((600, 600), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
+    the_error(read_scene(scene(tmp_path / "a.jp2"), wide, ["B02"], pad=0, opener=None))
+
+
+# Servers
+
+
+@pytest.mark.parametrize("size", [2**40, 2**62])
+def test_a_server_that_says_a_file_is_endless_is_not_believed(tmp_path: Path, size: int) -> None:
+    class Lying(QuietHandler):
+        def do_GET(self: BaseHTTPRequestHandler) -> None:
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes 0-65535/{size}")
+            self.send_header("Content-Length", "65536")
+            self.end_headers()
+            self.wfile.write(bytes(65536))
+
+    with Loopback(Lying) as server, pytest.raises(OSError, match=f"says that it has {size} bytes; 536870912 are read"):
+        open_cached(f"{server.url}/a.tif", folder=tmp_path, max_bytes=10**9, web=Web())
+
+
+def test_a_body_is_not_unpacked_whatever_its_headers_say(tmp_path: Path) -> None:
+    bomb = zlib.compress(bytes(2**22), 9)
+
+    class Bomb(QuietHandler):
+        def do_GET(self: BaseHTTPRequestHandler) -> None:
+            self.send_response(200)
+            self.send_header("Content-Encoding", "deflate")
+            self.send_header("Content-Length", str(len(bomb)))
+            self.end_headers()
+            self.wfile.write(bomb)
+
+    with Loopback(Bomb) as server:
+        assert Web().fetch(server.url, max_bytes=10**5).body == bomb
+
+
+# Zarr
+
+
+def array(folder: Path, **changes: Any) -> Path:
+    """A product of one band, its metadata changed as asked for."""
+    root = zarr.open_group(folder / "p.zarr", mode="w", zarr_format=2)
+    group = root.create_group("r10m")
+    group.create_array("b02", shape=(SIDE, SIDE), chunks=(128, 128), dtype="uint16", fill_value=0)[...] = NOISE
+    centres = 10.0 * np.arange(SIDE) + 5
+    for name, values in (("x", LEFT + centres), ("y", TOP - centres)):
+        group.create_array(name, shape=(SIDE,), chunks=(SIDE,), dtype="float64")[...] = values
+    path = folder / "p.zarr" / "r10m" / "b02"
+    rewrite(path / ".zarray", **changes)
+    return path
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+read_array: Callable[[Scene], Raster] = partial(read_product, geobox=GEOBOX, bands=["B02"], pad=0, opener=None)
+
+
+def of_product(path: Path) -> Scene:
+    return replace(scene(path, provider="eopf"), declared_offset=-1000)
+
+
+def test_the_product_that_tells_the_truth_is_read(tmp_path: Path) -> None:
+    raster = read_array(of_product(array(tmp_path)))
+    np.testing.assert_array_equal(raster.bands["B02"].dn, NOISE[60:120, 60:120])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"shape": [2**40, 2**40]}, "up to 65536 values a side"),
+        ({"chunks": [2**31, 2**31]}, "134217728 in a chunk"),
+        ({"shape": [10980, 10980], "chunks": [1, 1]}, "and 65536 chunks are read"),
+        ({"shape": [-1, 5]}, "non-negative"),
+        ({"chunks": "abc"}, "Got abc"),
+        ({"dtype": "|O"}, "No Zarr data type"),
+        ({"dtype": "<U99999999"}, "b02: "),
+        ({"filters": [{"id": "pickle"}]}, "No Zarr data type"),
+        ({"compressor": {"id": "zlib", "level": 1}}, "compressed with Zlib; blosc and zstd are read"),
+        ({"fill_value": 7}, "nodata of Sentinel-2 is 0, the array declares 7"),
+    ],
+)
+def test_an_array_whose_metadata_lie_is_unread(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    assert says in the_error(read_array(of_product(array(tmp_path, **changes))))
+
+
+@pytest.mark.parametrize(
+    "codec", [numcodecs.Zstd(9), numcodecs.Blosc("zstd", 9), numcodecs.Blosc("lz4", 9)], ids=["zstd", "blosc", "lz4"]
+)
+def test_a_chunk_that_unpacks_to_more_than_it_holds_is_not_unpacked(tmp_path: Path, codec: Any) -> None:
+    path = array(tmp_path, compressor=codec.get_config())
+    bomb = codec.encode(bytes(2**24))
+    assert len(bomb) < 2**17
+    for chunk in path.glob("[0-9]*"):
+        chunk.write_bytes(bomb)
+    assert f"a chunk holds 32768 bytes; one of {len(bomb)} unpacks to 16777216" in the_error(
+        read_array(of_product(path))
+    )
+
+
+def test_coordinates_without_end_are_not_read(tmp_path: Path) -> None:
+    path = array(tmp_path)
+    rewrite(path.parent / "x" / ".zarray", shape=[2**33], chunks=[2**33])
+    assert "up to 65536 values a side" in the_error(read_array(of_product(path)))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "says"),
+    [
+        ('{"scale_factor": NaN, "add_offset": 1e999}', "a scale_factor of 0.0001 was expected, the array declares nan"),
+        ('{"scale_factor": 0.0001, "add_offset": 1e999}', "its add_offset is inf"),
+        ("[" * 100_000, "b02: "),
+    ],
+)
+def test_attributes_of_no_sense_are_no_licence(tmp_path: Path, attributes: str, says: str) -> None:
+    path = array(tmp_path)
+    (path / ".zattrs").write_text(attributes)
+    assert says in the_error(read_array(of_product(path)))

@@ -1,7 +1,9 @@
 """Georeference of Zarr nodes: the `proj:` and `spatial:` conventions and CF, in one place since both may still change.
 
 Zarr conventions (pilot, v0.1): https://github.com/zarr-conventions. Their attributes on a group are inherited by its
-direct child arrays only, so that they are written on the group and on every array. CF: conventions 1.12, section 5.6.
+direct child arrays only, so that they are written on the group and on every array. Their names end with a colon, as
+rioxarray looks for them, though v0.1 has them without: what tells a convention is its UUID. CF: conventions 1.12,
+section 5.6.
 """
 
 from __future__ import annotations
@@ -13,17 +15,17 @@ __all__ = ["cf_grid_mapping", "georeference"]
 
 _PROJ = {
     "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
-    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/geo-proj/refs/tags/v1/schema.json",
-    "spec_url": "https://github.com/zarr-conventions/geo-proj/blob/v1/README.md",
+    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/proj/refs/tags/v0.1/schema.json",
+    "spec_url": "https://github.com/zarr-conventions/proj/blob/v0.1/README.md",
     "name": "proj:",
-    "description": "Coordinate reference system of geospatial data",
+    "description": "Coordinate reference system information for geospatial data",
 }
 _SPATIAL = {
     "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
-    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v1/schema.json",
-    "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
+    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v0.1/schema.json",
+    "spec_url": "https://github.com/zarr-conventions/spatial/blob/v0.1/README.md",
     "name": "spatial:",
-    "description": "Spatial coordinates: affine transform, shape and bounds",
+    "description": "Spatial coordinate information",
 }
 
 

@@ -18,11 +18,22 @@ def test_a_node_of_5120_pixels_has_these_attributes() -> None:
         "spatial:bbox": [600000.0, 4848820.0, 651200.0, 4900020.0],
         "spatial:registration": "pixel",
     }
-    assert [(one["name"], one["uuid"]) for one in conventions] == [
-        ("proj:", "f17cb550-5864-4468-aeb7-f3180cfb622f"),
-        ("spatial:", "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4"),
+    assert conventions == [
+        {
+            "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+            "schema_url": "https://raw.githubusercontent.com/zarr-conventions/proj/refs/tags/v0.1/schema.json",
+            "spec_url": "https://github.com/zarr-conventions/proj/blob/v0.1/README.md",
+            "name": "proj:",
+            "description": "Coordinate reference system information for geospatial data",
+        },
+        {
+            "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+            "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v0.1/schema.json",
+            "spec_url": "https://github.com/zarr-conventions/spatial/blob/v0.1/README.md",
+            "name": "spatial:",
+            "description": "Spatial coordinate information",
+        },
     ]
-    assert all(set(one) == {"uuid", "schema_url", "spec_url", "name", "description"} for one in conventions)
 
 
 def test_height_comes_first_in_a_shape_and_bounds_run_from_the_south_west() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+import zarr
 from rasterio.warp import transform_bounds
 from tests.end_to_end.archives import (
     EPSG,
@@ -34,8 +35,9 @@ from tests.end_to_end.archives import (
     wait_for,
     write_small_archive,
 )
+from tests.end_to_end.readers import over_http, with_tensorstore, with_zarrs, zarrs_pipeline
 from tests.services.fault_proxy import FaultProxy
-from tests.services.moto import BUCKET, KEY, SECRET, Moto, forget_stores, free_port, moto_server
+from tests.services.moto import BUCKET, KEY, REGION, SECRET, Moto, forget_stores, free_port, moto_server
 
 pytestmark = pytest.mark.slow
 
@@ -332,6 +334,28 @@ def test_xarray_opens_it_from_the_store_with_the_same_pixels(
         for name, array in here.variables.items():
             np.testing.assert_array_equal(there[name].values, array.values, err_msg=str(name))
         assert there.attrs == here.attrs
+
+
+def test_tensorstore_and_zarrs_read_the_same_pixels(
+    finished: InStore, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tensorstore by its own client of S3; zarrs, which has none, over HTTP from a bucket that anyone may read."""
+    for name, value in finished.store.environment().items():
+        monkeypatch.setenv(name, value)
+    for key in finished.keys:
+        finished.store.client().put_object_acl(Bucket=BUCKET, Key=f"{finished.prefix}/{key}", ACL="public-read")
+    here, below = zarr.open_group(local / "cube.zarr", mode="r"), f"{finished.prefix}/small/cube.zarr"
+    in_s3 = {
+        **{"driver": "s3", "bucket": BUCKET, "path": below, "endpoint": finished.store.url},
+        **{"aws_region": REGION, "aws_credentials": {"type": "environment"}},
+    }
+    with over_http(f"{finished.store.url}/{BUCKET}/{below}") as http, zarrs_pipeline():
+        for path in ("reflectance", "quality", "parcel_id", "x", "y", "time", "overview/reflectance"):
+            expected = np.asarray(here[path][...])  # type: ignore[index]
+            values, attributes, _ = with_tensorstore(in_s3, path)
+            np.testing.assert_array_equal(values, expected, err_msg=path)
+            np.testing.assert_array_equal(with_zarrs(http, path), expected, err_msg=path)
+            assert attributes == here[path].attrs.asdict()
 
 
 def test_info_preview_and_export_read_from_the_store(finished: InStore, local: Path, tmp_path: Path) -> None:

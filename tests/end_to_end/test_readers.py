@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +9,6 @@ import odc.geo.xr  # noqa: F401  # the accessor `odc`
 import pytest
 import rasterio
 import rioxarray  # the accessor `rio`
-import tensorstore
 import xarray as xr
 import zarr
 from affine import Affine
@@ -22,9 +16,13 @@ from numpy.testing import assert_array_equal
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from tests.end_to_end.building import SMALL, Dataset
+from tests.end_to_end.readers import with_gdal, with_tensorstore, with_zarrita, with_zarrs, zarrs_pipeline
+from zarr.storage import LocalStore
 
+from sits_catalog.cube import ARRAYS, LABEL_ARRAYS, NO_DAY
 from sits_pipeline.exporters.cog import COG_ARRAYS, export_cog
 from sits_pipeline.folder import Folder
+from sits_pipeline.store.patches import PatchLayout, create_patches, write_patches
 
 EPSG = 32631
 LEFT, TOP = 525_300.0, 5_393_400.0
@@ -171,78 +169,115 @@ def test_each_array_carries_its_corner_and_crs(small, group):
         assert attributes["spatial:registration"] == "pixel"
 
 
+def plain_paths(dataset: Dataset) -> list[str]:
+    """Paths of all arrays but those of strings: for readers that know none, the names stand in `band_names`."""
+    found = [path for path in all_paths(dataset) if path.rpartition("/")[2] != "band"]
+    assert len(found) == len(all_paths(dataset)) - 2
+    return found
+
+
+def assert_georeferenced(attributes: dict[str, Any], path: str) -> None:
+    """Corner and CRS of a pixel array, as the conventions say them."""
+    assert attributes["spatial:transform"] == list(geobox_of(path.rpartition("/")[0]).affine[:6])
+    assert attributes["proj:code"] == f"EPSG:{EPSG}"
+
+
 def test_tensorstore_agrees(small):
-    opened = []
-    for path in all_paths(small):
-        if path.rpartition("/")[2] == "band":
-            continue  # tensorstore knows no strings: the names stand in the attribute band_names
-        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(small.cube / path)}}
-        store = tensorstore.open(spec, read=True).result()
-        values = store.read().result()
+    for path in plain_paths(small):
+        values, attributes, dims = with_tensorstore({"driver": "file", "path": str(small.cube)}, path)
         assert values.dtype == small.group[path].dtype
         assert_array_equal(values, small.array(path), err_msg=path)
-        metadata = store.spec(retain_context=True).to_json()["metadata"]
         if values.ndim >= 2:
-            group = path.rpartition("/")[0]
-            assert metadata["attributes"]["spatial:transform"] == list(geobox_of(group).affine[:6])
-            assert metadata["attributes"]["proj:code"] == f"EPSG:{EPSG}"
-            assert store.domain.labels[-2:] == ("y", "x")
+            assert_georeferenced(attributes, path)
+            assert dims[-2:] == ("y", "x")
         if path.rpartition("/")[2] == "reflectance":
-            assert metadata["attributes"]["band_names"] == small.bands
-        opened.append(path)
-    assert len(opened) == len(all_paths(small)) - 2
+            assert attributes["band_names"] == small.bands
 
 
-@pytest.fixture
-def zarrs_pipeline() -> Iterator[None]:
-    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
-        yield
+def test_zarrs_agrees(small):
+    expected = {path: small.array(path) for path in plain_paths(small)}
+    with zarrs_pipeline():
+        for path, values in expected.items():
+            assert_array_equal(with_zarrs(LocalStore(small.cube), path), values, err_msg=path)
 
 
-def test_zarrs_agrees(small, zarrs_pipeline):
-    from zarrs import ZarrsCodecPipeline
-
-    expected = {path: small.array(path) for path in all_paths(small)}
-    opened = 0
-    for path, values in expected.items():
-        if path.rpartition("/")[2] == "band":
-            continue
-        array = zarr.open_array(small.cube / path, mode="r")
-        assert isinstance(array._async_array.codec_pipeline, ZarrsCodecPipeline)
-        assert_array_equal(array[...], values, err_msg=path)
-        opened += 1
-    assert opened == len(expected) - 2
-    with open_xarray(small, "", mask_and_scale=False) as ds:
-        assert_array_equal(ds.reflectance.values, expected["reflectance"])
+def test_xarray_through_zarrs_agrees(small):
+    expected = small.array("reflectance")
+    with (
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}),
+        open_xarray(small, "", mask_and_scale=False) as ds,
+    ):
+        assert_array_equal(ds.reflectance.values, expected)
         assert ds.odc.geobox == geobox_of("")
 
 
 def test_zarrita_agrees(small, tmp_path):
-    node = shutil.which("node")
-    script = Path(__file__).with_name("read_with_zarrita.mjs")
-    probe = None if node is None else subprocess.run([node, script], capture_output=True, text=True, check=False)
-    if node is None or probe is None or probe.returncode == 3:
-        why = (
-            "node is not installed" if node is None else "`npm install --no-save zarrita @zarrita/storage` was not run"
-        )
-        print(f"zarrita.js did not read the cube: {why}")
-        pytest.skip(f"zarrita.js is not here: {why}")
-    paths = [path for path in all_paths(small) if path.rpartition("/")[2] != "band"]
-    done = subprocess.run(
-        [node, script, small.cube, tmp_path, *paths], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert sorted(found) == sorted(paths)
-    for path, described in found.items():
-        expected = small.array(path)
-        assert tuple(described["shape"]) == expected.shape
-        values = np.fromfile(tmp_path / f"{path.replace('/', '.')}.bin", expected.dtype).reshape(expected.shape)
-        assert_array_equal(values, expected, err_msg=path)
-        if expected.ndim >= 2:
-            group = path.rpartition("/")[0]
-            assert described["attributes"]["spatial:transform"] == list(geobox_of(group).affine[:6])
-            assert described["attributes"]["proj:code"] == f"EPSG:{EPSG}"
+    found = with_zarrita(str(small.cube), {path: small.group[path].dtype for path in plain_paths(small)}, tmp_path)
+    assert sorted(found) == plain_paths(small)
+    for path, (values, attributes) in found.items():
+        assert_array_equal(values, small.array(path), err_msg=path)
+        if values.ndim >= 2:
+            assert_georeferenced(attributes, path)
+
+
+# GDAL from 3.13 on, which knows sharding
+
+
+@pytest.mark.slow
+def test_gdal_agrees(small, tmp_path):
+    for group in GROUPS:
+        for name, array in arrays_of(small, group).items():
+            path = f"{group}/{name}" if group else name
+            values, described = with_gdal(str(small.cube), path, array.dtype, tmp_path)
+            assert_array_equal(values, array[...].reshape(-1, *shape_of(group)), err_msg=path)
+            assert described["geoTransform"] == list(geobox_of(group).affine.to_gdal())
+            assert described["stac"]["proj:epsg"] == EPSG
+
+
+# Sets of patches, which lie anywhere
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """A set of four patches of 20 x 30 pixels, of three dates at most, with every label."""
+    days = np.array([[100, 190, 280], [101, 191, NO_DAY], [102, 192, 282], [NO_DAY] * 3], np.int32)
+    about = {"version": "1.0", "profile": "patches", "complete": True}
+    layout = PatchLayout(days=days, bands=("B02", "B8A"), height=20, width=30, attributes=about, labels=LABEL_ARRAYS)
+    folder, rng = Folder(str(tmp_path_factory.mktemp("patches") / "set")), np.random.default_rng(5)
+    create_patches(folder, layout)
+    sizes = {"time": 3, "band": 2, "y": 20, "x": 30}
+    values = {
+        name: rng.integers(0, 200, (4, *(sizes[dim] for dim in ARRAYS[name].dims))).astype(ARRAYS[name].dtype)
+        for name in layout.names
+    }
+    write_patches(folder, 0, values.items())
+    return folder.path / "cube.zarr", {**values, "day": days}
+
+
+def test_every_reader_agrees_on_a_set_of_patches(patches, tmp_path):
+    cube, expected = patches
+    assert len(expected) == 11
+    with xr.open_zarr(cube, mask_and_scale=False) as ds:
+        assert ds.reflectance.dims == ("patch", "time", "band", "y", "x")
+        assert ds.band.values.tolist() == ["B02", "B8A"]
+        for name, values in expected.items():
+            assert_array_equal(ds[name].values, values, err_msg=name)
+    group = zarr.open_group(cube, mode="r")
+    for name, values in expected.items():
+        assert_array_equal(group[name][...], values, err_msg=name)
+        read, _, dims = with_tensorstore({"driver": "file", "path": str(cube)}, name)
+        assert (read.dtype, dims[0]) == (values.dtype, "patch")
+        assert_array_equal(read, values, err_msg=name)
+    with zarrs_pipeline():
+        for name, values in expected.items():
+            assert_array_equal(with_zarrs(LocalStore(cube), name), values, err_msg=name)
+
+
+def test_zarrita_agrees_on_a_set_of_patches(patches, tmp_path):
+    cube, expected = patches
+    found = with_zarrita(str(cube), {name: values.dtype for name, values in expected.items()}, tmp_path)
+    for name, values in expected.items():
+        assert_array_equal(found[name][0], values, err_msg=name)
 
 
 # GDAL before 3.13 knows no sharding: for those there is an export

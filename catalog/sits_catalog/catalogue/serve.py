@@ -13,32 +13,32 @@ import socket
 import subprocess
 import sysconfig
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from sits_catalog.catalogue.folder import DATASETS, Catalogue, read_json
+from sits_catalog.catalogue.loopback import HOST, NOTHING, OwnHandler, Server
 from sits_catalog.catalogue.write import dataset_of
 
 __all__ = ["Served", "api_items", "serve"]
 
 JsonObject = dict[str, Any]
 
-_HOST = "127.0.0.1"
 _START_S = 60.0
 _ANSWER_S = 120.0
 _MAX_QUERY = 10_000_000
 """Bytes of a request to the API; a polygon of a country is some hundred thousand."""
+_MAX_PATH = 1000
+"""Characters of the path of a file."""
 _OF_THE_API = ("root", "parent", "collection", "item", "child", "self", "related")
 _OF_DATASETS = ("report.html", "item.json")
 """Files of a dataset that the page links to; nothing else of it is handed out."""
@@ -48,6 +48,10 @@ _TYPES = {
     ".png": "image/png",
     ".parquet": "application/vnd.apache.parquet",
 }
+_CATALOGUE_PAGE = f"{NOTHING}; img-src 'self'; script-src 'unsafe-inline'"
+"""The page narrows this by itself to its own style and script; a header cannot know those of an older page."""
+_REPORT = f"{NOTHING}; img-src data:; sandbox"
+"""A dataset may be a stranger's: its report runs nothing and is no part of this address, whatever is written in it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def _rustac_serving(catalogue: Catalogue, address: str, port: int) -> Iterator[C
         paths.append(folder / "items.json")
         paths[-1].write_text(json.dumps({"type": "FeatureCollection", "features": items}))
         log = folder / "rustac.log"
-        command = [program, "serve", *map(str, paths), "--addr", address, "--bind", f"{_HOST}:{port}"]
+        command = [program, "serve", *map(str, paths), "--addr", address, "--bind", f"{HOST}:{port}"]
         with log.open("wb") as said:
             process = subprocess.Popen(command, stdout=said, stderr=said, cwd=folder)
 
@@ -114,7 +118,7 @@ def _rustac_serving(catalogue: Catalogue, address: str, port: int) -> Iterator[C
             return f"rustac ended with code {process.returncode}: {log.read_text(errors='replace').strip()[-500:]}"
 
         try:
-            _wait(f"http://{_HOST}:{port}", ended)
+            _wait(f"http://{HOST}:{port}", ended)
             yield ended
         finally:
             _stop(process)
@@ -154,62 +158,14 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _free_port() -> int:
     with socket.socket() as one:
-        one.bind((_HOST, 0))
+        one.bind((HOST, 0))
         return int(one.getsockname()[1])
-
-
-# Servers for this machine alone
-
-
-class _Server(ThreadingHTTPServer):
-    """On the loopback. Raises OSError where the port is taken."""
-
-    daemon_threads = True
-
-    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
-        try:
-            super().__init__((_HOST, port), handler)
-        except OSError as error:
-            raise OSError(f"port {port} of {_HOST} is taken ({error.strerror}); name another with --port") from error
-
-    @property
-    def address(self) -> str:
-        """Where it answers."""
-        return f"http://{_HOST}:{self.server_address[1]}"
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Answers until the block ends."""
-        thread = threading.Thread(target=self.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self.shutdown()
-            thread.join()
-
-
-class _OwnHandler(BaseHTTPRequestHandler):
-    """Answers who asks for this machine by its own name."""
-
-    def parse_request(self) -> bool:
-        if not super().parse_request():
-            return False
-        # A page elsewhere whose name was pointed at 127.0.0.1 sends its own name here.
-        host = self.headers.get("Host", "").rpartition(":")[0]
-        if host in (_HOST, "localhost"):
-            return True
-        self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
-        return False
-
-    def log_message(self, *args: object) -> None:
-        """Nothing is logged."""
 
 
 # The way to the API
 
 
-class _Gate(_Server):
+class _Gate(Server):
     """Hands requests on to rustac, which answers any host and lets any page read."""
 
     behind: int
@@ -219,32 +175,37 @@ class _Gate(_Server):
         super().__init__(port, _GateHandler)
 
 
-class _GateHandler(_OwnHandler):
+class _GateHandler(OwnHandler):
     server: _Gate
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # named by BaseHTTPRequestHandler
         self._hand_on(None)
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self) -> None:  # noqa: N802  # named by BaseHTTPRequestHandler
         self._hand_on(None)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  # named by BaseHTTPRequestHandler
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal():
+        if "Transfer-Encoding" in self.headers or not length.isdecimal():
             self.send_error(HTTPStatus.LENGTH_REQUIRED)
-        elif int(length) > _MAX_QUERY:
+        elif len(length) > len(str(_MAX_QUERY)) or int(length) > _MAX_QUERY:
             self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        elif len(body := self.rfile.read(int(length))) < int(length):
+            self.send_error(HTTPStatus.BAD_REQUEST)
         else:
-            self._hand_on(self.rfile.read(int(length)))
+            self._hand_on(body)
 
     def _hand_on(self, body: bytes | None) -> None:
         headers = {name: self.headers[name] for name in ("Accept", "Content-Type") if name in self.headers}
-        connection = http.client.HTTPConnection(_HOST, self.server.behind, timeout=_ANSWER_S)
+        connection = http.client.HTTPConnection(HOST, self.server.behind, timeout=_ANSWER_S)
         try:
             connection.request(self.command, self.path, body=body, headers=headers)
             answer = connection.getresponse()
             data = answer.read()
-        except (OSError, ValueError, http.client.HTTPException):
+        except ValueError:  # a path or a header that no request may have; http.client.InvalidURL is one too
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
+        except (OSError, http.client.HTTPException):
             self.send_error(HTTPStatus.BAD_GATEWAY)
             return
         finally:
@@ -252,7 +213,6 @@ class _GateHandler(_OwnHandler):
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
         self.send_header("Content-Length", str(len(data)))
-        self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
         self.wfile.write(data)
 
@@ -260,25 +220,28 @@ class _GateHandler(_OwnHandler):
 # The page
 
 
-class _Pages(_Server):
+class _Pages(Server):
     """Hands out the catalogue's files, and reports and items of its local datasets."""
 
     def __init__(self, catalogue: Catalogue, port: int) -> None:
         self.catalogue = catalogue
         super().__init__(port, _Handler)
 
+    @property
+    def index(self) -> Path:
+        """The page."""
+        return self.catalogue.folder / "index.html"
+
     def find(self, path: str) -> Path | None:
         """The file for the path of a request; None: nothing that is handed out."""
-        parts = unquote(urlsplit(path).path).strip("/").split("/")
+        parts = unquote(path.partition("?")[0].partition("#")[0]).strip("/").split("/")
         if parts == [""]:
-            return self.catalogue.folder / "index.html"
-        if any(part.startswith(".") or "\0" in part for part in parts):
+            return self.index
+        if len(path) > _MAX_PATH or any(part.startswith(".") or "\0" in part for part in parts):
             return None
         if parts[0] == DATASETS:
             return self._of_dataset(parts)
-        found = (self.catalogue.folder / Path(*parts)).resolve()
-        inside = found.is_relative_to(self.catalogue.folder) and found.suffix in _TYPES
-        return found if inside and found.is_file() else None
+        return _inside(self.catalogue.folder, parts) if Path(parts[-1]).suffix in _TYPES else None
 
     def _of_dataset(self, parts: list[str]) -> Path | None:
         if len(parts) != 3 or parts[2] not in _OF_DATASETS:
@@ -286,34 +249,48 @@ class _Pages(_Server):
         for entry in self.catalogue.entries():
             files = dataset_of(self.catalogue, entry)
             if entry.id == parts[1] and files.is_local:
-                found = files.path / parts[2]
-                return found if found.is_file() else None
+                return _inside(files.path.resolve(), [parts[2]])
         return None
 
 
-class _Handler(_OwnHandler):
+def _inside(folder: Path, parts: Sequence[str]) -> Path | None:
+    """A file that lies in the folder itself, whatever links lead to; None: there is none."""
+    try:
+        found = Path(os.path.realpath(folder.joinpath(*parts)))
+        return found if found.is_relative_to(folder) and found.is_file() else None
+    except OSError:  # of a name that no file can have
+        return None
+
+
+class _Handler(OwnHandler):
     server: _Pages
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # named by BaseHTTPRequestHandler
         self._answer(with_body=True)
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self) -> None:  # noqa: N802  # named by BaseHTTPRequestHandler
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
-        path = self.server.find(self.path)
-        if path is None:
+        try:
+            path = self.server.find(self.path)
+            data = None if path is None else path.read_bytes()
+        except (OSError, ValueError) as error:  # a damaged catalogue, a file that went away
+            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, explain=str(error))
+            return
+        if path is None or data is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        data = path.read_bytes()
-        if path == self.server.catalogue.folder / "index.html":
+        if path == self.server.index:
+            self.policy = _CATALOGUE_PAGE
             # The page makes commands of where it lies, which the address of a server does not say.
             where = escape(str(self.server.catalogue.folder), quote=True).encode()
             data = data.replace(b'data-folder=""', b'data-folder="' + where + b'"', 1)
+        elif path.suffix == ".html":
+            self.policy = _REPORT
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", _TYPES[path.suffix])
         self.send_header("Content-Length", str(len(data)))
-        self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-cache")
         self.end_headers()
         if with_body:

@@ -15,6 +15,7 @@ from tests.catalog.catalogue.test_page import HOSTILE
 from tests.synthetic import Synthetic
 
 from sits_catalog.catalogue import Catalogue, add_dataset
+from sits_catalog.catalogue.serve import serve
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="this machine has no chromium to drive the page with")
 
@@ -92,6 +93,31 @@ def test_a_click_on_a_footprint_shows_its_preview_and_its_command_is_copied(
     browser.wait("document.querySelectorAll('.card').length === 1")
     assert shown(browser) == ["sets"]
     assert text_of(browser, "#count") == "1 of 4 datasets"
+
+
+@pytest.mark.soak
+def test_served_pages_work_under_their_policies_and_a_hostile_report_does_nothing(
+    tmp_path: Path, catalogue: Catalogue
+) -> None:
+    report = catalogue.folder.parent / "evil" / "report.html"
+    report.write_text(
+        "<title>evil</title><script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">"
+        "<iframe src=/></iframe><form action=/><input autofocus onfocus=\"document.title = 'run'\"></form>"
+    )
+    with serve(catalogue, port=0, api_port=0) as (where, _), Browser(tmp_path / "profile") as browser:
+        browser.open(where.page)
+        browser.wait("document.querySelectorAll('.card').length === 4")
+        browser.click('.card[data-id="hand-2021"]')
+        assert browser.wait("(document.querySelector('#preview') || {}).naturalWidth") == 8
+        browser.open(f"{where.page}datasets/hand-2021/report.html")
+        assert browser.evaluate("[...document.images].every((one) => one.naturalWidth > 0) && document.images.length")
+        assert [one for one in browser.errors if "404" not in one] == []  # the icon that browsers look for
+        assert [url for url in browser.requests if not url.startswith((where.page, "data:"))] == []
+        browser.open(f"{where.page}datasets/evil/report.html")
+        assert browser.evaluate("document.title") == "evil"
+        assert browser.evaluate("self.origin") == "null"
+        refused = [one for one in browser.errors if "Content Security Policy" in one or "sandboxed" in one]
+        assert len(refused) >= 3  # the script, the picture and the frame
 
 
 @pytest.mark.soak

@@ -5,29 +5,30 @@ Wiring: decisions are made in the plan, effects in `cell` and `finish`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 
-from sits_catalog.cube import VERSION
+from sits_catalog.cube import VERSION, shard_side
 from sits_catalog.region import Region
 from sits_pipeline.budget import Budget, plan_audit_cost
-from sits_pipeline.cell import build_cell
+from sits_pipeline.cell import CellTask, build_cell
 from sits_pipeline.cluster import open_cluster
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.finish import KNOWN_FILES, Dataset, Outcome, finish, is_finished
 from sits_pipeline.folder import Folder
 from sits_pipeline.journal import Journal, has_cells, read_journal, segments, split_under_way
-from sits_pipeline.plan import CellMemory, ZonePlan, cell_memory
-from sits_pipeline.prepare import Listener, Prepared, Zoned
-from sits_pipeline.run import BuiltCells, check_version, in_words, is_simulated, now, through_gates, with_earlier_units
+from sits_pipeline.plan import CellMemory, ZonePlan, cell_memory, item_states, with_earlier_states
+from sits_pipeline.prepare import Listener, Prepared, Zoned, read_begun
+from sits_pipeline.run import BuiltCells, in_words, is_simulated, now, through_gates, with_earlier_units
 from sits_pipeline.store import (
     CUBE,
     ROOT,
     CubeLayout,
+    check_version,
     create_cube,
     metadata_files,
     read_attributes,
@@ -39,8 +40,7 @@ from sits_pipeline.values import JsonObject, Scene, shape_of
 
 __all__ = ["build"]
 
-_SPLIT_KEYS = ("splits", "split_rule")
-"""Entries of what decides a cube that tell of its splits alone (`plan.split_decisions`)."""
+_log = logging.getLogger(__name__)
 
 
 def build(prepared: Prepared, config: BuildConfig, listener: Listener) -> tuple[Outcome, ...]:
@@ -74,9 +74,11 @@ def _build_zone(
         if missing:
             # Before anything is written: a cell that does not fit into the memory leaves no dataset behind.
             cluster = stack.enter_context(open_cluster(config, _cell_memory(dataset), n_cells=missing))
+        _look_for_room(dataset, missing)
         if earlier is None:
             _create(dataset)
         journal = Journal(folder)
+        stack.callback(journal.close)
         # From here on, and until it is merged, the build is under way.
         journal.append(dataset.plan_line)
         journal.flush()
@@ -85,7 +87,8 @@ def _build_zone(
             listener.progress(plan.n_cells - missing, plan.n_cells)
             asked = replace(prepared, source=through_gates(prepared.source, cluster))
             tasks = cell_tasks(asked, zoned, config, folder, frozenset(cells.done), cluster.threads_a_cell)
-            entries = cluster.run(build_cell, budget.admit(tasks), retries=config.retries)
+            tasks = (replace(task, check_wanted=cluster.check_wanted) for task in tasks)
+            entries = cluster.run(build_cell, budget.admit(tasks), retries=config.retries, smaller=CellTask.smaller)
             for entry in in_words(entries, unit="a cell"):
                 budget.settle(entry)
                 journal.append(with_earlier_units(entry, cells.units))
@@ -97,6 +100,19 @@ def _build_zone(
     folder.remove_partials()
     listener.stage(f"finishing {plan.zone.name}")
     return finish(dataset, journal, built=built)
+
+
+def _look_for_room(dataset: Dataset, missing: int) -> None:
+    """Warn where the cells that are missing may not fit; how well pixels compress is known when they are written."""
+    free, plan = dataset.folder.free_bytes(), dataset.plan
+    needed = plan.estimate().write_gb * missing / plan.n_cells
+    if free is not None and free < needed * 1e9:
+        _log.warning(
+            "%s has room for %.2f GB, and this build writes about %.2f GB more",
+            dataset.folder.location,
+            free / 1e9,
+            needed,
+        )
 
 
 def _folder(zoned: Zoned, config: BuildConfig) -> Folder:
@@ -120,11 +136,15 @@ def _budget(prepared: Prepared, config: BuildConfig) -> Budget:
 
 
 def _cell_memory(dataset: Dataset) -> CellMemory:
-    """What the largest cell needs."""
+    """What the largest cell needs, and its first shard."""
     plan, labels = dataset.plan, dataset.table is not None
     height, width = (min(size, plan.cell_px) for size in shape_of(plan.zone.geobox))
     finer = dataset.region.labels.finer if labels else ()
-    return cell_memory(len(plan.acquisitions), len(plan.bands), height * width, labels=labels, finer=finer)
+    n_dates, n_bands = len(plan.acquisitions), len(plan.bands)
+    side = shard_side(n_dates, n_bands)
+    whole = cell_memory(n_dates, n_bands, height * width, labels=labels, finer=finer)
+    shard = cell_memory(n_dates, n_bands, min(height, side) * min(width, side), labels=labels, finer=finer)
+    return replace(whole, shard=shard.first, name="the cell at row 0, column 0")
 
 
 # What is there
@@ -143,8 +163,11 @@ def _ours(folder: Folder, plan: ZonePlan, config: BuildConfig) -> JsonObject | N
         raise ValueError(
             f"{folder.location} is being split anew, and sits-cube split has not ended; run that command again first"
         )
+    check_version(folder, attributes)
+    difference = read_begun(folder, attributes).difference(plan)
+    if difference:
+        raise ValueError(f"{folder.location} {difference}")
     begun = next((entry for entry in read_journal(folder) if entry["kind"] == "plan"), {})
-    _check_same(folder, attributes, plan, begun)
     # Chips are counted cell by cell, so that all cells must be built for the same ones.
     same_chips = begun.get("chips", config.chips) == config.chips
     if same_chips and attributes["cells"]["side"] == plan.cell_px:
@@ -158,48 +181,6 @@ def _ours(folder: Folder, plan: ZonePlan, config: BuildConfig) -> JsonObject | N
     raise ValueError(
         f"{folder.location} was begun with cells of {attributes['cells']['side']} px; choose another --out"
     )
-
-
-def _check_same(folder: Folder, attributes: JsonObject, plan: ZonePlan, begun: JsonObject) -> None:
-    check_version(folder, attributes)
-    if attributes.get("config_sha256") != plan.config_sha256:
-        there = str(attributes.get("config_sha256"))
-        if _only_splits_differ(plan, begun):
-            raise ValueError(
-                f"{folder.location} was built or split by other splits than this build asks for, and nothing else "
-                "differs; go on with the section splits of its config.yaml, or choose another --out"
-            )
-        raise ValueError(
-            f"{folder.location} holds another cube (config_sha256 {there[:12]}, this build has "
-            f"{plan.config_sha256[:12]}): {_difference(plan, begun)}; choose another --out, or remove that folder"
-        )
-
-
-def _only_splits_differ(plan: ZonePlan, begun: JsonObject) -> bool:
-    """Whether a dataset was begun with the same pixels and labels, and with other splits."""
-    # Through JSON, as what was begun has gone.
-    then, today = (
-        {key: value for key, value in json.loads(json.dumps(deciding)).items() if key not in _SPLIT_KEYS}
-        for deciding in (begun.get("deciding") or {}, plan.deciding)
-    )
-    return bool(then) and then == today
-
-
-def _difference(plan: ZonePlan, begun: JsonObject) -> str:
-    """What is not as it was when a dataset was begun: its splits alone, or the items that came or went."""
-    today = {(scene.id, scene.baseline) for scene in _scenes(plan)}
-    then = {(str(name), str(baseline)) for name, baseline in begun.get("deciding", {}).get("items", ())}
-    if not then or today == then:
-        return "region, season, bands, items, parcels or rules differ"
-    came, went = sorted(today - then), sorted(then - today)
-    parts = [f"{what} {_some(items)}" for what, items in (("it lacks", came), ("this build lacks", went)) if items]
-    return " and ".join(parts)
-
-
-def _some(items: Sequence[tuple[str, str]]) -> str:
-    """The first items by id, with their baseline."""
-    shown = ", ".join(f"{name} (baseline {baseline})" for name, baseline in items[:5])
-    return shown + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 # What is to be there
@@ -255,7 +236,14 @@ def _dataset(
         taxonomy=prepared.taxonomy,
         unusable=zoned.found.unusable,
         chips=config.chips,
+        items=_items(folder, zoned.plan, earlier),
     )
+
+
+def _items(folder: Folder, plan: ZonePlan, earlier: JsonObject | None) -> JsonObject:
+    """The state of each item; what this run could not see of one is as an earlier run saw it."""
+    known = {} if earlier is None else read_begun(folder, earlier).states
+    return with_earlier_states(item_states(plan.acquisitions), known)
 
 
 def _layout(prepared: Prepared, zoned: Zoned, attributes: JsonObject) -> CubeLayout:

@@ -65,6 +65,8 @@ class Dataset:
     unusable: Sequence[UnusableItem]
     chips: str
     """Chips that are listed: grid or parcel."""
+    items: JsonObject
+    """State of each item, as `item_states` gives it: what this run found, and what earlier ones knew beside that."""
 
     @property
     def plan_line(self) -> JsonObject:
@@ -76,6 +78,7 @@ class Dataset:
             "chips": self.chips,
             "cells": self.plan.n_cells,
             "deciding": self.plan.deciding,
+            "items": self.items,
         }
 
     @cached_property

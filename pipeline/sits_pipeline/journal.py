@@ -11,7 +11,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -19,14 +19,15 @@ from sits_pipeline.folder import Folder, sync_folder
 from sits_pipeline.values import JsonObject
 
 __all__ = [
-    *("MERGED", "CellLines", "Journal", "encode_line", "has_cells", "read_journal", "segments"),
-    *("SplitUnderWay", "is_being_built", "split_under_way"),
+    *("MERGED", "CellLines", "Journal", "cell_parts", "encode_line", "has_cells", "plan_lines", "read_journal"),
+    *("SplitUnderWay", "is_being_built", "segments", "split_under_way"),
 ]
 
 MERGED = "journal.jsonl"
 _SEGMENTS = "journal"
 _CELLS_A_SEGMENT = 100
 _SECONDS_A_SEGMENT = 10.0
+_DECODER = json.JSONDecoder()
 
 
 def encode_line(entry: JsonObject) -> bytes:
@@ -40,9 +41,30 @@ def read_journal(folder: Folder) -> Iterator[JsonObject]:
         yield _decode(number, line)
 
 
+def plan_lines(folder: Folder) -> list[JsonObject]:
+    """The lines of kind `plan` of a region's build, oldest first: the first line of a file is one, and no other."""
+    lines = []
+    for name in _files(folder):
+        with _opened(folder, name) as file:
+            line = file.readline()
+        if line.endswith(b"\n") and b'"plan"' in line:
+            lines.append(_decode(1, line))
+    return [line for line in lines if line["kind"] == "plan"]
+
+
 def has_cells(folder: Folder) -> bool:
     """Whether any cell is built."""
-    return any(entry["kind"] == "cell" for entry in read_journal(folder))
+    return next(cell_parts(folder, ()), None) is not None
+
+
+def cell_parts(folder: Folder, names: Sequence[str]) -> Iterator[JsonObject]:
+    """Of the lines of cells, oldest first, the entries of these names and `cell`; a name may be missing.
+
+    Only they are decoded: a line has 20 to 100 KB of counts and chips, and a country 100 000 lines.
+    """
+    for _, number, line in _lines(folder, _files(folder)):
+        if _is_cell(line):
+            yield _parts(number, line, ("cell", *names))
 
 
 def segments(folder: Folder) -> list[str]:
@@ -68,11 +90,12 @@ def split_under_way(folder: Folder) -> SplitUnderWay | None:
     """
     found, cells = None, set[tuple[int, ...]]()
     for _, number, text in _lines(folder, segments(folder)):
-        entry = _decode(number, text)
-        digest = entry.get("config_sha256" if entry["kind"] == "split" else "split_for")
-        if digest is not None and (digest != found or entry["kind"] == "split"):
+        is_cell = _is_cell(text)
+        entry = _parts(number, text, ("cell", "split_for")) if is_cell else _decode(number, text)
+        digest = entry.get("config_sha256" if entry.get("kind") == "split" else "split_for")
+        if digest is not None and (digest != found or not is_cell):
             found, cells = digest, set()
-        if digest is not None and entry["kind"] == "cell":
+        if digest is not None and is_cell:
             cells.add(tuple(entry["cell"]))
     return None if found is None else SplitUnderWay(found, frozenset(cells))
 
@@ -108,9 +131,33 @@ def _decode(number: int, line: bytes) -> JsonObject:
     try:
         return dict(json.loads(line))
     except (ValueError, TypeError):
-        raise ValueError(
-            f"line {number} of the journal is damaged: {line[:80].rstrip()!r}; the dataset cannot be taken up"
-        ) from None
+        raise _damaged(number, line) from None
+
+
+def _damaged(number: int, line: bytes) -> ValueError:
+    return ValueError(
+        f"line {number} of the journal is damaged: {line[:80].rstrip()!r}; the dataset cannot be taken up"
+    )
+
+
+def _is_cell(line: bytes) -> bool:
+    # No text can hold this: its quotes would have backslashes.
+    return b'"kind":"cell"' in line and line.startswith(b"{") and line.endswith(b"}\n")
+
+
+def _parts(number: int, line: bytes, names: Iterable[str]) -> JsonObject:
+    """Entries of a cell's line by name; what is inside of one never has the name of another."""
+    text, found = line.decode("ascii", "replace"), JsonObject()
+    for name in names:
+        start = text.find(f'"{name}":')
+        if start >= 0:
+            try:
+                found[name], _ = _DECODER.raw_decode(text, start + len(name) + 3)
+            except ValueError:
+                raise _damaged(number, line) from None
+    if "cell" not in found:
+        raise _damaged(number, line)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +179,11 @@ class CellLines:
         """The lines of `sits-cube split`, oldest first."""
         places: dict[tuple[int, ...], _Place] = {}
         for place, number, line in _lines(folder, _files(folder)):
+            if _is_cell(line):
+                places[tuple(_parts(number, line, ("cell",))["cell"])] = place
+                continue
             entry = _decode(number, line)
-            if entry["kind"] == "cell":
-                places[tuple(entry["cell"])] = place
-            elif entry["kind"] == "split" and entry not in self.splits[-1:]:
+            if entry["kind"] == "split" and entry not in self.splits[-1:]:
                 self.splits.append(entry)
         self._places = [places[key] for key in sorted(places)]
 
@@ -211,12 +259,26 @@ class Journal:
     def _name(self) -> str:
         return f"{_SEGMENTS}/{self._number:06d}.jsonl"
 
+    def close(self) -> None:
+        """Let go of the segment, whatever has happened; its lines stand."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._entries = None, []
+
     def _append_local(self, line: bytes) -> None:
-        if self._file is None:
-            path = self.folder.path / self._name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("xb")
-            sync_folder(path.parent)
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            with self.folder.writing():
+                if self._file is None:
+                    path = self.folder.path / self._name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    # Without a buffer, so that nothing of a line that did not fit is tried again when it is closed.
+                    self._file = path.open("xb", buffering=0)
+                    sync_folder(path.parent)
+                left = memoryview(line)
+                while left:
+                    # A full disk may take a first part; the rest then brings the error.
+                    left = left[self._file.write(left) :]
+                os.fsync(self._file.fileno())
+        except OSError:
+            self.close()
+            raise

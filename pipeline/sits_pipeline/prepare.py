@@ -23,11 +23,20 @@ from sits_catalog.taxonomy import Taxonomy
 from sits_pipeline.area import region_area
 from sits_pipeline.config import BuildConfig
 from sits_pipeline.folder import Folder
-from sits_pipeline.journal import has_cells
+from sits_pipeline.journal import has_cells, plan_lines
 from sits_pipeline.parcels import ParcelTable, content_sha256, known_area, read_parcels
 from sits_pipeline.parcels.folding import fold_small_classes
 from sits_pipeline.parcels.split_areas import read_split_areas
-from sits_pipeline.plan import Zone, ZonePlan, cell_side, deciding_sha256, what_decides, zones_of_region
+from sits_pipeline.plan import (
+    Begun,
+    Zone,
+    ZonePlan,
+    cell_side,
+    deciding_sha256,
+    sample_digest,
+    what_decides,
+    zones_of_region,
+)
 from sits_pipeline.sources import open_source
 from sits_pipeline.sources.base import (
     CredentialsError,
@@ -42,10 +51,10 @@ from sits_pipeline.sources.kept import kept_search
 from sits_pipeline.splits import SplitAreas, SplitPlan, areas_sha256, plan_splits
 from sits_pipeline.steps.audit import audit_offset
 from sits_pipeline.steps.group import Grouping, group_scenes, why_too_old
-from sits_pipeline.store import read_attributes
-from sits_pipeline.values import Scene, Verdict
+from sits_pipeline.store import check_version, read_attributes
+from sits_pipeline.values import JsonObject, Scene, Verdict
 
-__all__ = ["Listener", "Prepared", "Zoned", "audit_of", "prepare"]
+__all__ = ["Listener", "Prepared", "Zoned", "audit_of", "prepare", "read_begun"]
 
 _AUDIT_THREADS = 8
 _SEARCHES = "_searches"
@@ -77,6 +86,8 @@ class Prepared:
     """All that a build needs: what `--plan` prints and `build` carries out."""
 
     region: Region
+    out: Folder
+    """Where the datasets are or are to be, each in a folder of its zone's name."""
     source: SceneSource
     taxonomy: Taxonomy | None
     """As the cubes have it: raised and folded."""
@@ -117,7 +128,14 @@ def prepare(region: Region, config: BuildConfig, listener: Listener) -> Prepared
         _zoned(region, zone, table, source, config, listener, splits=splits, taxonomy=taxonomy)
         for zone, table in zip(zones, tables, strict=True)
     )
-    return Prepared(region=region, source=source, taxonomy=taxonomy, zones=zoned, folding=folding)
+    return Prepared(
+        region=region, out=Folder(config.out), source=source, taxonomy=taxonomy, zones=zoned, folding=folding
+    )
+
+
+def read_begun(folder: Folder, attributes: JsonObject) -> Begun:
+    """What the dataset in a folder was begun from; `attributes` is its `sits_cube`."""
+    return Begun.of(str(attributes.get("config_sha256")), plan_lines(folder))
 
 
 def _zoned(
@@ -164,14 +182,16 @@ def _split_areas(region: Region, zones: Sequence[Zone]) -> tuple[SplitAreas, ...
 
 
 def _check_place(folder: Folder) -> None:
-    """Raises where something that is no dataset stands where one is to be written, before any work is done."""
+    """Raises where something that is no dataset of ours stands where one is to be written, before any work is done."""
     if folder.is_local:
         for path in (folder.path, *folder.path.parents):
             if path.exists() and not path.is_dir():
                 raise NotADirectoryError(
                     f"{path} is a file, and the dataset is to be a folder there; choose another --out"
                 )
-    read_attributes(folder)
+    attributes = read_attributes(folder)
+    if attributes is not None:
+        check_version(folder, attributes)
 
 
 def _open_source(
@@ -359,7 +379,8 @@ def _audited(source: SceneSource, scenes: Sequence[Scene], listener: Listener) -
 def audit_of(source: SceneSource, scene: Scene) -> tuple[Verdict, OSError | None]:
     """The verdict on a scene, and why its sample could not be read where it could not."""
     try:
-        return audit_offset(scene, source.sample(scene)), None
+        sample = source.sample(scene)
+        return replace(audit_offset(scene, sample), sample=sample_digest(sample)), None
     except (ServiceDown, CredentialsError):
         raise
     except OSError as error:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Self
 
-from sits_catalog.cube import VERSION
 from sits_pipeline.cluster import Cluster
-from sits_pipeline.folder import Folder
-from sits_pipeline.journal import CellLines
+from sits_pipeline.folder import CannotWrite, Folder
+from sits_pipeline.journal import cell_parts
 from sits_pipeline.sources.base import SceneSource, ServiceDown, ServiceSource
 from sits_pipeline.store import CUBE
 from sits_pipeline.values import JsonObject, Scene
 
-__all__ = ["BuiltCells", "check_version", "in_words", "is_simulated", "now", "through_gates", "with_earlier_units"]
+__all__ = ["BuiltCells", "in_words", "is_simulated", "now", "through_gates", "with_earlier_units"]
+
+_FOLDERS = 128
+"""Folders of shards whose listing is remembered."""
 
 
 @dataclass
@@ -28,7 +30,7 @@ class BuiltCells:
     done: set[tuple[int, ...]] = field(default_factory=set)
     """Those that need no further work: nothing unread, and their shards are there at their size."""
     units: dict[tuple[int, ...], float] = field(default_factory=dict)
-    """Processing units that each was charged, in all runs."""
+    """Processing units that each was charged, in all runs; those that were charged nothing are left out."""
 
     @property
     def processing_units(self) -> float:
@@ -38,17 +40,53 @@ class BuiltCells:
     @classmethod
     def read(cls, folder: Folder) -> Self:
         """From the journal; a later line of a cell replaces an earlier one."""
-        cells = cls()
-        stored = folder.sizes(CUBE)
-        for line in CellLines(folder):
-            entry = json.loads(line)
+        cells, stored = cls(), _Shards.of(folder)
+        for entry in cell_parts(folder, ("failures", "processing_units", "shards")):
             key = tuple(entry["cell"])
-            cells.failures[key] = entry["failures"]
-            cells.units[key] = entry.get("processing_units", 0.0)
-            sizes = ((f"{CUBE}/{name}", size) for name, (size, _) in entry["shards"].items())
-            if not entry["failures"] and all(stored.get(name) == size for name, size in sizes):
+            cells.failures[key] = entry["failures"] or ()
+            cells.units.pop(key, None)
+            if units := entry.get("processing_units"):
+                cells.units[key] = units
+            if not entry["failures"] and all(stored.has(name, size) for name, (size, _) in entry["shards"].items()):
                 cells.done.add(key)
+            else:
+                cells.done.discard(key)
         return cells
+
+
+@dataclass
+class _Shards:
+    """The sizes of a cube's shards; on a local disk those of a few folders at a time, since a country has millions."""
+
+    folder: Folder
+    listed: dict[str, dict[str, int]]
+    """By folder the names and sizes; of an object store, all that there are are in one."""
+
+    @classmethod
+    def of(cls, folder: Folder) -> Self:
+        """Nothing is looked at yet on a local disk."""
+        return cls(folder, {} if folder.is_local else {"": folder.sizes(CUBE)})
+
+    def has(self, name: str, size: int) -> bool:
+        """Whether a shard is there at this size."""
+        if not self.folder.is_local:
+            return self.listed[""].get(f"{CUBE}/{name}") == size
+        parent, _, last = name.rpartition("/")
+        if parent not in self.listed:
+            if len(self.listed) >= _FOLDERS:
+                # The one that was listed first: cells come row by row, and a row of shards is a folder an array.
+                del self.listed[next(iter(self.listed))]
+            self.listed[parent] = _sizes_in(self.folder.path / CUBE / parent)
+        return self.listed[parent].get(last) == size
+
+
+def _sizes_in(path: Path) -> dict[str, int]:
+    """Sizes of the files in a folder by name; none where there is no such folder."""
+    try:
+        with os.scandir(path) as found:
+            return {entry.name: entry.stat().st_size for entry in found if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
 
 
 def now() -> datetime:
@@ -74,11 +112,12 @@ def through_gates(source: SceneSource, cluster: Cluster) -> SceneSource:
 def in_words(entries: Iterable[JsonObject], *, unit: str) -> Iterator[JsonObject]:
     """A cluster's entries as they come; what goes wrong in a worker is no wrong use, whatever its type.
 
-    `unit`: what a task builds, such as "a cell". Raises MemoryError as it is, and RuntimeError with one sentence.
+    `unit`: what a task builds, such as "a cell". Raises MemoryError and CannotWrite as they are, and RuntimeError with
+    one sentence.
     """
     try:
         yield from entries
-    except (MemoryError, RuntimeError):
+    except (MemoryError, RuntimeError, CannotWrite):
         raise
     except ServiceDown as error:
         raise RuntimeError(f"{error}; run the same command again, which goes on where this one stopped") from error
@@ -99,15 +138,6 @@ def with_earlier_units(entry: JsonObject, earlier: Mapping[tuple[int, ...], floa
     """
     units = entry.get("processing_units", 0.0) + earlier.get(tuple(entry["cell"]), 0.0)
     return {**entry, "processing_units": units} if units else entry
-
-
-def check_version(folder: Folder, attributes: JsonObject) -> None:
-    """Raises ValueError where another release wrote the dataset; `attributes` is its `sits_cube`."""
-    if attributes.get("version") != VERSION:
-        raise ValueError(
-            f"{folder.location} was written as sits-cube {attributes.get('version')}, this program writes {VERSION}; "
-            "choose another --out"
-        )
 
 
 def is_simulated(scene: Scene) -> bool:

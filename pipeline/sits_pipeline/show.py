@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, Self
 
 import shapely
 
@@ -12,13 +13,14 @@ from sits_catalog.region import Imagery
 from sits_pipeline.budget import estimate
 from sits_pipeline.finish import Outcome
 from sits_pipeline.folder import Folder
+from sits_pipeline.journal import segments
 from sits_pipeline.plan import ZonePlan
 from sits_pipeline.plan.lattice import to_lonlat
 from sits_pipeline.plan.zones import Estimate
-from sits_pipeline.prepare import Prepared, Zoned
+from sits_pipeline.prepare import Prepared, Zoned, read_begun
 from sits_pipeline.sources.access import Limit
 from sits_pipeline.sources.base import ServiceSource
-from sits_pipeline.store import read_layout
+from sits_pipeline.store import read_attributes, read_layout
 from sits_pipeline.values import JsonObject
 
 __all__ = [
@@ -37,12 +39,13 @@ _FREE_MONTH = 10_000
 
 def plan_as_json(prepared: Prepared) -> JsonObject:
     """Dates, cells and costs of each dataset, and what is not used."""
-    datasets = [_zone_as_json(zoned, estimate(prepared.source, zoned.plan)) for zoned in prepared.zones]
+    datasets = [_zone_as_json(prepared, zoned, estimate(prepared.source, zoned.plan)) for zoned in prepared.zones]
     return {"region": prepared.region.id, "datasets": datasets}
 
 
-def _zone_as_json(zoned: Zoned, cost: Estimate) -> JsonObject:
+def _zone_as_json(prepared: Prepared, zoned: Zoned, cost: Estimate) -> JsonObject:
     plan, box = zoned.plan, zoned.plan.zone.geobox
+    standing = Standing.read(prepared, zoned)
     return {
         "name": plan.zone.name,
         "crs": f"EPSG:{plan.zone.epsg}",
@@ -57,7 +60,48 @@ def _zone_as_json(zoned: Zoned, cost: Estimate) -> JsonObject:
         "shard_px": plan.shard,
         "config_sha256": plan.config_sha256,
         "estimate": asdict(cost),
+        "standing": asdict(standing),
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What is where a dataset of a plan is to be."""
+
+    location: str
+    free_bytes: int | None
+    """Room that is left there; None where nobody tells."""
+    state: Literal["nothing", "begun", "complete", "other"]
+    difference: str
+    """How what stands there differs from the plan, as the end of a sentence that begins with its place."""
+
+    @classmethod
+    def read(cls, prepared: Prepared, zoned: Zoned) -> Self:
+        """From the folder; nothing is written."""
+        folder = prepared.out.sub(zoned.plan.zone.name)
+        attributes = read_attributes(folder)
+        difference = "" if attributes is None else read_begun(folder, attributes).difference(zoned.plan)
+        state: Literal["nothing", "begun", "complete", "other"] = "other" if difference else "nothing"
+        if attributes is not None and not difference:
+            state = "complete" if attributes.get("complete") and not segments(folder) else "begun"
+        return cls(location=folder.location, free_bytes=folder.free_bytes(), state=state, difference=difference)
+
+    def in_words(self) -> list[str]:
+        """A line where something is there."""
+        said = {
+            "begun": "this dataset is begun there: a build goes on with it",
+            "complete": "this dataset is complete there: a build computes nothing",
+            "other": f"{self.location} {self.difference}",
+        }
+        return [f"  there      {said[self.state]}"] if self.state in said else []
+
+
+def _room(cost: Estimate, standing: Standing) -> str:
+    """What is written and, where that may not fit, what room there is."""
+    text = f"{cost.write_gb:.2f} GB"
+    if standing.free_bytes is None or standing.state != "nothing" or standing.free_bytes >= cost.write_gb * 1e9:
+        return text
+    return f"{text}, and {standing.location} has room for {standing.free_bytes / 1e9:.2f} GB"
 
 
 def _refused(zoned: Zoned) -> list[tuple[str, str, str]]:
@@ -80,7 +124,7 @@ def plan_in_words(prepared: Prepared) -> str:
 
 
 def _zone_in_words(prepared: Prepared, zoned: Zoned, cost: Estimate) -> str:
-    plan = zoned.plan
+    plan, standing = zoned.plan, Standing.read(prepared, zoned)
     height, width = plan.zone.geobox.shape
     days = [acquisition.day for acquisition in plan.acquisitions]
     found = _refused(zoned)
@@ -92,10 +136,11 @@ def _zone_in_words(prepared: Prepared, zoned: Zoned, cost: Estimate) -> str:
         f"  bands      {' '.join(plan.bands)}",
         f"  cells      {cost.cells} of {plan.cell_px} px, shards of {plan.shard} px",
         f"  to read    {cost.read_gb:.2f} GB of pixels in {cost.requests} {_asked(prepared)}",
-        f"  to write   {cost.write_gb:.2f} GB",
+        f"  to write   {_room(cost, standing)}",
         f"  time       {_time(prepared, cost)}",
         *_charge(prepared.region.imagery, cost),
         f"  plan       {plan.config_sha256[:16]}",
+        *standing.in_words(),
     ]
     lines += [f"  not used   {name}: {reason}" for name, status, reason in found if status == "failed"]
     return "\n".join(lines)

@@ -97,6 +97,8 @@ class Verdict:
     """Pixels contradict a firm rule: the item is not used."""
     reason: str
     """One sentence; empty where metadata and pixels agree."""
+    sample: str = ""
+    """12 digits of the SHA-256 of the pixels that were looked at; empty where none were."""
 
 
 @dataclass(frozen=True, kw_only=True)

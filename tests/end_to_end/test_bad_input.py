@@ -256,7 +256,7 @@ def test_a_cell_that_is_not_made_of_whole_shards_is_refused(archive: SmallArchiv
 
 def test_memory_that_is_too_small_for_a_cell_leaves_nothing_behind(archive: SmallArchive, tmp_path: Path) -> None:
     ended = build_here(archive, tmp_path / "out", "--memory", "0.01")
-    assert_refused(ended, "one cell needs", "smaller cells with --cell", code=1)
+    assert_refused(ended, "the cell at row 0, column 0 needs", "even shard by shard", "--memory", code=1)
     assert not (tmp_path / "out" / "small").exists()
 
 

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
+import re
+import resource
+import shutil
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,10 +21,10 @@ import fsspec
 import pytest
 from tests.services.moto import BUCKET, KEY, SECRET, Moto, forget_stores, free_port, moto_server
 
-from sits_pipeline.folder import PART_BYTES, Folder, storage_options
+from sits_pipeline.folder import PART_BYTES, CannotWrite, Folder, storage_options
 from sits_pipeline.folder import lock as locks
 from sits_pipeline.folder.lock import Holder, is_over
-from sits_pipeline.journal import Journal
+from sits_pipeline.journal import Journal, read_journal
 
 
 @pytest.fixture(scope="module")
@@ -186,10 +191,85 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_leftover(local: Folder, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="no space is left on its disk"):
         local.write("a.bin", b"new")
     assert local.read("a.bin") == b"old"
     assert list(local.files()) == ["a.bin"]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As on a full disk: the system refuses what goes beyond."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_takes_no_more_leaves_the_old_file_and_says_one_sentence(local: Folder) -> None:
+    local.write("a.txt", b"old")
+    with files_of_at_most(4096), pytest.raises(CannotWrite) as refused:
+        local.write("a.txt", bytes(10_000))
+    assert str(refused.value) == (
+        f"{local.path} cannot be written: a file would be larger than its disk or this process's limit (`ulimit -f`) "
+        "allows; change that and run the same command again, which goes on where this one stopped"
+    )
+    assert local.read("a.txt") == b"old"
+    assert list(local.files()) == ["a.txt"]
+    assert pickle.loads(pickle.dumps(refused.value)).args == refused.value.args
+
+
+def test_a_journal_line_that_did_not_fit_is_torn_and_costs_itself_alone(local: Folder) -> None:
+    journal = Journal(local)
+    journal.append({"kind": "cell", "cell": 1})
+    with files_of_at_most(4096), pytest.raises(CannotWrite, match="cannot be written"):
+        journal.append({"kind": "cell", "cell": 2, "text": "x" * 10_000})
+    assert local.size("journal/000001.jsonl") == 4096
+    assert list(read_journal(local)) == [{"kind": "cell", "cell": 1}]
+    journal.flush()
+    again = Journal(local)
+    again.append({"kind": "cell", "cell": 2})
+    again.flush()
+    assert [entry["cell"] for entry in read_journal(local)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (errno.ENOSPC, r"no space is left on its disk \([0-9.]+ of [0-9]+ MB are free\); change that"),
+        (errno.EDQUOT, "this user's quota on its disk is used up; change that"),
+        (errno.EROFS, "its disk can only be read; change that"),
+        (errno.EACCES, "this user may not write there; change that"),
+    ],
+)
+def test_what_a_disk_refuses_is_said_with_its_folder(local: Folder, code: int, says: str) -> None:
+    with pytest.raises(CannotWrite, match=f"^{re.escape(str(local.path))} cannot be written: {says}"), local.writing():
+        raise OSError(code, "as the system says it")
+
+
+def test_other_errors_of_a_disk_go_through_as_they_are(local: Folder) -> None:
+    with pytest.raises(OSError, match="as the system says it") as raised, local.writing():
+        raise OSError(errno.EIO, "as the system says it")
+    assert not isinstance(raised.value, CannotWrite)
+
+
+def test_the_room_of_a_folder_is_that_of_its_disk_before_it_is_there(local: Folder) -> None:
+    free = local.sub("not/yet/there").free_bytes()
+    assert free is not None
+    assert 0 <= free <= shutil.disk_usage(local.path.parent.parent).total
+    assert Folder("memory://a").free_bytes() is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_refused_and_nothing_is_tried(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(PermissionError, match=rf"cannot be written \({tmp_path} may only be read\)"):
+            Folder(str(tmp_path / "a")).check_writable()
+    finally:
+        tmp_path.chmod(0o755)
 
 
 def test_a_reader_sees_the_old_or_the_new_bytes_and_nothing_between(local: Folder) -> None:

@@ -22,6 +22,7 @@ def info(dataset: Dataset, json_: AsJson = False, debug: Debug = False) -> None:
     """Say what a dataset holds: grid, dates, bands, classes, splits, state."""
 
     def work() -> int:
+        from sits_catalog.cube import VERSION
         from sits_pipeline import patches, show
         from sits_pipeline.folder import Folder
         from sits_pipeline.importers import words as importers
@@ -35,6 +36,10 @@ def info(dataset: Dataset, json_: AsJson = False, debug: Debug = False) -> None:
         facts = words.dataset_as_json(folder)
         splitting = split_under_way(folder) is not None
         print(json.dumps({**facts, "splitting": splitting}, indent=2) if json_ else words.dataset_in_words(facts))
+        if facts["sits_cube"]["version"] != VERSION and not json_:
+            print(
+                f"  state    of a version that this program does not know ({VERSION}): what is new in it is not shown"
+            )
         if splitting and not json_:
             print("  state    a split is under way: run the same sits-cube split command to go on")
         return DONE

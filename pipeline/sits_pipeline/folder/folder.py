@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import fsspec
 
+from sits_pipeline.folder.disk import check_local, free_bytes, write_errors_in_words
 from sits_pipeline.folder.lock import check_held, held_file, held_object, sync_folder
 from sits_pipeline.folder.remote import check_answers, errors_in_words, is_s3, open_filesystem, refuse_secrets
 
@@ -63,16 +64,18 @@ class Folder:
     def check_writable(self) -> None:
         """`check`, and that a file can be written and removed; nothing stays behind. A local folder need not be there.
 
-        Raises as `check`.
+        Raises as `check`, and PermissionError for a local folder into which nothing can be written.
         """
         try:
             self.check()
-            if not self.is_local:
+            if self.is_local:
+                check_local(self.path)
+            else:
                 name = f"{uuid.uuid4().hex}.partial"
                 self.write(name, b"")
                 self.remove(name)
         except (OSError, ValueError) as error:
-            if is_s3(self.location):
+            if self.is_local or is_s3(self.location):
                 raise
             # Other file systems know no words of ours.
             raise ValueError(f"{self.location} cannot be written ({error}); check the address of --out") from error
@@ -96,7 +99,10 @@ class Folder:
                 yield bytes(self._fs.cat_file(self._url(name), start=start, end=min(start + PART_BYTES, size)))
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file whole: locally to a partial file that is synced and renamed, elsewhere in one PUT."""
+        """Write a file whole: locally to a partial file that is synced and renamed, elsewhere in one PUT.
+
+        Raises CannotWrite where a local disk takes no more.
+        """
         if self.is_local:
             self.write_parts(name, (data,))
             return
@@ -150,7 +156,8 @@ class Folder:
     def remove(self, name: str) -> None:
         """Remove a file; nothing happens where there is none."""
         if self.is_local:
-            (self.path / name).unlink(missing_ok=True)
+            with self.writing():
+                (self.path / name).unlink(missing_ok=True)
             return
         with self.errors_in_words(), suppress(FileNotFoundError):
             self._fs.rm_file(self._url(name))
@@ -183,8 +190,9 @@ class Folder:
     def remove_partials(self) -> None:
         """Remove what a killed writer left behind: partial files, or uploads in parts that were never completed."""
         if self.is_local:
-            for path in self.path.rglob("*.partial"):
-                path.unlink(missing_ok=True)
+            with self.writing():
+                for path in self.path.rglob("*.partial"):
+                    path.unlink(missing_ok=True)
         elif is_s3(self.location):
             self._abort_uploads()
 
@@ -211,6 +219,14 @@ class Folder:
         """Inside of it a store's errors become sentences, whoever talks to the store."""
         return errors_in_words(self.location)
 
+    def writing(self) -> AbstractContextManager[None]:
+        """`errors_in_words` for whoever writes; inside of it what a local disk refuses is CannotWrite, one sentence."""
+        return write_errors_in_words(self.path) if self.is_local else self.errors_in_words()
+
+    def free_bytes(self) -> int | None:
+        """Bytes that can still be written; None where nobody tells, as of a store."""
+        return free_bytes(self.path) if self.is_local else None
+
     @cached_property
     def _fs(self) -> fsspec.AbstractFileSystem:
         with self.errors_in_words():
@@ -221,18 +237,20 @@ class Folder:
 
     def _write_local(self, name: str, parts: Iterable[bytes]) -> None:
         target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
-        try:
-            with partial.open("wb") as file:
-                file.writelines(parts)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
+        with self.writing():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+            try:
+                with partial.open("wb") as file:
+                    file.writelines(parts)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(target)
+            except BaseException:
+                with suppress(OSError):  # what stopped the writing may stop this: the next run removes it
+                    partial.unlink(missing_ok=True)
+                raise
+            sync_folder(target.parent)
 
     def _upload(self, name: str, parts: Iterable[bytes]) -> None:
         # What is uploaded becomes the file with `commit`, and not when it is closed on an error.

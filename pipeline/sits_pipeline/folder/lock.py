@@ -24,6 +24,7 @@ from typing import Any, Self
 
 import fsspec
 
+from sits_pipeline.folder.disk import write_errors_in_words
 from sits_pipeline.folder.remote import errors_in_words
 
 __all__ = [
@@ -39,14 +40,16 @@ LEASE_S = 90.0
 def held_file(path: Path, held: str) -> Iterator[None]:
     """Hold a locked file; the system lets go of it when the process ends, however it ends.
 
-    Raises BlockingIOError with the sentence `held` where another process holds it.
+    Raises BlockingIOError with the sentence `held` where another process holds it, CannotWrite where there can be none.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _locked(path, held)
+    with write_errors_in_words(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(path, held)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that can no longer be written it stays, and is no lock
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 

@@ -16,8 +16,8 @@ from sits_pipeline.importers.shard import import_shard
 from sits_pipeline.importers.stamps import changed_shards
 from sits_pipeline.journal import CellLines, Journal, segments
 from sits_pipeline.prepare import Listener
-from sits_pipeline.run import BuiltCells, check_version, now
-from sits_pipeline.store import CUBE, ROOT, read_attributes, repair_metadata
+from sits_pipeline.run import BuiltCells, now
+from sits_pipeline.store import CUBE, ROOT, check_version, read_attributes, repair_metadata
 from sits_pipeline.store.patches import conclude_patches, create_patches, patch_metadata
 from sits_pipeline.values import JsonObject
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 
@@ -109,7 +110,8 @@ def _build(
             listener.progress(plan.n_cells - missing, plan.n_cells)
             source = through_gates(prepared.source, cluster)
             tasks = budget.hold(_costed(prepared, _tasks(plan, folder, source, cells, cluster)))
-            for entry in in_words(cluster.run(build_patches, tasks, retries=config.retries), unit="a shard"):
+            entries = cluster.run(build_patches, tasks, retries=config.retries, smaller=PatchTask.smaller)
+            for entry in in_words(entries, unit="a shard"):
                 budget.settle(entry)
                 journal.append(with_earlier_units(entry, cells.units))
                 built += 1
@@ -143,6 +145,7 @@ def _tasks(
             bands=plan.wanted.imagery.bands,
             resampling=plan.wanted.imagery.resampling,
             threads=cluster.threads_a_cell,
+            check_wanted=cluster.check_wanted,
         )
 
 
@@ -150,7 +153,8 @@ def _memory(plan: PatchPlan) -> CellMemory:
     """What a shard needs; each thread reads one date of one patch."""
     rule, n_bands = plan.wanted.rule, len(plan.wanted.imagery.bands)
     patches = min(plan.shard, plan.n_patches)
-    return cell_memory(rule.dates * patches, n_bands, rule.side_px**2, labels=False, finer=())
+    memory = cell_memory(rule.dates * patches, n_bands, rule.side_px**2, labels=False, finer=())
+    return replace(memory, name=f"the shard of patches 0 to {patches - 1}")
 
 
 def _budget(prepared: PreparedPatches, cells: BuiltCells, config: BuildConfig) -> Budget:

@@ -10,8 +10,7 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.journal import Journal, read_journal
 from sits_pipeline.patches.place import KIND, Chosen, line_of
 from sits_pipeline.patches.plan import PatchPlan
-from sits_pipeline.run import check_version
-from sits_pipeline.store import read_attributes
+from sits_pipeline.store import check_version, read_attributes
 from sits_pipeline.values import JsonObject
 
 __all__ = ["Choices", "Earlier", "check_place", "check_same"]

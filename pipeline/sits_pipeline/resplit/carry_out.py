@@ -128,7 +128,7 @@ def _new_cell(
     inside = inside_strip(geobox, epsg_of(geobox)) if opened.zone.clip_to_strip else None
     labels = {name: read_window(folder, name, window, dates=None) for name in ("crop_type", "parcel_id")}
     winners = [labels["parcel_id"], *(_finer(folder, factor, window) for factor in opened.layout.finer)]
-    labels[_ARRAY] = split_of_cell(decided.splits.only(near), near, geobox, inside, winners)
+    labels[_ARRAY] = split_of_cell(decided.splits.only(near, geobox), near, geobox, inside, winners)
     reflectance, quality = (read_window(folder, name, window, dates=None) for name in ("reflectance", "quality"))
     ground = area_raster(decided.splits, geobox)
     counts = split_counts(window, chips, reflectance, quality, labels, ground=ground)

@@ -7,6 +7,8 @@ renames it; on an object store a PUT is atomic.
 
 from sits_pipeline.store.group import (
     CUBE,
+    check_readable,
+    check_version,
     create_cube,
     open_cube,
     read_attributes,
@@ -25,6 +27,8 @@ __all__ = [
     "CubeLayout",
     "Written",
     "array_paths",
+    "check_readable",
+    "check_version",
     "create_cube",
     "metadata_files",
     "open_cube",

@@ -11,11 +11,15 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
+from sits_catalog.cube import VERSION
 from sits_pipeline.folder import Folder, storage_options
 from sits_pipeline.store.layout import ROOT, CubeLayout, metadata_files
 from sits_pipeline.values import JsonObject
 
-__all__ = ["CUBE", "create_cube", "open_cube", "read_attributes", "repair_metadata", "store_of", "update_attributes"]
+__all__ = [
+    *("CUBE", "check_readable", "check_version", "create_cube", "open_cube", "read_attributes", "repair_metadata"),
+    *("store_of", "update_attributes"),
+]
 
 CUBE = "cube.zarr"
 _ELSEWHERE = "choose another --out, or remove that folder"
@@ -24,7 +28,11 @@ _ELSEWHERE = "choose another --out, or remove that folder"
 def open_cube(folder: Folder, *, read_only: bool = True) -> zarr.Group:
     """The root group of a dataset's cube."""
     with folder.errors_in_words():
-        return zarr.open_group(store_of(folder, read_only=read_only), mode="r" if read_only else "r+", zarr_format=3)
+        try:
+            store = store_of(folder, read_only=read_only)
+            return zarr.open_group(store, mode="r" if read_only else "r+", zarr_format=3)
+        except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:  # of metadata by others
+            raise ValueError(f"{folder.location}/{CUBE} has metadata that are none of Zarr: {error}") from error
 
 
 def read_attributes(folder: Folder) -> JsonObject | None:
@@ -44,6 +52,25 @@ def read_attributes(folder: Folder) -> JsonObject | None:
         raise ValueError(
             f"{folder.location}/{CUBE} is no sits-cube: its zarr.json does not say so; {_ELSEWHERE}"
         ) from None
+
+
+def check_version(folder: Folder, attributes: JsonObject) -> None:
+    """Raises ValueError where another release wrote the dataset; `attributes` is its `sits_cube`."""
+    if attributes.get("version") != VERSION:
+        raise ValueError(
+            f"{folder.location} was written as sits-cube {attributes.get('version')}, this program writes {VERSION}; "
+            "use the matching release, or choose another --out"
+        )
+
+
+def check_readable(folder: Folder, attributes: JsonObject) -> None:
+    """Raises ValueError where a dataset is of a version with other rules: the number before the point is another."""
+    found = str(attributes.get("version"))
+    if found.partition(".")[0] != VERSION.partition(".")[0]:
+        raise ValueError(
+            f"{folder.location} was written as sits-cube {found}, this program reads {VERSION}; "
+            "use the matching release"
+        )
 
 
 def update_attributes(folder: Folder, layout: CubeLayout, changes: Mapping[str, Any]) -> bytes:

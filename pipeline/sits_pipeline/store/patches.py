@@ -28,7 +28,7 @@ from sits_catalog.cube import (
 )
 from sits_catalog.sentinel2 import L1C_BANDS, Scl
 from sits_pipeline.folder import Folder
-from sits_pipeline.store.group import CUBE, open_cube, read_attributes, store_of
+from sits_pipeline.store.group import CUBE, check_readable, open_cube, read_attributes, store_of
 from sits_pipeline.store.layout import COMPRESSOR, ROOT
 from sits_pipeline.store.write import FUSED_PIPELINE, HashingStore, Written
 from sits_pipeline.values import JsonObject
@@ -265,6 +265,7 @@ def read_patch_layout(folder: Folder) -> PatchLayout:
     attributes = read_attributes(folder)
     if attributes is None:
         raise FileNotFoundError(f"no dataset in {folder.location}: it has no {CUBE}; give the folder that holds it")
+    check_readable(folder, attributes)
     if attributes.get("profile") != "patches":
         raise ValueError(
             f"{folder.location} is of the profile {attributes.get('profile')!r}; this works on the profile 'patches'"

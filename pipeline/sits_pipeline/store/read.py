@@ -17,7 +17,7 @@ from sits_catalog.cube import (
     OVERVIEW_FACTOR,
 )
 from sits_pipeline.folder import Folder
-from sits_pipeline.store.group import CUBE, open_cube, read_attributes
+from sits_pipeline.store.group import CUBE, check_readable, open_cube, read_attributes
 from sits_pipeline.store.layout import CubeLayout
 from sits_pipeline.values import JsonObject, Window
 
@@ -25,10 +25,12 @@ __all__ = ["read_layout", "read_overview", "read_shards", "read_window"]
 
 
 def read_layout(folder: Folder) -> CubeLayout:
-    """The layout of a stored cube. Raises FileNotFoundError where there is none, ValueError for another profile."""
+    """The layout of a stored cube. Raises FileNotFoundError where there is none, ValueError for another profile
+    or a version with other rules."""
     attributes = read_attributes(folder)
     if attributes is None:
         raise FileNotFoundError(f"no dataset in {folder.location}: it has no {CUBE}; give the folder that holds it")
+    check_readable(folder, attributes)
     if attributes.get("profile") != "region":
         raise ValueError(
             f"{folder.location} is of the profile {attributes.get('profile')!r}; this works on the profile 'region'"

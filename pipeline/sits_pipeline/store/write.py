@@ -92,7 +92,7 @@ def write_cell(folder: Folder, window: Window, blocks: Iterable[tuple[str, NDArr
     there before is removed. Raises ValueError where a block does not cover whole shards.
     """
     store = HashingStore(store_of(folder, read_only=False))
-    with FUSED_PIPELINE, folder.errors_in_words():
+    with FUSED_PIPELINE, folder.writing():
         group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         for path, block in blocks:
             array = group[path]

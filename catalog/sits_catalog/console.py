@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 import traceback
@@ -20,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from sits_catalog.printable import one_line, printable_output
+
 __all__ = ["DONE", "FAILED", "INCOMPLETE", "WRONG_USE", "Narrator", "guarded"]
 
 DONE, FAILED, WRONG_USE, INCOMPLETE = 0, 1, 2, 3
@@ -34,6 +37,8 @@ _WRONG_USE = (
     PermissionError,
 )
 """What a user can set right."""
+_NO_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
+"""Of paths that are none: too long, or links that go around."""
 
 
 class Narrator:
@@ -67,6 +72,7 @@ class Narrator:
 
     def stage(self, text: str) -> None:
         """A new stage begins."""
+        text = one_line(text)
         self._text, self._said = text, time.monotonic()
         if self._progress is None:
             self._console.print(text, soft_wrap=True, markup=False)
@@ -87,11 +93,12 @@ class Narrator:
 def guarded(work: Callable[[], int], *, debug: bool) -> NoReturn:
     """Run a command and leave with its exit code; an error becomes one sentence, with a traceback only for `debug`."""
     try:
-        code = work()
+        with printable_output():
+            code = work()
     except _WRONG_USE as error:
         code = _say(error, WRONG_USE, debug=debug)
     except (OSError, MemoryError, RuntimeError) as error:
-        code = _say(error, FAILED, debug=debug)
+        code = _say(error, WRONG_USE if getattr(error, "errno", None) in _NO_NAMES else FAILED, debug=debug)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; run the same command to go on\n")
         code = FAILED
@@ -105,6 +112,6 @@ def guarded(work: Callable[[], int], *, debug: bool) -> NoReturn:
 def _say(error: BaseException, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     sys.stderr.write(f"error: {text}\n")
     return code

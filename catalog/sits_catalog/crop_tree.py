@@ -51,10 +51,14 @@ class CropTree:
             found = path[-1].parent
         return tuple(path)
 
+    def known(self, text: str) -> CropNode | None:
+        """The node that `find` gives, or None."""
+        return self.nodes.get(text.strip()) or self._by_name.get(text.strip().lower().replace(" ", "_"))
+
     def find(self, text: str) -> CropNode:
         """The node of a ten-digit code or a name, with or without underscores; ValueError says what is close."""
         wanted = text.strip()
-        node = self.nodes.get(wanted) or self._by_name.get(wanted.lower().replace(" ", "_"))
+        node = self.known(wanted)
         if node is None:
             raise ValueError(
                 f"HCAT has no class {wanted!r}{did_you_mean(wanted.lower().replace(' ', '_'), self._by_name)}; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -19,6 +20,10 @@ _Key = tuple[str | int, ...]
 
 _MAX_DEPTH = 16
 _MAX_NUMBER = 2**63
+_MAX_DIGITS = 100
+"""Characters of a number or a date; numbers to the base of 60 take quadratic time to read."""
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters and halves of surrogates: in no name, path or title of a settings file."""
 
 _EXPECTED = {
     "string_type": "text",
@@ -118,6 +123,7 @@ def _plain_mapping(node: yaml.MappingNode, path: _Key, name: str, places: dict[_
         if not isinstance(key_node, yaml.ScalarNode):
             raise ValueError(f"{here}: a key should be a word")  # noqa: TRY004  # a wrong value in a file, not a type
         key = key_node.value
+        _check_seen(key, here)
         if key in values:
             raise ValueError(f"{here}: the key {key!r} stands twice (first: {places[(*path, key)]}); keep one of them")
         places[(*path, key)] = here
@@ -125,7 +131,16 @@ def _plain_mapping(node: yaml.MappingNode, path: _Key, name: str, places: dict[_
     return values
 
 
+def _check_seen(text: str, here: str) -> None:
+    found = _UNSEEN.search(text)
+    if found is not None:
+        raise ValueError(f"{here}: the character U+{ord(found[0]):04X}, which nobody sees, is not allowed here")
+
+
 def _plain_scalar(node: yaml.ScalarNode, here: str) -> str | int | float | bool | None:
+    _check_seen(node.value, here)
+    if len(node.value) > _MAX_DIGITS and node.tag != "tag:yaml.org,2002:str":
+        raise ValueError(f"{here}: {node.value[:40]!r}, ..., is too long to be read as {node.tag.rpartition(':')[2]}")
     try:
         value = yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError) as error:

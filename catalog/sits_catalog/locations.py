@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,9 @@ SOUTHERNMOST, NORTHERNMOST = -80.0, 84.0
 
 _SUFFIXES = (".csv", ".geojson", ".json", ".parquet", ".geoparquet")
 _WGS84 = {"OGC:CRS84", "EPSG:4326"}
+_LONGEST = 200
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters and halves of surrogates."""
 _CRS84 = "urn:ogc:def:crs:OGC:1.3:CRS84"
 
 
@@ -131,16 +135,23 @@ def _location(path: Path, row: _Row) -> Location:
             f"{path}, {row.where}: lat must be from {SOUTHERNMOST:.0f} to {NORTHERNMOST:.0f} degrees, where UTM is "
             f"defined; got {lat}"
         )
-    return Location(_text(row.id) or "", lon, lat, _text(row.city), _text(row.country))
+    texts = [_text(value) for value in (row.id, row.city, row.country)]
+    wrong = next((text for text in texts if text is not None and (len(text) > _LONGEST or _UNSEEN.search(text))), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{path}, {row.where}: ids and names have at most {_LONGEST} characters and none that nobody sees; got "
+            f"{wrong[:60]!r}"
+        )
+    return Location(texts[0] or "", lon, lat, texts[1], texts[2])
 
 
 def _number(path: Path, where: str, name: str, value: object) -> float:
     try:
         number = float(value) if isinstance(value, str | int | float) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{path}, {where}: {name} must be a number of degrees; got {value!r}")
+        raise ValueError(f"{path}, {where}: {name} must be a number of degrees; got {repr(value)[:60]}")
     return number
 
 
@@ -223,7 +234,7 @@ def _read_geoparquet(path: Path) -> Iterator[_Row]:
     try:
         table = parquet.read_table(path)
         geo = json.loads((table.schema.metadata or {}).get(b"geo", b"{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not GeoParquet: {error}") from error
     column = geo.get("primary_column") if isinstance(geo, dict) else None
     if column not in table.column_names:
@@ -248,9 +259,9 @@ def _is_wgs84(crs: object) -> bool:
     return crs == _CRS84
 
 
-def _point_of_wkb(path: Path, where: str, wkb: bytes | None) -> tuple[float, float]:
+def _point_of_wkb(path: Path, where: str, wkb: object) -> tuple[float, float]:
     """Longitude and latitude; OGC 06-103r4, 8.2: byte order, kind (1 is a point, 1001 one with z), coordinates."""
-    if wkb is not None and len(wkb) >= 21:
+    if isinstance(wkb, bytes) and len(wkb) >= 21:
         order = "<" if wkb[0] == 1 else ">"
         kind, lon, lat = struct.unpack_from(f"{order}Idd", wkb, 1)
         if kind & 0xFFFF in (1, 1001):

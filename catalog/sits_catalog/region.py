@@ -28,6 +28,8 @@ ImagerySource = Literal[
 IMAGERY_SOURCES: tuple[str, ...] = get_args(ImagerySource)
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_FIRST_YEAR, _LAST_YEAR = 1970, 2200
+"""Days count from 1970 on; Sentinel-2 began in 2015."""
 _UTM = re.compile(r"EPSG:32[67](0[1-9]|[1-5]\d|60)")
 
 
@@ -43,6 +45,10 @@ class Season:
             raise ValueError(
                 f"season ends on {self.end}, before it starts on {self.start}; swap start and end "
                 "(a season that crosses New Year ends in the later year)"
+            )
+        if self.start.year < _FIRST_YEAR or self.end.year > _LAST_YEAR:
+            raise ValueError(
+                f"a season lies in the years {_FIRST_YEAR} to {_LAST_YEAR}, got {self.start} to {self.end}"
             )
 
 
@@ -139,7 +145,9 @@ class Imagery:
     def __post_init__(self) -> None:
         unknown = [band for band in self.bands if band not in BANDS]
         if unknown or not self.bands or len(set(self.bands)) != len(self.bands):
-            raise ValueError(f"bands must be distinct names out of {', '.join(BANDS)}; got {', '.join(self.bands)}")
+            raise ValueError(
+                f"bands must be distinct names out of {', '.join(BANDS)}; got {', '.join(self.bands[:20])}"
+            )
         if self.min_baseline is not None:
             baseline_key(self.min_baseline)
         if not 0 <= self.max_cloud <= 100:

@@ -21,13 +21,16 @@ from __future__ import annotations
 import colorsys
 import csv
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sits_catalog.cube import IGNORE
 
-__all__ = ["CropClass", "Taxonomy", "distinct_colour", "parse_taxonomy"]
+__all__ = ["CropClass", "Taxonomy", "check_cell", "check_rows", "distinct_colour", "parse_taxonomy"]
 
+_LONGEST_CODE, _LONGEST_CELL, _MOST_ROWS = 300, 4000, 200_000
+_UNSEEN = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters and halves of surrogates."""
 _COLUMNS = ("code", "class", "name", "hcat", "colour", "index", "ignore")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _HCAT = re.compile(r"\d{10}")
@@ -92,6 +95,12 @@ class Taxonomy:
                 f"{len(distinct)} distinct crop codes are more than the {IGNORE - 1} classes of a cube; "
                 "is the column of crop codes really the column of parcel keys?"
             )
+        long = next((code for code in distinct if len(code) > _LONGEST_CODE), None)
+        if long is not None:
+            raise ValueError(
+                f"a crop code has {len(long)} characters ({long[:40]!r}, ...), more than {_LONGEST_CODE}; is the "
+                "column of crop codes another one?"
+            )
         classes = tuple(
             CropClass(index=index, code=code, name=code, colour=distinct_colour(index))
             for index, code in enumerate(distinct, start=1)
@@ -133,8 +142,9 @@ class _Row:
 def parse_taxonomy(text: str, *, id: str, name: str) -> Taxonomy:  # noqa: A002  # the field's own name
     """The taxonomy of a CSV text in the format above; `name` is what errors call the file. Raises ValueError."""
     lines = text.removeprefix("\ufeff").splitlines()
+    check_rows(lines, name)
     start = next((number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
-    head = dict(re.findall(r"^#\s*(title|attribution):\s*(.*\S)", "\n".join(lines[:start]), re.MULTILINE))
+    head = dict(_head(lines[:start]))
     rows = _read_rows(lines, start, name)
     members: dict[str, list[_Row]] = {}
     for row in rows:
@@ -153,6 +163,30 @@ def parse_taxonomy(text: str, *, id: str, name: str) -> Taxonomy:  # noqa: A002 
         title=head.get("title", ""),
         attribution=head.get("attribution", ""),
     )
+
+
+def _head(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """What comments say of a taxonomy: `# title: ...`, `# attribution: ...`."""
+    for line in lines:
+        key, _, said = line.removeprefix("#").partition(":")
+        if key.strip() in ("title", "attribution") and said.strip():
+            check_cell(said, f"the {key.strip()}")
+            yield key.strip(), said.strip()
+
+
+def check_cell(text: str, where: str) -> None:
+    """Raise ValueError for a cell that is no code, name or the like: too long, or with control characters."""
+    if len(text) > _LONGEST_CELL:
+        raise ValueError(f"{where}: a cell has {len(text)} characters, more than {_LONGEST_CELL}: {text[:40]!r}, ...")
+    found = _UNSEEN.search(text)
+    if found is not None:
+        raise ValueError(f"{where}: the character U+{ord(found[0]):04X}, which nobody sees, is not allowed in a cell")
+
+
+def check_rows(lines: Sequence[str], name: str) -> None:
+    """Raise ValueError for a table with more lines than codes of any source."""
+    if len(lines) > _MOST_ROWS:
+        raise ValueError(f"{name}: a table of crops has at most {_MOST_ROWS} lines; this one has {len(lines)}")
 
 
 def _read_rows(lines: list[str], start: int, name: str) -> list[_Row]:
@@ -184,6 +218,8 @@ def _check_header(header: list[str], place: str) -> None:
 def _row(header: list[str], cells: list[str], place: str) -> _Row:
     if len(cells) != len(header):
         raise ValueError(f"{place}: {len(cells)} cells, but the header names {len(header)} columns")
+    for cell in cells:
+        check_cell(cell, place)
     row = _Row(place, {column: cell.strip() for column, cell in zip(header, cells, strict=True)})
     if not row["code"]:
         raise ValueError(f"{place}: the code is empty")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from sits_catalog.crop_tree import CropNode, CropTree
 from sits_catalog.cube import IGNORE
-from sits_catalog.taxonomy import CropClass, Taxonomy, distinct_colour, parse_taxonomy
+from sits_catalog.taxonomy import CropClass, Taxonomy, check_cell, check_rows, distinct_colour, parse_taxonomy
 
 __all__ = ["UNDERSTOOD", "read_taxonomy"]
 
@@ -27,6 +27,8 @@ UNDERSTOOD = (
 _TIER = re.compile(r"(?:([1-9])(?:st|nd|rd|th)_tier(?:_eng|_new)?|tier_([1-9]))", re.IGNORECASE)
 """Columns of a hierarchy in tables of LNF; those ending in _DE repeat it in German, those in _old are another one."""
 _SHOWN = 5
+_LONGEST_NUMBER = 20
+"""Digits that national codes are filled up to with zeros."""
 
 type _Row = Mapping[str, str]
 
@@ -48,6 +50,7 @@ def read_taxonomy(text: str, *, id: str, name: str, tree: CropTree) -> Taxonomy:
     Raises ValueError for a header that is none of them, and as `parse_taxonomy` does.
     """
     lines = text.removeprefix("\ufeff").splitlines()
+    check_rows(lines, name)
     first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
     header = [column.strip().lower() for column in next(csv.reader([first], delimiter=_delimiter(first)), [])]
     if not header or "code" in header:
@@ -82,6 +85,8 @@ def _rows(lines: Sequence[str], name: str) -> Iterator[_Row]:
                 raise ValueError(
                     f"{name}:{start + reader.line_num}: {len(cells)} cells, but the header names {len(header)} columns"
                 )
+            for cell in cells:
+                check_cell(cell, f"{name}:{start + reader.line_num}")
             if any(cell.strip() for cell in cells):
                 padded = [cell.strip() for cell in cells] + [""] * (len(header) - len(cells))
                 yield dict(zip(header, padded, strict=True))
@@ -160,7 +165,7 @@ def _padded(codes: Mapping[str, str]) -> dict[str, str]:
     numbers = [code for code in codes if code.isdecimal()]
     if any(code.startswith("0") and code != "0" for code in numbers):
         return {}
-    longest = max(map(len, numbers), default=0)
+    longest = min(max(map(len, numbers), default=0), _LONGEST_NUMBER)
     return {code.zfill(width): codes[code] for code in numbers for width in range(len(code) + 1, longest + 1)}
 
 
@@ -177,13 +182,12 @@ def _hcat_class(row: _Row, tree: CropTree, code: str, notes: dict[str, None]) ->
         raise ValueError(f"the HCAT code of {code!r} should have ten digits, got {hcat!r}")
     if hcat in tree.nodes:
         return _agreed(tree.nodes[hcat], row.get("hcat3_name", ""), tree, code, notes).crop
-    try:
-        node = tree.find(row.get("hcat3_name", ""))
-        how = "its name"
-    except ValueError:
+    node = tree.known(row.get("hcat3_name", ""))
+    how = "its name"
+    if node is None:
         path = tree.path(hcat)
         if not path:
-            raise ValueError(f"HCAT 3 has no class {hcat} (code {code!r}) and none above it") from None
+            raise ValueError(f"HCAT 3 has no class {hcat} (code {code!r}) and none above it")
         node, how = path[0], "the nearest above"
     notes[f"code {code}: HCAT 3 has no {hcat}; taken by {how} as {node.crop.code} ({node.crop.hcat})"] = None
     return node.crop
@@ -191,9 +195,8 @@ def _hcat_class(row: _Row, tree: CropTree, code: str, notes: dict[str, None]) ->
 
 def _agreed(node: CropNode, name: str, tree: CropTree, code: str, notes: dict[str, None]) -> CropNode:
     """The node of a row's HCAT code, or what it shares with the node that the row names, where that is another one."""
-    try:
-        other = tree.find(name)
-    except ValueError:
+    other = tree.known(name)
+    if other is None:
         return node  # a name that is no node's, such as one spelt differently, says nothing against the code
     if other.crop.hcat == node.crop.hcat:
         return node
@@ -233,7 +236,7 @@ def _land_use(table: _Table, _: CropTree) -> Taxonomy:
     if twice or not members or "" in members:
         wrong = f"the code {twice[0]} stands twice" if twice else "a row has no LNF code" if members else "no rows"
         raise ValueError(f"{table.name}: {wrong}; each LNF code should have one row")
-    own = not tiers and all(code.isdigit() and 1 <= int(code) < IGNORE for code in members)
+    own = not tiers and all(code.isdecimal() and 1 <= int(code) < IGNORE for code in members)
     indexes = [int(code) for code in members] if own else range(1, len(members) + 1)
     return _taxonomy(
         table,
@@ -255,8 +258,8 @@ def _numbers(text: str, name: str) -> list[str]:
     """The codes of a cell such as [601, 602]."""
     try:
         return [str(int(number)) for number in json.loads(text)]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}: lnf_codes should look like [601, 602], got {text!r}") from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{name}: lnf_codes should look like [601, 602], got {text[:80]!r}") from error
 
 
 def _own_name(row: _Row, code: str) -> str:

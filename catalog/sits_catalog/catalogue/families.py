@@ -122,11 +122,15 @@ def _summaries(items: Sequence[JsonObject]) -> JsonObject:
         values: list[Any] = []
         for item in items:
             value = item["properties"].get(key)
-            values += [one for one in (value if isinstance(value, list) else [value]) if one is not None]
+            every = value if isinstance(value, list) else [value]
+            values += [one for one in every if isinstance(one, str | int | float)]
         if values:
-            summaries[key] = sorted(set(values))
+            summaries[key] = sorted(set(values), key=lambda one: (isinstance(one, str), one))
     crops = {
-        row["name"] for item in items for row in item["properties"].get("sits_cube:classes", ()) if row["index"] != 0
+        str(row["name"])
+        for item in items
+        for row in item["properties"].get("sits_cube:classes", ())
+        if row["index"] != 0
     }
     return {**summaries, "sits_cube:crops": sorted(crops)} if crops else summaries
 

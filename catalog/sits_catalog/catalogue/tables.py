@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from sits_catalog.catalogue.dataset import DatasetFiles
+from sits_catalog.wkb import read_wkb
 
 __all__ = ["MAX_OUTLINES", "SplitShare", "Tables", "read_tables"]
 
@@ -75,7 +76,7 @@ def read_tables(files: DatasetFiles, profile: str) -> Tables:
     try:
         found = _of_patches(files) if profile == "patches" else _of_region(files)
         return Tables(**found, sources=_sources(files))
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"a table of {files.location} is not as the contract says: {error}") from error
 
 
@@ -221,7 +222,6 @@ def _geometries(file: IO[bytes], rows: Sequence[int]) -> tuple[_Shapes, Any]:
     """Shapes of some rows in their order, and their CRS; a part of the file is in memory at a time."""
     import numpy as np
     import pyarrow.parquet as pq
-    import shapely
 
     opened = pq.ParquetFile(file)
     wanted, first, found = np.asarray(rows, np.int64), 0, {}
@@ -229,7 +229,7 @@ def _geometries(file: IO[bytes], rows: Sequence[int]) -> tuple[_Shapes, Any]:
         for row in wanted[(wanted >= first) & (wanted < first + batch.num_rows)]:
             found[int(row)] = batch.column(0)[int(row) - first].as_py()
         first += batch.num_rows
-    shapes = shapely.from_wkb(np.array([found[int(row)] for row in wanted], dtype=object))
+    shapes = read_wkb([found[int(row)] for row in wanted])
     geo = json.loads((opened.schema_arrow.metadata or {}).get(b"geo", b"{}"))
     return shapes, geo.get("columns", {}).get("geometry", {}).get("crs")
 

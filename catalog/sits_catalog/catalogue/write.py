@@ -38,7 +38,7 @@ def add_dataset(catalogue: Catalogue, location: str, *, family: str | None = Non
     chosen = check_name("the family", family or family_of(id_), "name the family with --family")
     _check_reserved(id_, chosen)
     place = Place(catalogue=catalogue.folder, family=chosen, id=id_)
-    written = _entry_files(finding, place)
+    written = _checked_files(finding, place)
     with catalogue.locked():
         if not catalogue.exists:
             catalogue.write("catalog.json", encode_json(root_catalog([])))
@@ -105,6 +105,25 @@ def _check_same(catalogue: Catalogue, earlier: Entry, finding: Finding) -> None:
         )
 
 
+def _checked_files(finding: Finding, place: Place) -> dict[str, bytes]:
+    """Every file of an entry, out of which a catalogue of it alone was made: a bad one would stop all later work."""
+    import pyarrow as pa
+
+    try:
+        written = _entry_files(finding, place)
+        with tempfile.TemporaryDirectory() as folder:
+            trial = Catalogue.at(Path(folder) / "trial", {})
+            trial.write("catalog.json", encode_json(root_catalog([])))
+            trial.put_entry(place.family, place.id, written)
+            rebuild(trial)
+    except (TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{finding.files.location} holds values that the contract does not know ({type(error).__name__}: {error}); "
+            "check it with sits-cube verify"
+        ) from error
+    return written
+
+
 def _entry_files(finding: Finding, place: Place) -> dict[str, bytes]:
     """Every file of an entry."""
     tables = read_tables(finding.files, str(finding.attributes.get("profile")))
@@ -162,7 +181,7 @@ def items_table(items: Sequence[JsonObject]) -> bytes:
     rows = [_row(item) for item in items]
     try:
         table = parse_stac_items_to_arrow(rows)
-    except (pa.ArrowException, KeyError, TypeError, ValueError):
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OverflowError):
         table = parse_stac_items_to_arrow([_as_text(row) for row in rows])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.parquet"
@@ -182,7 +201,8 @@ def _as_text(item: JsonObject) -> JsonObject:
     import json
 
     kept = ("title", "datetime", "start_datetime", "end_datetime", "created", "license", "ml-aoi:split")
-    properties = {key: item["properties"].get(key) for key in kept}
+    found = {key: item["properties"].get(key) for key in kept}
+    properties = {key: None if value is None else str(value) for key, value in found.items()}
     return {
         **{key: item[key] for key in ("type", "stac_version", "stac_extensions", "id", "collection")},
         **{key: item[key] for key in ("geometry", "bbox")},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sits_catalog.cli.options import OPTIONS, AsJson, Debug, one_sentence, print_rows
+from sits_catalog.printable import printable
 
 if TYPE_CHECKING:
     from sits_catalog.catalogue.folder import Catalogue, Entry
@@ -82,7 +83,7 @@ def show(name: Name, catalogue: At = None, as_json: AsJson = False, debug: Debug
         typer.echo(json.dumps(entry.item, indent=2))
         return
     for line in _described(entry):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @cubes_app.command("search")
@@ -139,7 +140,7 @@ def validate(catalogue: At = None, as_json: AsJson = False, debug: Debug = False
                 err=True,
             )
         n = len(found.entries())
-        for sentence in sentences or [
+        for sentence in [printable(one) for one in sentences] or [
             f"{found.folder}: {n} {'dataset' if n == 1 else 'datasets'}, all as it should be"
         ]:
             typer.echo(sentence)

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sits_catalog.printable import one_line, printable
+
 __all__ = ["OPTIONS", "AsJson", "Debug", "one_sentence", "print_rows"]
 
 OPTIONS: dict[str, Any] = {
@@ -31,13 +33,13 @@ def one_sentence(debug: bool) -> Iterator[None]:
     except (ValueError, OSError) as error:
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {one_line(error)}", err=True)
         raise typer.Exit(2) from error
 
 
 def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     """Rows as aligned text under the names of their keys, or as JSON."""
-    typer.echo(json.dumps(rows, indent=2) if as_json else "\n".join(_table(rows)))
+    typer.echo(json.dumps(rows, indent=2) if as_json else printable("\n".join(_table(rows))))
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Iterable[str]:

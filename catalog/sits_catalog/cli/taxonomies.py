@@ -13,6 +13,7 @@ from sits_catalog.cli.options import OPTIONS, AsJson, Debug, one_sentence, print
 from sits_catalog.crop_tree import CropNode, CropTree
 from sits_catalog.loading import list_taxonomies, load_crop_tree, load_taxonomy
 from sits_catalog.meetings import Meeting, count_meetings, meet
+from sits_catalog.printable import printable
 from sits_catalog.taxonomy import CropClass, Taxonomy
 
 __all__ = ["taxonomies_app"]
@@ -56,9 +57,9 @@ def show_taxonomy(
         return
     print_rows(classes, as_json=False)
     if taxonomy.ignore:
-        typer.echo(f"ignored: {', '.join(sorted(taxonomy.ignore))}")
+        typer.echo(printable(f"ignored: {', '.join(sorted(taxonomy.ignore))}"))
     for note in taxonomy.notes:
-        typer.echo(f"note: {note}")
+        typer.echo(printable(f"note: {note}"))
 
 
 def _print_tree(taxonomy: Taxonomy, tree: CropTree, as_json: bool) -> None:
@@ -84,9 +85,10 @@ def _print_tree(taxonomy: Taxonomy, tree: CropTree, as_json: bool) -> None:
     for node in nodes:
         classes = _named(at.get(node.crop.hcat, []))
         same = taxonomy.id == "hcat3" or not classes
-        typer.echo(f"{'  ' * (node.level - 1)}{node.crop.hcat} {node.crop.name}{'' if same else f': {classes}'}")
+        line = f"{'  ' * (node.level - 1)}{node.crop.hcat} {node.crop.name}{'' if same else f': {classes}'}"
+        typer.echo(printable(line))
     if None in at:
-        typer.echo(f"without an HCAT code: {_named(at[None])}")
+        typer.echo(printable(f"without an HCAT code: {_named(at[None])}"))
 
 
 def _branches(tree: CropTree, above: str | None, wanted: set[str | None]) -> Iterator[CropNode]:

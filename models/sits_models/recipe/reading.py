@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -73,6 +74,9 @@ def _document(text: str) -> Document:
 
 
 def _text_of(path: Path) -> str:
+    size = path.stat().st_size
+    if size > _MAX_FILE:
+        raise ValueError(f"{path} has {size / 1e6:.1f} MB; a recipe has at most {_MAX_FILE // 1_000_000} MB")
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -84,7 +88,8 @@ def _built(document: Document) -> Recipe:
 
 
 _LINE_BREAKS = frozenset("\x85\u2028\u2029")
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_EXPONENT = re.compile(r"[-+]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})[eE][-+]?\d{1,3}")
+_MAX_FILE = 1_000_000
 
 
 def _with_numbers(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def _with_numbers(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
         section = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
         if isinstance(section, type) and isinstance(value, Mapping):
             changed[name] = _with_numbers(section, value)
-        elif float in kinds and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        elif float in kinds and isinstance(value, str) and _EXPONENT.fullmatch(value) and math.isfinite(float(value)):
             changed[name] = float(value)
         elif isinstance(value, int) and str(value) in get_args(hint):
             changed[name] = str(value)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -31,6 +32,9 @@ NODATA = -10000
 """What Theia's products have where a band was not observed."""
 
 _METADATA = "metadata.geojson"
+_BROKEN = (ValueError, EOFError, OSError, MemoryError, TypeError, RecursionError, TokenError)
+"""What numpy raises for a header that is none; it reads it as Python."""
+_SAID = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,22 +183,22 @@ def load_array(path: Path) -> NDArray[Any]:
     """An array of an .npy file, which never holds objects. Raises FileNotFoundError, or ValueError with its name."""
     try:
         with path.open("rb") as file:
-            _check_size(file)
-        found = np.load(path, allow_pickle=False)
+            is_archive = file.read(2) == b"PK"
+            if not is_archive:
+                _check_size(file)
+        found: NDArray[Any] | None = None if is_archive else np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; download it, or take its patch out of {_METADATA}") from None
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        raise ValueError(f"{path} cannot be read as an array of numbers: {error}") from None
-    if not isinstance(found, np.ndarray):
-        found.close()
-        raise ValueError(f"{path} should be one array (.npy); it is an archive of arrays")  # noqa: TRY004  # a file
+    except _BROKEN as error:
+        said = " ".join(str(error).split())[:_SAID]
+        raise ValueError(f"{path} cannot be read as an array of numbers: {said}") from None
+    if found is None:
+        raise ValueError(f"{path} should be one array (.npy); it is an archive of arrays")
     return found
 
 
 def _check_size(file: BinaryIO) -> None:
     """Raises ValueError where the header of an .npy file names more than the file holds: no memory is asked for it."""
-    if file.read(2) == b"PK":
-        return  # an archive, which is opened without reading its arrays
     file.seek(0)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
@@ -204,7 +208,7 @@ def _check_size(file: BinaryIO) -> None:
     here = file.tell()
     # Numbers of Python do not overflow.
     wanted, there = math.prod(shape) * dtype.itemsize, file.seek(0, 2) - here
-    if not dtype.hasobject and wanted > there:
+    if not dtype.hasobject and (wanted > there or not dtype.itemsize or min(shape, default=0) < 0):
         raise ValueError(f"its header names {dtype} of {shape}, {wanted} bytes, and {there} bytes follow")
 
 

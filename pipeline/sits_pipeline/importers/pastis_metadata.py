@@ -57,16 +57,18 @@ def read_metadata(path: Path) -> list[PastisRecord]:
         raise FileNotFoundError(f"no {path.name} in {path.parent}: it has the dates and folds of the patches")
     try:
         collection = json.loads(path.read_bytes())
-        features = collection["features"]
-    except (ValueError, TypeError, KeyError) as error:
+        features = [*collection["features"]]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} should be a GeoJSON FeatureCollection ({type(error).__name__}: {error})") from None
     records = []
     for position, feature in enumerate(features):
         try:
             records.append(_record(feature))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             said = feature.get("properties") or {} if isinstance(feature, dict) else {}
-            which = said.get("ID_PATCH", f"number {position}") if isinstance(said, dict) else f"number {position}"
+            which = str(said.get("ID_PATCH", f"number {position}") if isinstance(said, dict) else f"number {position}")[
+                :40
+            ]
             raise ValueError(f"{path}: patch {which}: {_words(error)}") from None
     outlines = _outlines(collection, features, path)
     return sorted((_placed(*pair) for pair in zip(records, outlines, strict=True)), key=lambda record: record.id)
@@ -104,17 +106,17 @@ def _dates(found: object) -> list[object]:
     if isinstance(found, Mapping):
         numbered = sorted((int(key), value) for key, value in found.items())
         if [key for key, _ in numbered] != list(range(len(numbered))):
-            raise ValueError(f"dates-S2 should number the frames from 0 on; got {[key for key, _ in numbered]}")
+            raise ValueError(f"dates-S2 should number the frames from 0 on; got {[key for key, _ in numbered[:40]]}")
         return [value for _, value in numbered]
     if isinstance(found, list):
         return found
-    raise ValueError(f"dates-S2 should be an object of dates by frame; got {found!r}")
+    raise ValueError(f"dates-S2 should be an object of dates by frame; got {repr(found)[:80]}")
 
 
 def _day(value: object) -> int:
     text = str(value)
     if not re.fullmatch(r"\d{8}", text):
-        raise ValueError(f"a date of dates-S2 should be written 20180924; got {value!r}")
+        raise ValueError(f"a date of dates-S2 should be written 20180924; got {repr(value)[:80]}")
     return (date(int(text[:4]), int(text[4:6]), int(text[6:])) - _EPOCH).days
 
 
@@ -124,16 +126,20 @@ def _day(value: object) -> int:
 def _outlines(collection: Mapping[str, Any], features: list[Any], path: Path) -> list[shapely.Geometry | None]:
     """The patches' polygons in lon/lat; None where a feature has none."""
     from pyproj import Transformer
+    from pyproj.exceptions import ProjError
 
     found: list[shapely.Geometry | None] = []
     for feature in features:
         geometry = feature.get("geometry")
         try:
             found.append(None if geometry is None else shapely.from_geojson(json.dumps(geometry)))
-        except shapely.errors.GEOSException as error:
+        except (shapely.errors.GEOSException, RecursionError) as error:
             raise ValueError(f"{path}: patch {feature['properties']['ID_PATCH']}: {error}") from None
     epsg = _epsg_of(collection, found, path)
-    move = Transformer.from_crs(epsg, 4326, always_xy=True).transform
+    try:
+        move = Transformer.from_crs(epsg, 4326, always_xy=True).transform
+    except ProjError as error:
+        raise ValueError(f"{path}: nobody knows the crs EPSG:{epsg}: {error}") from None
 
     def moved(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.stack(move(points[:, 0], points[:, 1]), axis=1)
@@ -145,7 +151,10 @@ def _outlines(collection: Mapping[str, Any], features: list[Any], path: Path) ->
 
 def _epsg_of(collection: Mapping[str, Any], outlines: list[shapely.Geometry | None], path: Path) -> int:
     """CRS of the file: the one it names; else Lambert-93 where the numbers are no degrees."""
-    name = ((collection.get("crs") or {}).get("properties") or {}).get("name")
+    try:
+        name = ((collection.get("crs") or {}).get("properties") or {}).get("name")
+    except AttributeError:
+        raise ValueError(f"{path}: the crs should be an object with the name of an EPSG code") from None
     if name is None:
         known = [one for one in outlines if one is not None]
         in_degrees = not known or float(np.abs(shapely.total_bounds(known)).max()) <= 180

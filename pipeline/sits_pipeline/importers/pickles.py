@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import struct
 from collections import OrderedDict
 from pathlib import Path
@@ -78,6 +79,14 @@ class PlainUnpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
+def _check_memo(data: bytes) -> None:
+    """Raise UnpicklingError where a value is kept under a number that no count leads to: so many places were made."""
+    for position, (code, number, _) in enumerate(pickletools.genops(data)):
+        if code.name in _PUTS and isinstance(number, int) and number > position:
+            raise pickle.UnpicklingError(f"it wants to keep {number} values and has {position}")
+
+
+_PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
 _BROKEN = (
     *(EOFError, ValueError, TypeError, LookupError, AttributeError),
     *(ArithmeticError, MemoryError, RuntimeError, struct.error),
@@ -92,7 +101,9 @@ def load_plain_pickle(path: Path) -> dict[str, Any]:
     """
     try:
         # latin1: the only encoding that keeps the bytes of arrays which Python 2 wrote.
-        value = PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        data = path.read_bytes()
+        _check_memo(data)
+        value = PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is not read: {error}; a pickle of a dataset holds numpy arrays, numbers, text and containers"

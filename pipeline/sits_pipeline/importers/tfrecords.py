@@ -11,6 +11,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +23,9 @@ __all__ = ["Feature", "parse_example", "read_records"]
 Feature = bytes | NDArray[np.int64]
 """The one value of a list of bytes, or the numbers of a list of int64."""
 
-_MAX_RECORD = 2**30
+_MAX_RECORD = 2**28
+_MAX_FIELDS = 100_000
+"""Fields of a message, and numbers of a list; an example of MTLCC has some ten of the one and hundreds of the other."""
 _MASK_DELTA = 0xA282EAD8
 _U32 = 0xFFFFFFFF
 _BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
@@ -94,7 +97,10 @@ def _feature(data: bytes) -> Feature | None:
                 raise ValueError(f"a feature of bytes should hold one value; it holds {len(values)}")
             return values[0]
         if number == 3:  # int64_list
-            return np.array(list(_int64s(content)), np.uint64).astype(np.int64)
+            numbers = list(islice(_int64s(content), _MAX_FIELDS + 1))
+            if len(numbers) > _MAX_FIELDS:
+                raise ValueError(f"a list of numbers holds more than {_MAX_FIELDS}")
+            return np.array(numbers, np.uint64).astype(np.int64)
     return None
 
 
@@ -121,8 +127,11 @@ def _messages(data: bytes, wanted: int | None = None) -> Iterator[tuple[int, byt
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Number and value of each field: a number for a varint, bytes for what has a length; others are passed over."""
-    place = 0
+    place = fields = 0
     while place < len(data):
+        fields += 1
+        if fields > _MAX_FIELDS:
+            raise ValueError(f"it has more than {_MAX_FIELDS} fields")
         key, place = _varint(data, place)
         number, kind = key >> 3, key & 7
         if kind == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import stat
+import struct
 import tempfile
 import weakref
 import zipfile
@@ -32,6 +33,11 @@ _RARER = (".json", ".csv", ".tsv", ".xml")
 _SCATTERED = (".gpkg", ".gdb", ".fgb")
 """Read here and there, which is slow in a deflated stream."""
 _MOST_IN_PLACE = 64 << 20
+_DATABASE = b"SQLite format 3\0"
+"""How a GeoPackage begins; it is looked into before GDAL opens it, and so unpacked."""
+_MOST_FILES = 50_000
+_MOST_NAMES = 16 << 20
+"""Bytes of the list of names of a zip: some 200 000 files; a file geodatabase has hundreds."""
 
 Kind = Literal["zip", "7z", "rar", "gzip"]
 _MAGIC: tuple[tuple[bytes, Kind], ...] = (
@@ -128,11 +134,15 @@ def locate(path: str, member: str | None, limits: Limits) -> Place:
         return _plain(path, member)
     with _archive_says(path):
         members = _in_zip(path) if kind == "zip" else _in_7z(path)
+    if len(members) > _MOST_FILES:
+        raise ValueError(
+            f"{path} holds {len(members)} files, more than {_MOST_FILES}; unpack it and name the file of the parcels"
+        )
     _check_names(path, [one.name for one in members])
     chosen = _choose(path, [one.name for one in members], member)
     wanted = [one for one in members if _belongs(one.name, chosen)]
     _check_size(path, wanted, limits)
-    if kind == "zip" and _reads_in_place(chosen, wanted):
+    if kind == "zip" and _reads_in_place(path, chosen, wanted):
         with _archive_says(path):
             _check_whole(path, chosen, [one.name for one in wanted])
         return Place(target=f"/vsizip/{{{path}}}/{chosen}")
@@ -172,6 +182,7 @@ def _archive_says(path: str) -> Iterator[None]:
 
 def _in_zip(path: str) -> list[_Member]:
     members = []
+    _check_list(path)
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if info.is_dir():
@@ -190,6 +201,25 @@ def _in_zip(path: str) -> list[_Member]:
                 )
             )
     return members
+
+
+def _check_list(path: str) -> None:
+    """Raise ValueError for a zip with a long list of names, which would be in memory whole.
+
+    Records at its end: APPNOTE.TXT 4.3.14 and 4.3.16.
+    """
+    with Path(path).open("rb") as file:
+        file.seek(max(0, Path(path).stat().st_size - (1 << 16) - 98))
+        tail = file.read()
+    end, end64 = tail.rfind(b"PK\x05\x06"), tail.rfind(b"PK\x06\x06")
+    size = struct.unpack_from("<I", tail, end + 12)[0] if 0 <= end <= len(tail) - 22 else 0
+    if size == 0xFFFFFFFF and 0 <= end64 <= len(tail) - 56:
+        size = struct.unpack_from("<Q", tail, end64 + 40)[0]
+    if _MOST_NAMES < size < 0xFFFFFFFF or (size > 0xFFFFFFFF):
+        raise ValueError(
+            f"{path} has a list of names of {size / 1e6:.0f} MB, more than {_MOST_NAMES / 1e6:.0f} MB; unpack it and "
+            "name the file of the parcels"
+        )
 
 
 def _in_7z(path: str) -> list[_Member]:
@@ -306,11 +336,20 @@ def _size_of(path: str) -> int:
     return sum(part.stat().st_size for part in parts)
 
 
-def _reads_in_place(chosen: str, wanted: Sequence[_Member]) -> bool:
+def _reads_in_place(path: str, chosen: str, wanted: Sequence[_Member]) -> bool:
     suffix = PurePosixPath(chosen).suffix.lower()
-    if suffix in PARQUET or not all(one.is_readable for one in wanted):
+    if suffix in PARQUET or _starts(path, chosen, _DATABASE) or not all(one.is_readable for one in wanted):
         return False
     return suffix not in _SCATTERED or sum(one.size for one in wanted) <= _MOST_IN_PLACE
+
+
+def _starts(path: str, name: str, magic: bytes) -> bool:
+    """Whether a file in a zip starts so; a folder does not."""
+    with _archive_says(path), zipfile.ZipFile(path) as archive:
+        if name not in archive.NameToInfo:
+            return False
+        with archive.open(name) as packed:
+            return packed.read(len(magic)) == magic
 
 
 def _check_whole(path: str, chosen: str, names: Sequence[str]) -> None:

@@ -10,11 +10,14 @@ import shapely
 from sits_catalog.parcel_source import ParcelSource
 from sits_pipeline.parcels.features import Box
 from sits_pipeline.parcels.files import open_vector
-from sits_pipeline.parcels.repair import polygons, reproject
+from sits_pipeline.parcels.repair import Repaired, polygons, reproject
+from sits_pipeline.parcels.tangles import check_area
 from sits_pipeline.parcels.where import in_words, lonlat
 from sits_pipeline.steps.rasterize.union import union
 
 __all__ = ["known_area", "parcel_bounds", "read_area"]
+
+_NO_GROUND = ("it has no geometry", "its geometry is empty", "it is a ", "it has no area")
 
 
 def parcel_bounds(source: ParcelSource, path: str) -> Box:
@@ -38,11 +41,22 @@ def read_area(path: str, *, epsg: int) -> shapely.Geometry:
     file = open_vector(path, layer=None, crs=None, encoding=None)
     assert file.crs is not None
     with closing(file):
-        shapes = polygons(file.read((), None).geometry).geometry
-    there = reproject(shapes[~shapely.is_missing(shapes)], crs=file.crs, epsg=epsg).geometry
-    if not len(there):
+        drawn = polygons(file.read((), None).geometry)
+    _check_used(file.path, drawn)
+    there = reproject(drawn.geometry[~shapely.is_missing(drawn.geometry)], crs=file.crs, epsg=epsg)
+    _check_used(file.path, there)
+    ground = there.geometry[~shapely.is_missing(there.geometry)]
+    if not len(ground):
         raise ValueError(f"{file.path} holds no polygon; an area is drawn with polygons")
-    return union(there)
+    check_area(ground, file.path)
+    return union(ground)
+
+
+def _check_used(path: str, found: Repaired) -> None:
+    """Raise ValueError for ground that would be lost without a word; what is no ground at all may lie in a file."""
+    for number, reason in enumerate(found.reason):
+        if reason is not None and not reason.startswith(_NO_GROUND):
+            raise ValueError(f"{path}: polygon {number} is of no use as an area: {reason}; draw it anew")
 
 
 def known_area(labelled_area: str, *, path: str | None, region: shapely.Geometry, epsg: int) -> shapely.Geometry | None:

@@ -77,6 +77,34 @@ def check_columns(file: VectorFile, source: ParcelSource) -> None:
             )
 
 
+_SEARCHED = 300
+"""Characters of a text that may hold a code."""
+_REPEATS = 4
+_PARTS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\??|[)|?]|[*+]\??|\{\d*,?\d*\}", re.DOTALL)
+"""What of a regular expression tells how often it can repeat; escapes and sets of characters, so that they do not."""
+
+
+def _may_run_for_ever(pattern: str) -> bool:
+    """Whether a search may take more than a low power of the text's length: repeats or choices within what repeats."""
+    open_, repeats = [False], 0
+    end, was_open = -1, False
+    for part in _PARTS.finditer(pattern):
+        word, is_next = part[0], part.start() == end
+        if word.startswith("("):
+            open_.append(False)
+        elif word == ")" and len(open_) > 1:
+            end, was_open = part.end(), open_.pop()
+            open_[-1] |= was_open
+        elif word in ("|", "?"):
+            open_[-1] = True
+        elif word[0] in "*+{":
+            if is_next and was_open:
+                return True
+            open_[-1] = True
+            repeats += word[0] != "{" or word.endswith(",}")
+    return repeats > _REPEATS
+
+
 @dataclass(frozen=True, kw_only=True)
 class CodePattern:
     """Takes the crop code out of a longer text."""
@@ -94,7 +122,7 @@ class CodePattern:
 
     def _code(self, text: str | None) -> str | None:
         assert self.regex is not None
-        found = None if text is None else self.regex.search(text)
+        found = None if text is None or len(text) > _SEARCHED else self.regex.search(text)
         return text if found is None else ((found.group(1) or "").strip() or None)
 
     def notes(self, path: str, texts: NDArray[np.object_]) -> tuple[str, ...]:
@@ -132,6 +160,11 @@ def code_pattern(pattern: str | None) -> CodePattern:
         regex = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"parcels: code_pattern {pattern!r} is no regular expression: {error}") from error
+    if _may_run_for_ever(pattern):
+        raise ValueError(
+            f"parcels: code_pattern {pattern[:80]!r} repeats what repeats already, or repeats without a bound more "
+            f"than {_REPEATS} times, which may take for ever; write it simpler"
+        )
     if not regex.groups:
         raise ValueError(f"parcels: code_pattern {pattern!r} needs a group around the code, as in '- (.*)$'")
     return CodePattern(regex=regex)

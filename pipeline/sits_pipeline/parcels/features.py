@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
+
+from sits_catalog.wkb import read_wkb
 
 __all__ = ["Box", "Features", "as_text", "geometry_of"]
 
@@ -48,6 +49,4 @@ def _text(value: object) -> str | None:
 
 def geometry_of(wkb: NDArray[np.object_]) -> NDArray[np.object_]:
     """Geometries of WKB; a ring that does not close is closed, and what is no geometry at all is None."""
-    geometry = np.empty(len(wkb), dtype=object)
-    geometry[:] = shapely.from_wkb(wkb, on_invalid="fix")
-    return geometry
+    return read_wkb(wkb)

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import CRS
-from pyproj.exceptions import CRSError
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
 
 from sits_pipeline.parcels.archives import PARQUET, Limits, Place, locate
 from sits_pipeline.parcels.features import Box, Features
@@ -19,6 +19,7 @@ from sits_pipeline.parcels.geoparquet_file import open_geoparquet
 from sits_pipeline.parcels.ogr import open_ogr
 from sits_pipeline.parcels.pointers import LOOKED_AT, refuse_pointer
 from sits_pipeline.parcels.shown import shown
+from sits_pipeline.parcels.views import refuse_views
 
 __all__ = ["VectorFile", "open_vector"]
 
@@ -78,6 +79,7 @@ def open_vector(
                 "under parcels: crs (EPSG:2154, say)"
             )
         file.crs = file.crs or given
+        _check_on_earth(file.path, file.crs)
         stack.pop_all()
     return file
 
@@ -87,6 +89,7 @@ def _open(name: str, place: Place, layer: str | None, encoding: str | None) -> V
     if place.suffix in PARQUET or _start(place, 4) == b"PAR1":
         return open_geoparquet(name, place)
     refuse_pointer(name, _start(place, LOOKED_AT))
+    refuse_views(name, place.target)
     return open_ogr(name, place, layer, encoding)
 
 
@@ -111,6 +114,21 @@ def _check_encoding(encoding: str | None) -> None:
         codecs.lookup(encoding or "utf-8")
     except LookupError as error:
         raise ValueError(f"parcels: encoding names one as cp1252 or utf-8 does; nobody knows {encoding!r}") from error
+
+
+def _check_on_earth(path: str, crs: CRS | None) -> None:
+    """Raise ValueError for a CRS of heights, of a workshop or of another planet."""
+    try:
+        Transformer.from_crs(crs, 4326, always_xy=True)
+    except ProjError:
+        on_earth = False
+    else:
+        on_earth = crs is not None and not crs.is_vertical
+    if not on_earth:
+        name = "" if crs is None else crs.name[:80]
+        raise ValueError(
+            f"{path} has the CRS {name}, in which nothing has a longitude and a latitude; write it in another"
+        )
 
 
 def _given_crs(crs: str) -> CRS:

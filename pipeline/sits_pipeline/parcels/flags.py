@@ -7,11 +7,15 @@ import shapely
 from numpy.typing import NDArray
 
 from sits_pipeline.parcels.table import Flag
+from sits_pipeline.parcels.tangles import PAIRS_OF_LINES, cross_too_often
 
 __all__ = ["flags_of"]
 
 _OVERLAP_M2 = 1.0
-_PAIRS = 100_000
+_GRID_M = 2.0**-20
+_ROWS = 256
+"""Polygons whose neighbours are sought together, and pairs of them that are compared together."""
+_PAIRS = 4096
 
 
 def flags_of(
@@ -34,17 +38,48 @@ def flags_of(
 
 
 def _overlapping(geometry: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Which polygons share more than 1 m2 with another."""
-    first, second = shapely.STRtree(geometry).query(geometry, predicate="intersects")
-    once = first < second
-    first, second = first[once], second[once]
+    """Which polygons share more than 1 m2 with another.
+
+    A polygon that is known to do so is compared with none but those that are not: a stack costs what its height does.
+    """
+    tree = shapely.STRtree(geometry)
     result = np.zeros(len(geometry), dtype=bool)
-    for start in range(0, len(first), _PAIRS):
-        a, b = first[start : start + _PAIRS], second[start : start + _PAIRS]
-        shared = shapely.area(shapely.intersection(geometry[a], geometry[b])) > _OVERLAP_M2
-        result[a[shared]] = True
-        result[b[shared]] = True
+    for start in range(0, len(geometry), _ROWS):
+        own = start + np.flatnonzero(~result[start : start + _ROWS])
+        shapely.prepare(geometry[own])
+        first, second = tree.query(geometry[own])
+        first = own[first]
+        # One before that is not known to overlap has been compared with all others.
+        new = (second > first) | ((second < first) & result[second])
+        first, second = first[new], second[new]
+        for at in range(0, len(first), _PAIRS):
+            a, b = first[at : at + _PAIRS], second[at : at + _PAIRS]
+            open_ = ~(result[a] & result[b])
+            a, b = a[open_], b[open_]
+            shared = _shared_m2(geometry[a], geometry[b]) > _OVERLAP_M2
+            result[a[shared]] = True
+            result[b[shared]] = True
     return result
+
+
+def _shared_m2(first: NDArray[np.object_], second: NDArray[np.object_]) -> NDArray[np.float64]:
+    """Area that pairs of valid polygons have in common."""
+    area = np.zeros(len(first))
+    meet = np.flatnonzero(shapely.intersects(first, second))
+    many = shapely.get_num_coordinates(first[meet]) * shapely.get_num_coordinates(second[meet]) > PAIRS_OF_LINES
+    for index in meet[many]:
+        if cross_too_often(first[index], second[index]):
+            west, south, _, _ = shapely.bounds(first[index])
+            raise ValueError(
+                f"two parcels around {west:.0f}, {south:.0f}, of {shapely.get_num_coordinates(first[index])} and "
+                f"{shapely.get_num_coordinates(second[index])} vertices, cross one another too often to be drawn; "
+                "remove one of them"
+            )
+    try:
+        area[meet] = shapely.area(shapely.intersection(first[meet], second[meet]))
+    except shapely.errors.GEOSException:  # rounding has lost a ring; on a grid of micrometres it cannot
+        area[meet] = shapely.area(shapely.intersection(first[meet], second[meet], grid_size=_GRID_M))
+    return area
 
 
 def _repeating(content: NDArray[np.object_]) -> NDArray[np.bool_]:

@@ -210,7 +210,7 @@ def _geometry(path: str, file: ParquetFile) -> _Geometry:
         covering = column.get("covering", {}).get("bbox")
         corners = None if covering is None else _corners(covering)
         bounds = _flat(column["bbox"]) if column.get("bbox") else None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(
             f"{path} has `geo` metadata that is not as GeoParquet says ({type(error).__name__}: {error}); write it "
             "anew (geopandas does)"
@@ -224,6 +224,9 @@ def _geometry(path: str, file: ParquetFile) -> _Geometry:
             f"{path} names columns in its `geo` metadata that it does not have ({', '.join(absent)}); write it anew "
             "(geopandas does)"
         )
+    kind = str(file.schema_arrow.field(name).type)
+    if kind not in ("binary", "large_binary", "binary_view"):
+        raise ValueError(f"{path}: its column {name!r} should hold geometry as WKB; it holds {kind[:80]}")
     # No `crs` key means OGC:CRS84, an explicit null that nobody knows (GeoParquet 1.1).
     return _Geometry(name=name, crs=_crs(path, column.get("crs", "OGC:CRS84")), bounds=bounds, covering=corners)
 

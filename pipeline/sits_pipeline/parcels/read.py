@@ -16,6 +16,7 @@ from pyproj import CRS
 from sits_catalog.parcel_source import ParcelSource
 from sits_catalog.taxonomy import Taxonomy
 from sits_pipeline.parcels.columns import CodePattern, check_columns, code_pattern, recognise
+from sits_pipeline.parcels.depth import check_depth
 from sits_pipeline.parcels.features import Features
 from sits_pipeline.parcels.files import VectorFile, open_vector
 from sits_pipeline.parcels.flags import flags_of
@@ -68,6 +69,8 @@ def _tables(
     met = np.any([zone.near for zone in zones], axis=0)
     if not met.any():
         raise ValueError(elsewhere(file, extents))
+    for zone, extent in zip(zones, extents, strict=True):
+        check_depth(zone.geometry[zone.near], extent, file.path)
     crops = Taxonomy.from_codes(_all_codes(file, source, pattern)) if taxonomy is None else taxonomy
     notes += () if source.code is None else pattern.notes(file.path, features.columns[source.code])
     shared = _Shared(

@@ -9,6 +9,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
+from sits_pipeline.parcels.tangles import too_tangled
 from sits_pipeline.steps.rasterize.union import union
 
 __all__ = ["METRES_A_DEGREE", "Repaired", "polygons", "reproject"]
@@ -16,8 +17,14 @@ __all__ = ["METRES_A_DEGREE", "Repaired", "polygons", "reproject"]
 METRES_A_DEGREE = 111_320.0
 """Length of a degree of longitude on the equator; a degree of latitude is within 0.7 % of it."""
 
+_FARTHEST = 1e10
+"""In the unit of any CRS: further out nothing lies on the Earth, and numbers overflow."""
+_FARTHEST_M = 1e8
+"""In the CRS of a cube."""
 _EDGE_M = 50.0
 """Longest edge before a reprojection: the sagitta of a straight line then stays below a millimetre."""
+_MOST_EDGES = 800_000
+"""Of 50 m: a line of that length goes around the Earth."""
 _POLYGONAL = (3, 6)
 _COLLECTION = 7
 
@@ -40,9 +47,14 @@ def polygons(geometry: NDArray[np.object_]) -> Repaired:
     reason[shapely.is_missing(result)] = "it has no geometry"
     reason[shapely.is_empty(result)] = "its geometry is empty"
     coordinates, owner = shapely.get_coordinates(result, return_index=True)
+    reason[owner[~(np.abs(coordinates) <= _FARTHEST).all(axis=1)]] = "its coordinates lie beyond the Earth"
     reason[owner[~np.isfinite(coordinates).all(axis=1)]] = "its coordinates are not all numbers"
     result[_has(reason)] = None
 
+    invalid = ~shapely.is_missing(result) & ~shapely.is_valid(result)
+    for index in np.flatnonzero(invalid | (shapely.get_type_id(result) == _COLLECTION)):
+        reason[index] = too_tangled(result[index])
+    result[_has(reason)] = None
     for index in np.flatnonzero(shapely.get_type_id(result) == _COLLECTION):
         areal = _areal(result[index])
         result[index] = _ground(areal) if len(areal) else result[index]
@@ -103,17 +115,32 @@ def reproject(geometry: NDArray[np.object_], *, crs: CRS, epsg: int) -> Repaired
     target = CRS.from_epsg(epsg)
     if crs == target or crs.to_epsg() == epsg:
         none = np.full(len(geometry), None, dtype=object)
-        return Repaired(geometry=geometry, repaired=np.zeros(len(geometry), bool), reason=none)
+        return _on_earth(Repaired(geometry=geometry, repaired=np.zeros(len(geometry), bool), reason=none))
     transformer = Transformer.from_crs(crs, target, always_xy=True)
-    dense = shapely.segmentize(geometry, _longest_edge(crs))
+    edge = _longest_edge(crs)
+    long = shapely.length(geometry) > _MOST_EDGES * edge
+    short = _objects(geometry)
+    short[long] = None
+    dense = shapely.segmentize(short, edge)
 
     def to_target(xy: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
 
     projected = shapely.transform(dense, to_target)
     result = polygons(_objects(projected))
-    result.reason[result.reason == "its coordinates are not all numbers"] = f"it cannot be projected to EPSG:{epsg}"
-    return result
+    for lost in ("its coordinates are not all numbers", "its coordinates lie beyond the Earth"):
+        result.reason[result.reason == lost] = f"it cannot be projected to EPSG:{epsg}"
+    result.reason[long] = "its edges are longer than a line around the Earth"
+    return _on_earth(result)
+
+
+def _on_earth(found: Repaired) -> Repaired:
+    """Without what lies further out than a cube's CRS reaches, where pixels could not be counted."""
+    beyond = ~(np.abs(shapely.bounds(found.geometry).reshape(-1, 4)) <= _FARTHEST_M).all(axis=1)
+    beyond &= ~shapely.is_missing(found.geometry)
+    reason, geometry = found.reason.copy(), found.geometry.copy()
+    reason[beyond], geometry[beyond] = "its coordinates lie beyond the Earth", None
+    return Repaired(geometry=geometry, repaired=found.repaired & ~beyond, reason=reason)
 
 
 def _longest_edge(crs: CRS) -> float:

@@ -1,0 +1,69 @@
+"""Text of strangers as a terminal may show it: it moves no cursor, turns no reading order and fills no page."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TextIO
+
+__all__ = ["LONGEST", "one_line", "printable", "printable_output"]
+
+LONGEST = 2000
+"""Characters of a sentence; what is between its first and its last words is left out."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Controls, formats (such as the marks of reading order), halves of surrogates, breaks of lines and paragraphs."""
+_KEPT = "\n\t\u200c\u200d\u00ad"
+"""Breaks of our own, and the joiners that scripts are written with."""
+
+
+def printable(text: str) -> str:
+    r"""The text with what nobody sees written out, as JSON writes it.
+
+    >>> printable("\x1b[31mred \u202e")
+    '\\u001b[31mred \\u202e'
+    """
+    if text.isascii():
+        return _CONTROLS.sub(lambda found: _written(found[0]), text)
+    seen = (letter in _KEPT or unicodedata.category(letter) not in _UNSEEN for letter in text)
+    return "".join(letter if shown else _written(letter) for letter, shown in zip(text, seen, strict=True))
+
+
+def one_line(error: object) -> str:
+    """What an error says on one line of at most `LONGEST` characters and a note on those that are left out."""
+    text = " ".join(str(error).split())
+    if len(text) > LONGEST:
+        half = LONGEST // 2
+        text = f"{text[:half]} ... ({len(text) - 2 * half} characters left out) ... {text[-half:]}"
+    return printable(text)
+
+
+@contextmanager
+def printable_output() -> Iterator[None]:
+    """What is printed meanwhile is printable, whatever names it holds."""
+    with redirect_stdout(_Printable(sys.stdout)):
+        yield
+
+
+class _Printable(io.TextIOBase):
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str, /) -> int:
+        self._out.write(printable(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+    def isatty(self) -> bool:
+        return self._out.isatty()
+
+
+def _written(letter: str) -> str:
+    number = ord(letter)
+    return f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"

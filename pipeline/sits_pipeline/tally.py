@@ -40,7 +40,10 @@ class Tally:
 
 
 def tally_cells(lines: Iterable[bytes], geobox: GeoBox, *, last_parcel: int) -> Tally:
-    """Add up the journal's lines, one a cell in the order of cells; parcels are numbered up to `last_parcel`."""
+    """Add up the journal's lines, one a cell in the order of cells; parcels are numbered up to `last_parcel`.
+
+    Raises ValueError for a line that is damaged.
+    """
     cells: list[JsonObject] = []
     bands: list[BandSums] = []
     tables: list[Any] = []
@@ -76,7 +79,15 @@ def tally_cells(lines: Iterable[bytes], geobox: GeoBox, *, last_parcel: int) -> 
 
 
 def _entries(lines: Iterable[bytes]) -> Iterator[JsonObject]:
-    return map(json.loads, lines)
+    """Raises ValueError for a line that is damaged: of those that were there before, only a part was looked at."""
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            raise ValueError(
+                f"a cell's line of the journal is damaged: {line[:80]!r}; remove that line and run the same command "
+                "again, which builds the cell anew"
+            ) from None
 
 
 def _slim(entry: JsonObject, sets: dict[tuple[int, ...], tuple[int, ...]]) -> JsonObject:

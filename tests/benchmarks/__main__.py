@@ -15,11 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-from tests.benchmarks import build, chips, labels, memory
+from tests.benchmarks import build, chips, labels, load, memory, size
 from tests.benchmarks.measure import on_cores
 from tests.benchmarks.table import Table
 
 BENCHMARKS = ("build", "labels", "memory", "chips", "cscl", "contrast", "backbones")
+BY_HAND = ("size", "load")
+"""Half an hour each, and only where asked for."""
 _WITH_TORCH = ("cscl", "contrast", "backbones")
 _LIBRARIES = ("numpy", "rasterio", "zarr", "dask", "odc-stac", "stackstac", "shapely", "exactextract")
 
@@ -43,7 +45,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", action="append", choices=BENCHMARKS, help="one benchmark; may be given more than once"
+        "--only", action="append", choices=(*BENCHMARKS, *BY_HAND), help="one benchmark; may be given more than once"
     )
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds of each contestant (3)")
     parser.add_argument("--cores", type=int, default=2, metavar="N", help="cores that everyone may use (2)")
@@ -51,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         "--side", type=int, default=1020, metavar="PX", help="side of the region, a multiple of 12 (1020)"
     )
     parser.add_argument("--dates", type=int, default=24, metavar="N", help="dates of the build (24)")
+    parser.add_argument("--cells", type=int, default=100_000, metavar="N", help="cells of the dry run (100 000)")
+    parser.add_argument("--minutes", type=float, default=30, metavar="N", help="length of the load (30)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder that keeps the archives for another run")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON")
@@ -60,17 +64,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(folder: Path, options: argparse.Namespace) -> list[Table]:
     chosen, tables = options.only or BENCHMARKS, list[Table]()
-    size = {"side": options.side, "dates": options.dates, "threads": options.cores, "say": _say}
+    job = {"side": options.side, "dates": options.dates, "threads": options.cores, "say": _say}
     if "build" in chosen:
-        tables += build.bench(folder / "build", repeat=options.repeat, **size)
+        tables += build.bench(folder / "build", repeat=options.repeat, **job)
     if "labels" in chosen:
         tables += labels.bench(side=options.side, rounds=5, say=_say)
     if "memory" in chosen:
         tables += memory.bench(
             folder / "memory", side=options.side, times=memory.TIMES, threads=options.cores, say=_say
         )
+    if "size" in chosen:
+        tables += size.bench(folder / "size", cells=options.cells, say=_say)
+    if "load" in chosen:
+        tables += load.bench(folder / "load", minutes=options.minutes, say=_say)
     if "chips" in chosen:
-        dataset = build.dataset_of(folder / "build", **size)
+        dataset = build.dataset_of(folder / "build", **job)
         tables += chips.bench(dataset, folder, chips=40, say=_say)
     if "cscl" in chosen:
         from tests.benchmarks import cscl  # needs the extra `models`

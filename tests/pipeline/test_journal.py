@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sits_pipeline.folder import Folder
-from sits_pipeline.journal import MERGED, Journal, encode_line, read_journal, segments
+from sits_pipeline.journal import MERGED, CellLines, Journal, cell_parts, encode_line, read_journal, segments
 
 
 class Clock:
@@ -292,3 +292,35 @@ def test_whatever_is_added_and_wherever_segments_end_is_read_back(
     assert stored(folder) == entries
     journal.merge(map(encode_line, entries))
     assert stored(folder) == entries
+
+
+# Parts of lines
+
+
+def renamed(value: object) -> object:
+    """The same with an underscore before each key."""
+    if isinstance(value, dict):
+        return {f"_{key}": renamed(one) for key, one in value.items()}
+    return [renamed(one) for one in value] if isinstance(value, list) else value
+
+
+@given(
+    st.dictionaries(st.sampled_from(["bands", "failures", "notes", "seconds", "shards", "split_for"]), JSON, max_size=5)
+)
+def test_parts_of_a_cell_s_line_are_those_of_the_whole(parts: dict[str, object]) -> None:
+    # What is inside of an entry has keys of its own, never those of a line.
+    inner = {name: renamed(one) for name, one in parts.items()}
+    line = {"kind": "cell", "cell": [3, 4], "text": 'no "shards": here', **inner}
+    folder = Folder(f"memory://{uuid.uuid4().hex}")
+    folder.write("journal/000001.jsonl", encode_line({"kind": "plan"}) + encode_line(line))
+    wanted = ("failures", "shards", "split_for")
+    expected = {name: value for name, value in line.items() if name in ("cell", *wanted)}
+    assert list(cell_parts(folder, wanted)) == [expected]
+
+
+def test_a_cell_s_line_whose_wanted_part_is_damaged_is_named(local: Folder) -> None:
+    line = encode_line({"kind": "cell", "cell": [0, 0], "shards": {"a": [1, "b"]}})
+    local.write("journal/000001.jsonl", encode_line({"kind": "plan"}) + line.replace(b'[1,"b"]', b'[1"b"]'))
+    assert len(CellLines(local)) == 1
+    with pytest.raises(ValueError, match="line 2 of the journal is damaged"):
+        list(cell_parts(local, ("shards",)))

@@ -136,7 +136,7 @@ def test_cells_of_any_size_agree_with_only_their_own_parcels(seed: int) -> None:
             cell = geobox(min(64, 132 - row), min(32, 138 - column), row=row, column=column)
             west, south, east, north = cell.boundingbox.bbox
             near = parcels.take(np.sort(tree.query(shapely.box(west - 110, south - 110, east + 110, north + 110))))
-            found = split_raster(plan.only(near), near, cell)
+            found = split_raster(plan.only(near, cell), near, cell)
             np.testing.assert_array_equal(found, expected[row : row + 64, column : column + 32])
 
 
@@ -222,10 +222,12 @@ def test_the_same_seed_gives_the_same_plan_and_another_seed_another() -> None:
     np.testing.assert_array_equal(plans[0].parcel_split, plans[1].parcel_split)
 
 
-def test_a_cell_s_plan_holds_its_own_parcels_alone() -> None:
+def test_a_cell_s_plan_holds_its_own_parcels_and_blocks_alone() -> None:
     parcels = parcels_of(random_parcels(6, 30, 2500))
     plan = plan_splits([parcels], [geobox(250, 250)], SplitRule(block_m=640))
-    few = plan.only(parcels.take(np.array([3, 7])))
+    few = plan.only(parcels.take(np.array([3, 7])), geobox(50, 60, row=70, column=130))
+    # Pixels 70 to 119 lie in the second row of blocks of 64, 130 to 189 in the third column.
+    np.testing.assert_array_equal(few.grids[0].split, plan.grids[0].split[1:2, 2:3])
     assert few.parcel_id.tolist() == [4, 8]
     assert few.parcel_split.tolist() == plan.parcel_split[[3, 7]].tolist()
 

@@ -232,7 +232,8 @@ def test_a_cell_draws_areas_as_the_whole_cube_does() -> None:
     plan = plan_splits([parcels], [whole], SplitRule(file="x"), areas=[drawn])
     expected = split_raster(plan, parcels, whole)
     for row, column in ((0, 0), (64, 0), (0, 64), (64, 128)):
-        found = split_raster(plan.only(parcels), parcels, whole[row : row + 64, column : column + 64])
+        cell = whole[row : row + 64, column : column + 64]
+        found = split_raster(plan.only(parcels, cell), parcels, cell)
         np.testing.assert_array_equal(found, expected[row : row + 64, column : column + 64])
 
 

@@ -147,6 +147,12 @@ def test_memory_grows_by_few_kilobytes_a_cell(tmp_path: Path) -> None:
     assert folder.size("journal.jsonl") == size
 
 
+def test_a_damaged_line_is_named(entries: list[JsonObject]) -> None:
+    lines = [encode_line(entries[0]), encode_line(entries[1]).replace(b'"chips":[', b'"chips":', 1)]
+    with pytest.raises(ValueError, match=r"a cell's line of the journal is damaged: b'\{\"bands\".*remove that line"):
+        tally_cells(lines, small_layout((256, 256)).geobox, last_parcel=50)
+
+
 def test_what_services_said_and_charged_is_added_up(tmp_path: Path) -> None:
     plain, first, second = (entry(0, column, 64) for column in (0, 64, 128))
     merged = {"day": "2018-01-03", "item": "a", "note": "merged by the service"}

@@ -21,7 +21,7 @@ import fsspec.asyn
 import zarr.core.sync
 from s3fs import S3FileSystem
 
-__all__ = ["BUCKET", "Moto", "forget_stores", "moto_server"]
+__all__ = ["BUCKET", "KEY", "REGION", "SECRET", "Moto", "forget_stores", "moto_server"]
 
 BUCKET = "cubes"
 KEY, SECRET = "AKIASIMULATED0000001", "SECRETsecretSECRETsecretSECRETsecretSECR"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import shapely
@@ -18,6 +19,7 @@ __all__ = [
     "is_in_strip",
     "part_in_zone",
     "project",
+    "project_all",
     "snap",
     "strip_of",
     "to_lonlat",
@@ -71,6 +73,12 @@ def project(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
     return _transformed(shapely.segmentize(area, _EDGE_DEG), 4326, epsg)
 
 
+def project_all(areas: Sequence[shapely.Geometry], epsg: int) -> NDArray[np.object_]:
+    """`project` of each of many, at once: a country's scenes are ten thousand."""
+    several: NDArray[np.object_] = np.array(areas, np.object_)
+    return np.asarray(shapely.transform(shapely.segmentize(several, _EDGE_DEG), _mover(4326, epsg)), np.object_)
+
+
 def to_lonlat(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
     """`area` in a zone's CRS in lon/lat, its edges densified to 500 m first."""
     return _transformed(shapely.segmentize(area, 500.0), epsg, 4326)
@@ -87,13 +95,18 @@ def unwrapped(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
 
 
 def _transformed(area: shapely.Geometry, source: int, target: int) -> shapely.Geometry:
+    return shapely.transform(area, _mover(source, target))
+
+
+def _mover(source: int, target: int) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """From points (n, 2) of one CRS, by EPSG code, to those of another."""
     transformer = Transformer.from_crs(source, target, always_xy=True)
 
     def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
         x, y = transformer.transform(points[:, 0], points[:, 1])
         return np.column_stack([x, y])
 
-    return shapely.transform(area, move)
+    return move
 
 
 def snap(area: shapely.Geometry, epsg: int) -> GeoBox:

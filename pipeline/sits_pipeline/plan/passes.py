@@ -18,7 +18,7 @@ from sits_catalog.sentinel2 import BANDS
 from sits_pipeline.plan.cells import cell_side
 from sits_pipeline.plan.lattice import project, to_lonlat, unwrapped
 from sits_pipeline.plan.mgrs_tiles import tiles_that_meet
-from sits_pipeline.plan.zones import BYTES_A_SECOND, COMPRESSED, SOURCE_BLOCK, Estimate, Zone
+from sits_pipeline.plan.zones import COMPRESSED, SOURCE_BLOCK, Estimate, Zone, build_hours
 
 __all__ = ["Prospect", "SeenFrom", "prospect_of"]
 
@@ -140,19 +140,17 @@ def _estimate(
     height, width = zone.geobox.shape
     side = cell_side(dates, len(bands), cell_px)
     read = sum(orbit.pixels * len(orbit.days) for orbit in orbits)
-    own = height * width
-    seen = sum(orbit.share * own * len(orbit.days) for orbit in orbits)
+    seen = sum(orbit.share * len(orbit.days) for orbit in orbits) * shapely.area(zone.ground) / PIXEL_M**2
     pixel_bytes = sum(2 * (PIXEL_M / BANDS[name].resolution_m) ** 2 for name in bands) + 0.25
-    raw = own * dates * (2 * len(bands) + 3)
     blocks = sum(read / (SOURCE_BLOCK * BANDS[name].resolution_m / PIXEL_M) ** 2 for name in bands)
     return Estimate(
         dates=dates,
         scenes=sum(len(orbit.tiles) * len(orbit.days) for orbit in orbits),
         cells=-(-height // side) * -(-width // side),
         read_gb=read * pixel_bytes / 1e9,
-        write_gb=raw * COMPRESSED / 1e9,
+        write_gb=seen * (2 * len(bands) + 3) * COMPRESSED / 1e9,
         requests=round(blocks),
         # The scene classification is read beside the bands.
         processing_units=(seen if merged else read) / _UNIT_PIXELS * (len(bands) + 1) / 3,
-        hours=raw / BYTES_A_SECOND / 3600,
+        hours=build_hours(seen, height * width * dates, len(bands)),
     )

@@ -6,15 +6,25 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from itertools import islice
 
 import shapely
 from odc.geo.geobox import GeoBox
 
-from sits_catalog.cube import VERSION, shard_side
+from sits_catalog.cube import PIXEL_M, VERSION, shard_side
 from sits_catalog.region import Region, SplitRule
 from sits_catalog.sentinel2 import BANDS
 from sits_pipeline.plan.cells import cells_of
-from sits_pipeline.plan.lattice import is_in_strip, part_in_zone, project, snap, to_lonlat, unwrapped, zones_of
+from sits_pipeline.plan.lattice import (
+    is_in_strip,
+    part_in_zone,
+    project,
+    project_all,
+    snap,
+    to_lonlat,
+    unwrapped,
+    zones_of,
+)
 from sits_pipeline.splits import SplitPlan
 from sits_pipeline.values import Acquisition, JsonObject, Refusal, Window, epsg_of, shape_of
 
@@ -25,6 +35,7 @@ __all__ = [
     "Estimate",
     "Zone",
     "ZonePlan",
+    "build_hours",
     "config_sha256",
     "deciding_sha256",
     "split_decisions",
@@ -37,6 +48,8 @@ COMPRESSED = 0.6
 BYTES_A_SECOND = 60e6
 """Raw bytes of reflectance that two cores turn into shards in a second, local sources."""
 SOURCE_BLOCK = 512
+_UNSEEN = 0.05
+"""Time of a pixel on a date on which no scene shows it, over that of one that is read; it takes no bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +164,10 @@ class ZonePlan:
     def estimate(self) -> Estimate:
         """Bytes, source blocks and hours of this dataset, as if all scenes were files; see `budget.estimate`."""
         height, width = self.zone.geobox.shape
-        pixels, dates = height * width, len(self.acquisitions)
+        dates, n_bands = len(self.acquisitions), len(self.bands)
         scenes = sum(len(acquisition.scenes) for acquisition in self.acquisitions)
         pixel_bytes = sum(2 * (10 / BANDS[name].resolution_m) ** 2 for name in self.bands) + 0.25
-        raw = pixels * dates * (2 * len(self.bands) + 3)
+        read, seen = self._pixels()
         blocks = sum(
             -(-height * 10 // BANDS[name].resolution_m // SOURCE_BLOCK)
             * -(-width * 10 // BANDS[name].resolution_m // SOURCE_BLOCK)
@@ -164,12 +177,29 @@ class ZonePlan:
             dates=dates,
             scenes=scenes,
             cells=self.n_cells,
-            read_gb=pixels * pixel_bytes * scenes / 1e9,
-            write_gb=raw * COMPRESSED / 1e9,
-            requests=blocks * scenes,
+            read_gb=read * pixel_bytes / 1e9,
+            write_gb=seen * (2 * n_bands + 3) * COMPRESSED / 1e9,
+            requests=round(blocks * read / (height * width)),
             processing_units=0.0,
-            hours=raw / BYTES_A_SECOND / 3600,
+            hours=build_hours(seen, height * width * dates, n_bands),
         )
+
+    def _pixels(self) -> tuple[float, float]:
+        """Pixels of the cube that its scenes show, and those that any scene of a date shows, all dates together."""
+        footprints = [scene.footprint for acquisition in self.acquisitions for scene in acquisition.scenes]
+        outlines = shapely.make_valid(project_all(footprints, self.zone.epsg))
+        parts = iter(shapely.intersection(outlines, self.zone.ground))
+        read = seen = 0.0
+        for acquisition in self.acquisitions:
+            own = list(islice(parts, len(acquisition.scenes)))
+            read += sum(map(shapely.area, own))
+            seen += shapely.area(shapely.union_all(own))
+        return read / PIXEL_M**2, seen / PIXEL_M**2
+
+
+def build_hours(seen: float, pixels: float, n_bands: int) -> float:
+    """Hours on two cores for so many `seen` of all `pixels` of all dates, sources at hand."""
+    return (seen + _UNSEEN * (pixels - seen)) * (2 * n_bands + 3) / BYTES_A_SECOND / 3600
 
 
 def config_sha256(

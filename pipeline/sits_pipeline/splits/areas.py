@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import Split
 
@@ -31,6 +32,13 @@ class SplitAreas:
 
     def __post_init__(self) -> None:
         assert len(self.geometry) == len(self.split)
+
+    def near(self, geobox: GeoBox) -> SplitAreas:
+        """The polygons whose bounds meet a cell."""
+        west, south, east, north = geobox.boundingbox.bbox
+        low_x, low_y, high_x, high_y = shapely.bounds(self.geometry).reshape(-1, 4).T
+        near = (low_x <= east) & (high_x >= west) & (low_y <= north) & (high_y >= south)
+        return SplitAreas(epsg=self.epsg, geometry=self.geometry[near], split=self.split[near])
 
 
 def check_apart(areas: SplitAreas, *, rows: Sequence[int], path: str) -> None:

@@ -51,6 +51,19 @@ class BlockGrid:
         found = np.unique(touched)
         return Split(int(found[0])) if len(found) == 1 else Split.BUFFER
 
+    def near(self, geobox: GeoBox) -> BlockGrid:
+        """The blocks that a cell touches."""
+        west, south, east, north = (np.array([edge]) for edge in geobox.boundingbox.bbox)
+        (first_row,), (last_row,) = self.range_of(south, north, rows=True)
+        (first_column,), (last_column,) = self.range_of(west, east, rows=False)
+        return BlockGrid(
+            epsg=self.epsg,
+            left=self.left + int(first_column) * self.block_m,
+            top=self.top - int(first_row) * self.block_m,
+            block_m=self.block_m,
+            split=self.split[first_row : last_row + 1, first_column : last_column + 1].copy(),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitPlan:
@@ -82,14 +95,14 @@ class SplitPlan:
         assert np.array_equal(self.parcel_id[index], parcel_id)
         return self.parcel_split[index]
 
-    def only(self, parcels: Parcels) -> SplitPlan:
-        """The plan with these parcels of one zone alone: what a cell needs, whatever the size of the region."""
+    def only(self, parcels: Parcels, geobox: GeoBox) -> SplitPlan:
+        """The plan with these parcels and the ground of one cell: what it needs, whatever the size of the region."""
         return SplitPlan(
-            grids=(self.grid(parcels.epsg),),
+            grids=(self.grid(parcels.epsg).near(geobox),),
             parcel_id=parcels.parcel_id,
             parcel_split=self.splits_of(parcels.parcel_id),
             buffer_m=self.buffer_m,
-            areas=tuple(areas for areas in self.areas if areas.epsg == parcels.epsg),
+            areas=tuple(areas.near(geobox) for areas in self.areas if areas.epsg == parcels.epsg),
         )
 
 

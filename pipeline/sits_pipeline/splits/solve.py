@@ -64,6 +64,8 @@ class _State:
     present: NDArray[np.float64]
     """(block, class) what the block adds to what a split must hold: 1 where it holds the class, or its area of it in
     m2; 0 for a class that not every split can have."""
+    needed: NDArray[np.bool_]
+    """(class,): whether any block adds to it; kept, since the cost is asked for several times a block."""
     least: float
     """So much of that a split must hold."""
     shares: NDArray[np.float64]
@@ -99,7 +101,7 @@ class _State:
     def missing(self, holds: NDArray[np.float64]) -> NDArray[np.float64]:
         """What each split lacks of each class, 0..1, when the splits hold so much, (..., split, class)."""
         short = np.maximum(1.0 - holds / self.least, 0.0)
-        return np.asarray(np.where(self.present.any(axis=0), short, 0.0))
+        return np.asarray(np.where(self.needed, short, 0.0))
 
 
 def _order(area: NDArray[np.float64], rng: np.random.Generator, *, weighted: bool) -> NDArray[np.intp]:
@@ -115,10 +117,12 @@ def _greedy(area: NDArray[np.float64], shares: NDArray[np.float64], order: NDArr
     """Each block, in order, to the split that lacks most of what the block holds."""
     n_blocks, n_classes = area.shape
     enough = (np.count_nonzero(area, axis=0) >= len(shares)) & (area.sum(axis=0) >= least_m2 * len(shares))
+    present = np.where(enough, area if least_m2 > 0 else area > 0, 0.0).astype(np.float64)
     state = _State(
         relative=area / area.sum(axis=0),
         weight=area.sum(axis=1) / area.sum(),
-        present=np.where(enough, area if least_m2 > 0 else area > 0, 0.0).astype(np.float64),
+        present=present,
+        needed=present.any(axis=0),
         # Whole blocks are counted, so that one is all that is needed.
         least=least_m2 if least_m2 > 0 else 1.0,
         shares=shares,

@@ -252,6 +252,22 @@ def test_an_estimate_counts_pixels_scenes_and_blocks() -> None:
     assert estimate.hours > 0
 
 
+def test_an_estimate_counts_of_a_scene_what_it_shows_of_the_cube() -> None:
+    whole, bounds = plan().estimate(), plan().zone.geobox.boundingbox.bbox
+    west, south, east, north = shapely.bounds(to_lonlat(shapely.box(*bounds), 32631))
+    left = replace(scene("a"), footprint=shapely.box(west - 1, south - 1, (west + east) / 2, north + 1))
+    right = replace(scene("b"), footprint=shapely.box((west + east) / 2, south - 1, east + 1, north + 1))
+    # Two halves make one date; a half and the whole of it are read 1.5 times and written once.
+    halves = replace(plan(), acquisitions=(acquisition(left, right),)).estimate()
+    assert halves.read_gb == pytest.approx(whole.read_gb / 3, rel=0.01)
+    assert halves.write_gb == pytest.approx(whole.write_gb / 2, rel=0.01)
+    twice = replace(plan(), acquisitions=(acquisition(left, scene("c")), acquisition(right))).estimate()
+    assert twice.read_gb == pytest.approx(whole.read_gb * 2 / 3, rel=0.01)
+    assert twice.write_gb == pytest.approx(whole.write_gb * 3 / 4, rel=0.01)
+    assert twice.requests == pytest.approx(whole.requests * 2 / 3, abs=1)
+    assert whole.hours * 3 / 4 < twice.hours < whole.hours
+
+
 def test_zone_is_frozen() -> None:
     own = zones_of_region(REGION, AREA)[0]
     with pytest.raises(AttributeError):

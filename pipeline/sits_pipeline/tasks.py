@@ -142,8 +142,15 @@ class _Visits:
             for index, acquisition in enumerate(plan.acquisitions)
             for position, (scene, verdict) in enumerate(zip(acquisition.scenes, acquisition.verdicts, strict=True))
         ]
-        footprints = project_all([visit.scene.footprint for _, visit in self._all], plan.zone.epsg)
-        self._tree = shapely.STRtree(shapely.buffer(footprints, _FOOTPRINT_MARGIN_M))
+        # Most passes see a tile alike: each outline is looked at once, and prepared, since many cells ask.
+        alike: dict[bytes, list[int]] = {}
+        for number, (_, visit) in enumerate(self._all):
+            alike.setdefault(shapely.to_wkb(visit.scene.footprint), []).append(number)
+        self._numbers = [np.array(numbers, np.int64) for numbers in alike.values()]
+        footprints = [self._all[numbers[0]][1].scene.footprint for numbers in alike.values()]
+        self._outlines = shapely.buffer(project_all(footprints, plan.zone.epsg), _FOOTPRINT_MARGIN_M)
+        shapely.prepare(self._outlines)
+        self._tree = shapely.STRtree(self._outlines)
         self._none = [Day(day=acquisition.day, visits=()) for acquisition in plan.acquisitions]
         self.days = lru_cache(_SETS_OF_SCENES)(self._days)
         """All days, each with the scenes of a set in their order; the same object for the same set."""
@@ -154,7 +161,11 @@ class _Visits:
 
     def near(self, bounds: tuple[float, float, float, float]) -> bytes:
         """The set of scenes that may cover `bounds`: their numbers, ascending, as int64."""
-        return bytes(np.sort(self._tree.query(shapely.box(*bounds), predicate="intersects")).astype(np.int64))
+        cell = shapely.box(*bounds)
+        near = self._tree.query(cell)
+        near = near[shapely.intersects(self._outlines[near], cell)]
+        found = [self._numbers[outline] for outline in near.tolist()]
+        return bytes(np.sort(np.concatenate([np.zeros(0, np.int64), *found])))
 
     def _days(self, numbers: bytes) -> _Days:
         days = list(self._none)

@@ -28,7 +28,7 @@ def silent(_text: str) -> None:
     pass
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_all_contestants_build_the_same_pixels(tmp_path: Path) -> None:
     table, bytes_ = build.bench(tmp_path, side=SIDE, dates=3, repeat=1, threads=2, say=silent)
     assert table.rows[0][3] == 1.0
@@ -48,7 +48,7 @@ def test_all_contestants_build_the_same_pixels(tmp_path: Path) -> None:
     assert not (tmp_path / "fed").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_memory_is_measured_on_the_same_ground_once_and_four_times(tmp_path: Path) -> None:
     (table,) = memory.bench(tmp_path, side=SIDE, times=(1, 2), threads=2, say=silent)
     assert [row[:3] for row in table.rows] == [("1 x", 1.44, 1), ("4 x", 5.76, 1)]
@@ -242,7 +242,7 @@ def test_backbones_that_differ_are_found() -> None:
         backbones.compare(pair)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_backbones_are_timed_in_fresh_processes() -> None:
     from tests.benchmarks import backbones
 

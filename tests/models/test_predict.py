@@ -523,7 +523,7 @@ with open("/proc/self/status") as file:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_memory_is_the_same_for_8_times_the_area(tmp_path: Path, dataset: Cube) -> None:
     """The larger map's logits would take 99 MB more and its reflectance 50 MB; the pictures are of one size."""
     weights = make_weights(tmp_path / "weights", dataset, more_classes=9)

@@ -176,7 +176,7 @@ def assert_as_one(name: str, folder: Path, alone: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(PATIENCE_S)
 def test_two_processes_pretrain_as_one(tmp_path: Path) -> None:
     assert_as_one(QUICK, pretrain_by_two(tmp_path, QUICK) / QUICK, tmp_path / "alone")

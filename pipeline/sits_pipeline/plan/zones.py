@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from itertools import islice
 
+import numpy as np
 import shapely
 from odc.geo.geobox import GeoBox
 
@@ -187,8 +188,10 @@ class ZonePlan:
     def _pixels(self) -> tuple[float, float]:
         """Pixels of the cube that its scenes show, and those that any scene of a date shows, all dates together."""
         footprints = [scene.footprint for acquisition in self.acquisitions for scene in acquisition.scenes]
-        outlines = shapely.make_valid(project_all(footprints, self.zone.epsg))
-        parts = iter(shapely.intersection(outlines, self.zone.ground))
+        # Most passes see a tile alike.
+        once, which = np.unique(shapely.to_wkb(np.array(footprints, np.object_)), return_inverse=True)
+        outlines = shapely.make_valid(project_all(shapely.from_wkb(once), self.zone.epsg))
+        parts = iter(shapely.intersection(outlines, self.zone.ground)[which])
         read = seen = 0.0
         for acquisition in self.acquisitions:
             own = list(islice(parts, len(acquisition.scenes)))

@@ -126,7 +126,7 @@ def test_any_changed_bytes_of_a_polygon_are_a_parcel_or_a_reason(at: list[tuple[
 
 
 @pytest.mark.soak
-@settings(max_examples=4000, deadline=20_000)
+@settings(max_examples=400, deadline=60_000)
 @given(data=st.data())
 def test_many_changed_bytes_of_polygons_are_parcels_or_reasons(data: st.DataObject) -> None:
     shapes = [
@@ -189,7 +189,7 @@ def test_a_valid_polygon_of_a_million_corners_is_read_and_an_invalid_one_listed(
     twisted[[5, 9]] = twisted[[9, 5]]
     found = polygons(objects(shapely.Polygon(circle), shapely.Polygon(twisted)))
     assert found.reason[0] is None
-    assert found.reason[1] == "it is no valid polygon and has 1000001 vertices, more than the 200000 that are repaired"
+    assert found.reason[1] == "it is no valid polygon and has 1000001 vertices, more than the 50000 that are repaired"
 
 
 def test_combs_across_one_another_are_named() -> None:

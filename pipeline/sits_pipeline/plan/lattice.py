@@ -73,7 +73,7 @@ def project(area: shapely.Geometry, epsg: int) -> shapely.Geometry:
     return _transformed(shapely.segmentize(area, _EDGE_DEG), 4326, epsg)
 
 
-def project_all(areas: Sequence[shapely.Geometry], epsg: int) -> NDArray[np.object_]:
+def project_all(areas: Sequence[shapely.Geometry] | NDArray[np.object_], epsg: int) -> NDArray[np.object_]:
     """`project` of each of many, at once: a country's scenes are ten thousand."""
     several: NDArray[np.object_] = np.array(areas, np.object_)
     return np.asarray(shapely.transform(shapely.segmentize(several, _EDGE_DEG), _mover(4326, epsg)), np.object_)

@@ -5,6 +5,7 @@ With --make, makes the bucket instead, once the store answers.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,18 +13,26 @@ from pathlib import Path
 import fsspec
 
 
+def _make(filesystem: fsspec.AbstractFileSystem, bucket: str) -> None:
+    said = "no store answered"
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        try:
+            where = {"LocationConstraint": os.environ["AWS_DEFAULT_REGION"]}
+            filesystem.call_s3("create_bucket", Bucket=bucket, CreateBucketConfiguration=where)
+        except OSError as error:
+            said = str(error)
+            time.sleep(0.5)
+        else:
+            return
+    sys.exit(said)
+
+
 def main(url: str, folder: str, *options: str) -> None:
     filesystem, path = fsspec.core.url_to_fs(url)
     if options == ("--make",):
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try:
-                filesystem.mkdir(path.partition("/")[0])
-            except OSError:
-                time.sleep(0.5)
-            else:
-                return
-        sys.exit("no store answered")
+        _make(filesystem, path.partition("/")[0])
+        return
     for name in filesystem.find(path):
         target = Path(folder) / name.removeprefix(f"{path}/")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -167,7 +167,7 @@ def test_hosts_write_into_a_store_whose_cable_is_pulled(
         for host in network.workers:
             stack.enter_context(network.worker(host, **keys))
         make = stack.enter_context(network.client.run([*ask, "--make"], tmp_path / "make.log", **keys))
-        assert make.wait(60) == 0, (tmp_path / "make.log").read_text()
+        assert make.wait(180) == 0, (tmp_path / "make.log").read_text()
         with network.build(archive, url, **keys) as end:
             cutting = threading.Thread(target=lambda: (time.sleep(8), network.store.cut(10)))
             cutting.start()

@@ -338,6 +338,7 @@ def test_another_title_is_written_without_a_cell(
     assert run_here("sits-cube", "verify", dataset).code == 0
 
 
+@pytest.mark.slow
 def test_a_cube_that_was_begun_without_a_cell_is_begun_anew_with_other_cells(
     archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:

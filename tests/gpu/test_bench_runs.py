@@ -10,6 +10,7 @@ from tests.synthetic import Synthetic
 from sits_models.backbones import list_backbones
 
 
+@pytest.mark.slow
 def test_it_prints_three_tables(synthetic: Synthetic, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -127,7 +127,7 @@ def test_a_part_of_another_size_than_announced_is_refused() -> None:
         augment(sample_of(0), Augmentation(), generator=torch.Generator(), part=slice(0, 3), of=5)
 
 
-@pytest.mark.parametrize("start", ["threads", "forkserver"])
+@pytest.mark.parametrize("start", ["threads", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_processes_read_of_a_cube_what_one_reads(synthetic: Synthetic, start: str) -> None:
     recipe = DataRecipe(dates=DateRule(pick="random", n=2), size=32, batch=5, chips=10, readers=1)
     recipe = replace(recipe, start=start)  # type: ignore[arg-type]

@@ -221,6 +221,7 @@ def test_a_torn_table_is_named(synthetic: Synthetic, tmp_path: Path, keep: int) 
         next(cube.parcel_batches(["split"]))
 
 
+@pytest.mark.slow
 def test_a_bucket_without_the_library_that_reads_it_says_what_to_install() -> None:
     blocked = "import sys; sys.modules['s3fs'] = None\n"
     opening = "from sits_models.data.cubes import open_cube; open_cube('s3://nobody/tiny')"

@@ -227,7 +227,7 @@ def containers(port: int) -> dict[str, tuple[list[str], dict[str, str]]]:
     spec, name = job()["spec"], "sits-build"
     cluster = spec["cluster"]["spec"]
     made = {
-        "scheduler": controller.build_scheduler_deployment_spec(name, "ns", cluster["scheduler"]["spec"], {}, {}),
+        "scheduler": controller.build_scheduler_deployment_spec(name, cluster["scheduler"]["spec"], {}, {}),
         "worker": controller.build_worker_deployment_spec(
             "default", "ns", name, "one", cluster["worker"]["spec"], {}, {}
         ),

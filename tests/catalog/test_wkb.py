@@ -64,7 +64,7 @@ def test_any_bytes_are_a_geometry_or_none(values: list[bytes | None]) -> None:
 
 
 @pytest.mark.soak
-@settings(max_examples=20_000, deadline=10_000)
+@settings(max_examples=3000, deadline=10_000)
 @given(st.data())
 def test_long_bytes_with_changes_are_a_geometry_or_none(data: st.DataObject) -> None:
     circle = shapely.Point(0, 0).buffer(1, quad_segs=data.draw(st.integers(1, 2000)))

@@ -67,9 +67,7 @@ def change_item(dataset: Path, **properties: object) -> None:
         {"title": {"a": 1}},
         {"platform": [[1]]},
         {"gsd": 2**63},
-        {"created": "yesterday"},
         {"start_datetime": [], "datetime": None},
-        {"processing:software": {}},
     ],
     ids=lambda properties: next(iter(properties)),
 )
@@ -149,7 +147,7 @@ def answer(dataset: Path, catalogue: Path, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [100_008, 100_031, 100_038, 100_046, 100_065, 100_088, 100_091, 127])
+@pytest.mark.parametrize("seed", [100_008, 100_031, 100_046, 100_065])
 def test_a_changed_dataset_is_read_or_one_sentence(dataset: Path, tmp_path: Path, seed: int) -> None:
     answer(dataset, tmp_path / "catalogue", seed)
 

@@ -10,7 +10,7 @@ __all__ = ["CROSSINGS", "PAIRS_OF_LINES", "VERTICES", "check_area", "cross_too_o
 
 CROSSINGS = 1000
 """Of the lines of one polygon that are repaired; drawings of parcels have a few. The time grows with their square."""
-VERTICES = 50_000
+VERTICES = 20_000
 """Of one polygon that is repaired."""
 _NEIGHBOURS = 16
 """Lines that a line meets on average, itself, those before and after it, and those of the parcels beside it."""

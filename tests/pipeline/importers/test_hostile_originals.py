@@ -150,14 +150,16 @@ def answer(folder: Path, name: str, data: st.DataObject) -> None:
         assert name in str(error)  # noqa: PT017  # a value is right as well
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_original_is_read_or_one_sentence(tmp_path: Path, name: str, data: st.DataObject) -> None:
     answer(tmp_path, name, data)
 
 
 @pytest.mark.soak
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=3000, deadline=10_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())

@@ -20,7 +20,9 @@ import yaml
 from distributed import Client
 from tests.end_to_end.archives import SmallArchive, build_here, environment, promised, wait_for, write_small_archive
 from tests.end_to_end.test_object_store import InStore
+from tests.services.dask_processes import free_port
 from tests.services.moto import moto_server
+from tests.services.programs import running_program
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
@@ -49,12 +51,6 @@ def need(*programs: str) -> None:
             pytest.skip(f"{program} is not installed")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answers(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
@@ -64,22 +60,9 @@ def answers(port: int) -> bool:
 @contextmanager
 def running(log: Path, *command: object, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     """A program of its own until the block ends."""
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            list(map(str, command)),
-            stdout=said,
-            stderr=said,
-            cwd=log.parent,
-            env={**environment(), "PATH": f"{SCRIPTS}:/usr/sbin:{os.environ['PATH']}", **variables},
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            process.kill()
-            process.wait()
+    path = f"{SCRIPTS}:/usr/sbin:{os.environ['PATH']}"
+    with running_program(command, log, **{**environment(), "PATH": path, **variables}) as process:
+        yield process
 
 
 def changed(folder: Path, name: str, **capitals: object) -> Path:

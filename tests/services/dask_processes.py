@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 from distributed import Client
+from tests.services.programs import running_program
 
 __all__ = ["free_port", "kill", "running", "two_workers", "worker"]
 
@@ -26,22 +27,9 @@ def free_port() -> int:
 def running(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Dask command as a process of its own, which knows the functions of the tests."""
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dask", *command],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=log.parent,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            process.kill()
-            process.wait()
+    environment = {"PYTHONPATH": os.pathsep.join(paths)}
+    with running_program([sys.executable, "-m", "dask", *command], log, **environment) as process:
+        yield process
 
 
 @contextmanager

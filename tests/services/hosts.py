@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.services.programs import running_program
 
 __all__ = ["Host", "hosts", "why_no_hosts"]
 
@@ -30,22 +32,8 @@ class Host:
     @contextmanager
     def run(self, command: Sequence[object], log: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         """A program on this host until the block ends; what it says is in `log`."""
-        with log.open("ab") as said:
-            process = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, *map(str, command)],
-                stdout=said,
-                stderr=said,
-                cwd=log.parent,
-                env={**os.environ, **variables},
-            )
-            try:
-                yield process
-            finally:
-                process.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(20)
-                process.kill()
-                process.wait()
+        with running_program(["ip", "netns", "exec", self.name, *command], log, **variables) as process:
+            yield process
 
     def pull(self) -> None:
         """Pull the cable: nothing passes, and nobody is told."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.end_to_end.archives import SmallArchive, build_here, promised, write_small_archive
 from tests.end_to_end.building import SMALL, Dataset, build_region, extent, simulated_land
 
 from sits_catalog.loading import load_region
@@ -59,3 +60,23 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("small")
     region = simulated_land(folder, SMALL, bands=("B02", "B04", "B8A"), dates=3, seed=1)
     return build_region(region.replace(labels=LabelRule(finer=(2, 4))), folder / "out")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
+    """A small archive, of each file of tests its own."""
+    return write_small_archive(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset of that archive, built by this process in one go."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    assert build_here(archive, out).code == 0
+    return out / "small"
+
+
+@pytest.fixture(scope="module")
+def local(undisturbed: Path) -> dict[str, str]:
+    """What a build on this machine alone promises."""
+    return promised(undisturbed)

@@ -24,7 +24,6 @@ from tests.end_to_end.archives import (
     promised,
     run_here,
     wait_for,
-    write_small_archive,
 )
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
@@ -96,18 +95,6 @@ class Clock:
 @pytest.fixture
 def clock(tmp_path: Path) -> Clock:
     return Clock(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
-    return write_small_archive(tmp_path_factory.mktemp("archive"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed")
-    assert build_here(archive, out).code == 0
-    return out / "small"
 
 
 def test_the_clock_of_these_tests_jumps(clock: Clock) -> None:

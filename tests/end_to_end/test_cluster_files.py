@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from distributed import Client
-from tests.end_to_end.archives import SmallArchive, build_here, environment, promised, wait_for, write_small_archive
+from tests.end_to_end.archives import SmallArchive, environment, promised, wait_for
 from tests.end_to_end.test_object_store import InStore
 from tests.services.dask_processes import free_port
 from tests.services.moto import moto_server
@@ -28,19 +28,6 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 FILES = Path(__file__).parents[2] / "docs" / "how-to" / "clusters"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
-    return write_small_archive(tmp_path_factory.mktemp("archive"))
-
-
-@pytest.fixture(scope="module")
-def local(archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a build on this machine alone promises."""
-    out = tmp_path_factory.mktemp("local")
-    assert build_here(archive, out).code == 0
-    return promised(out / "small")
 
 
 def need(*programs: str) -> None:

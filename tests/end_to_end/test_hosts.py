@@ -14,14 +14,12 @@ from pathlib import Path
 import pytest
 from tests.end_to_end.archives import (
     SmallArchive,
-    build_here,
     cells_in_journal,
     command,
     environment,
     leftovers,
     promised,
     wait_for,
-    write_small_archive,
 )
 from tests.services.hosts import Host, hosts, why_no_hosts
 from tests.services.moto import BUCKET, KEY, REGION, SECRET
@@ -63,18 +61,6 @@ class Network:
                 assert process.wait(600) == 0, log.read_text()
 
             yield end
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
-    return write_small_archive(tmp_path_factory.mktemp("archive"))
-
-
-@pytest.fixture(scope="module")
-def local(archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    out = tmp_path_factory.mktemp("local")
-    assert build_here(archive, out).code == 0
-    return promised(out / "small")
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from tests.end_to_end.archives import (
     leftovers,
     promised,
     run_here,
-    write_small_archive,
 )
 
 pytestmark = pytest.mark.soak
@@ -57,18 +56,6 @@ from sits_pipeline.cli import build_main
 build_main()
 """
 """`sits-build` that kills itself right before or right after one file is in its place, or is removed."""
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
-    return write_small_archive(tmp_path_factory.mktemp("archive"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed")
-    assert build_here(archive, out).code == 0
-    return out / "small"
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

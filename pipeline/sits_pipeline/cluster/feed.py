@@ -193,7 +193,7 @@ class Feed[T, R]:
             future = self._link.client.submit(
                 _attempt, self._function, job.task, delay, pure=False, workers=workers, allow_other_workers=False
             )
-        except Exception:
+        except Exception:  # a client whose connection is gone says so by errors of many kinds
             if self._link.is_up:
                 raise
             self._set_aside(job, first=True)

@@ -214,7 +214,7 @@ def finish(dataset: Dataset, journal: Journal, *, built: int) -> Outcome:
 def _files(dataset: Dataset, tally: Tally, outcome: Outcome) -> dict[str, bytes]:
     """Tables, configuration, report and item by name."""
     files = {
-        "chips.parquet": encode_table(tally.chips),
+        "chips.parquet": tally.chips,
         "sources.parquet": encode_sources(_sources(dataset, tally, outcome)),
         "config.yaml": dataset.config,
     }

@@ -10,10 +10,12 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-__all__ = ["concat_geo_tables", "geo_table", "write_geo_table"]
+__all__ = ["GeoTableWriter", "geo_table", "write_geo_table"]
 
 Table = Any  # pyarrow.Table; pyarrow has no type information and is slow to import
 
+_ROWS = 50_000
+"""Of a row group."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -50,24 +52,61 @@ def _metadata(geometry: NDArray[np.object_], epsg: int) -> dict[str, object]:
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 
-def concat_geo_tables(tables: Sequence[Table]) -> Table:
-    """The rows of tables of `geo_table` with equal columns and CRS, one after another, as if they were made as one."""
-    import pyarrow as pa
+class GeoTableWriter:
+    """Writes tables of `geo_table` with equal columns and CRS into one file, one after another, as if they were one.
 
-    found = [json.loads(table.schema.metadata[b"geo"]) for table in tables]
+    Parquet with zstd, row groups of 50 000, statistics on every column. What waits for its row group is in memory.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._writer: Any = None
+        self._waiting: list[Table] = []
+        self._found: list[dict[str, Any]] = []
+        """The metadata of the tables folded into one; nothing before the first."""
+
+    def write(self, table: Table) -> None:
+        """Append the rows of a table."""
+        self._found = [_folded([*self._found, json.loads(table.schema.metadata[b"geo"])])]
+        self._waiting.append(table.replace_schema_metadata(None))
+        if sum(map(len, self._waiting)) >= _ROWS:
+            self._write_groups(all_of_it=False)
+
+    def close(self) -> None:
+        """Write what is left, and the metadata. Nothing is written where there was no table at all."""
+        if self._found:
+            self._write_groups(all_of_it=True)
+            # In the footer alone: a schema of Arrow's beside it would have to hold the extent before any row is known.
+            self._writer.add_key_value_metadata({"geo": json.dumps(self._found[0], sort_keys=True)})
+            self._writer.close()
+
+    def _write_groups(self, *, all_of_it: bool) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = pa.concat_tables(self._waiting)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._file, rows.schema, compression="zstd", write_page_index=True, store_schema=False
+            )
+        end = len(rows) if all_of_it else len(rows) // _ROWS * _ROWS
+        for start in range(0, end, _ROWS):
+            self._writer.write_table(rows.slice(start, min(_ROWS, end - start)).combine_chunks())
+        self._waiting = [rows.slice(end)]
+
+
+def _folded(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The metadata of several tables as if they were one."""
     parts = [one["columns"]["geometry"] for one in found]
     column = {**parts[0], "geometry_types": sorted({kind for part in parts for kind in part["geometry_types"]})}
     boxes = np.array([part["bbox"] for part in parts if "bbox" in part])
-    column.pop("bbox", None)
     if len(boxes):
         column["bbox"] = [*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist()]
-    rows = pa.concat_tables([table.replace_schema_metadata(None) for table in tables]).combine_chunks()
-    geo = {**found[0], "columns": {"geometry": column}}
-    return rows.replace_schema_metadata({"geo": json.dumps(geo, sort_keys=True)})
+    return {**found[0], "columns": {"geometry": column}}
 
 
 def write_geo_table(file: BinaryIO, table: Table) -> None:
-    """Write `table` into an open binary file: zstd, row groups of 50 000, statistics on every column."""
-    import pyarrow.parquet as pq
-
-    pq.write_table(table, file, compression="zstd", row_group_size=50_000, write_page_index=True, store_schema=True)
+    """Write one table into an open binary file; see `GeoTableWriter`."""
+    writer = GeoTableWriter(file)
+    writer.write(table)
+    writer.close()

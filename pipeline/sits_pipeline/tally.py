@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from sits_pipeline.geoparquet import concat_geo_tables
+from sits_pipeline.geoparquet import GeoTableWriter
 from sits_pipeline.steps.chips import chips_table, merge_chips
 from sits_pipeline.steps.statistics import BandSums, merge
 from sits_pipeline.values import JsonObject
@@ -33,8 +34,8 @@ class Tally:
     """Sentinel Hub's, of all cells."""
     bands: list[BandSums]
     """Empty for no cells."""
-    chips: Any
-    """`chips.parquet` as a pyarrow Table."""
+    chips: bytes
+    """`chips.parquet`; a country has millions, which take a tenth as much this way."""
     parcel_pixels: NDArray[np.int64]
     """(parcel_id + 1,): pixels that each parcel has won."""
 
@@ -46,7 +47,8 @@ def tally_cells(lines: Iterable[bytes], geobox: GeoBox, *, last_parcel: int) -> 
     """
     cells: list[JsonObject] = []
     bands: list[BandSums] = []
-    tables: list[Any] = []
+    chips = io.BytesIO()
+    writer = GeoTableWriter(chips)
     pixels = np.zeros(last_parcel + 1, np.int64)
     whole: list[Any] = []
     pieces: list[Any] = []
@@ -66,14 +68,15 @@ def tally_cells(lines: Iterable[bytes], geobox: GeoBox, *, last_parcel: int) -> 
             grid.append({"chips": [chip for chip in entry["chips"] if chip[1] == "grid"], "chip_pieces": []})
             whole += [chip for chip in entry["chips"] if chip[1] != "grid"]
             pieces += entry["chip_pieces"]
-        tables.append(chips_table(merge_chips(grid), geobox))
-    tables.append(chips_table(merge_chips([{"chips": whole, "chip_pieces": pieces}]), geobox))
+        writer.write(chips_table(merge_chips(grid), geobox))
+    writer.write(chips_table(merge_chips([{"chips": whole, "chip_pieces": pieces}]), geobox))
+    writer.close()
     return Tally(
         cells=tuple(cells),
         notes={item: tuple(sorted(said)) for item, said in sorted(notes.items())},
         processing_units=units,
         bands=bands,
-        chips=concat_geo_tables(tables),
+        chips=chips.getvalue(),
         parcel_pixels=pixels,
     )
 

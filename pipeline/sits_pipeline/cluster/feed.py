@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from distributed import Future, KilledWorker
+from distributed.protocol.pickle import dumps, loads
 
 from sits_pipeline.cluster.gate import remember_worker
 from sits_pipeline.cluster.link import Link, lost
@@ -189,9 +190,11 @@ class Feed[T, R]:
         delay = _BACK_OFF_S[min(job.attempt, len(_BACK_OFF_S)) - 1] if job.attempt else 0.0
         sent = _Sent(replace(job, since=time.monotonic()), room)
         workers = None if room.address is None else [room.address]
+        # As bytes: of anything else Dask looks at each part, and the scheduler holds it far longer.
+        packed = dumps((self._function, job.task))
         try:
             future = self._link.client.submit(
-                _attempt, self._function, job.task, delay, pure=False, workers=workers, allow_other_workers=False
+                _attempt, packed, delay, pure=False, workers=workers, allow_other_workers=False
             )
         except Exception:  # a client whose connection is gone says so by errors of many kinds
             if self._link.is_up:
@@ -382,8 +385,9 @@ def _stuck(task: object, workers: int, seconds: float) -> RuntimeError:
     )
 
 
-def _attempt[T, R](function: Callable[[T], R], task: T, delay: float) -> R:
+def _attempt(packed: bytes, delay: float) -> Any:
     time.sleep(delay)
+    function, task = loads(packed)
     remember_worker()
     try:
         return function(task)

@@ -185,7 +185,7 @@ def _files(decided: Decided, tally: Tally, changes: JsonObject) -> dict[str, byt
         unusable=(),
     )
     files = {
-        "chips.parquet": encode_table(tally.chips),
+        "chips.parquet": tally.chips,
         PARCELS: encode_table(opened.with_split(split)),
         "config.yaml": encode_config(decided.document),
         "report.html": replace_sections(opened.folder.read("report.html").decode(), facts).encode(),

@@ -1,4 +1,4 @@
-"""`make few-labels`: four pretrainings against random weights where labels are few; a section of docs/results.md."""
+"""`make few-labels`: four pretrainings against random weights where labels are few; parts of docs/results.md."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.experiments.few_labels.page import BEGIN, END, IMAGES, PAGE, section_of
+from tests.experiments.few_labels.page import IMAGES, PAGE, section_of, with_section
 from tests.experiments.few_labels.plan import COMPARISONS, ELSEWHERE, HERE, SEEDS, Comparison, Pretraining, pretrainings
-from tests.experiments.pages import replaced
 
 from sits_models.tasks.few_labels.rows import append_row, read_rows
 
@@ -21,7 +20,7 @@ _FOLDER = Path(__file__).parent
 
 
 def main() -> None:
-    """Pretrain and compare what is not done yet, and print the section."""
+    """Pretrain and compare what is not done yet, and print the tables."""
     options = _parser().parse_args()
     chosen = [one for one in COMPARISONS if options.only is None or one.name in options.only]
     if not options.tables:
@@ -34,12 +33,17 @@ def main() -> None:
     done = [one for one in chosen if (options.out / one.name / "table.csv").is_file()]
     if not done:
         sys.exit(f"nothing is finished in {options.out}; run `make few-labels`")
-    text = section_of(done, options.out)
-    if options.write:
-        PAGE.write_text(replaced(PAGE.read_text("utf-8"), text, begin=BEGIN, end=END), "utf-8")
-        for one in (one for one in done if len(one.shares) > 1):
-            shutil.copyfile(options.out / one.name / "few-label.png", IMAGES / f"few-labels-{one.name}.png")
-    print(text)
+    for one in done:
+        text = section_of(one, options.out)
+        print(text)
+        if options.write:
+            _write(one, text, options.out)
+
+
+def _write(one: Comparison, text: str, out: Path) -> None:
+    PAGE.write_text(with_section(PAGE.read_text("utf-8"), one, text), "utf-8")
+    if len(one.shares) > 1:
+        shutil.copyfile(out / one.name / "few-label.png", IMAGES / f"few-labels-{one.name}.png")
 
 
 def pretrain(wanted: Sequence[Pretraining], cubes: Path, out: Path, *, jobs: int) -> None:

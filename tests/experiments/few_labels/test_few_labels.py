@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from tests.experiments.few_labels.__main__ import pretrain
-from tests.experiments.few_labels.page import BEGIN, END, PAGE, section_of
+from tests.experiments.few_labels.page import PAGE, section_of, with_section
 from tests.experiments.few_labels.plan import COMPARISONS, ELSEWHERE, HERE, SEEDS, Comparison, pretrainings
-from tests.experiments.pages import replaced
 from tests.synthetic import BANDS, Synthetic
 
 from sits_models.recipe import dump_recipe, load_recipe
@@ -84,10 +83,17 @@ def test_the_section_holds_each_table_below_its_title(tmp_path: Path) -> None:
     (tmp_path / one.name / "table.md").write_text(
         "# Few labels: x\n\n3 of 3 runs.\n\n## Simulated data, fine-tuned, pixels\n\n| a |\n"
     )
-    text = section_of([one], tmp_path)
+    text = section_of(one, tmp_path)
     assert text.startswith(f"### {one.title}\n\n![Simulated data: ")
     assert "\n\n#### Simulated data, fine-tuned, pixels\n\n| a |\n" in text
     assert "# Few labels: x" not in text
-    page = replaced(PAGE.read_text("utf-8"), text, begin=BEGIN, end=END)
-    assert page.count(text) == 1
-    assert replaced(page, text, begin=BEGIN, end=END) == page
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS, ids=lambda one: one.name)
+def test_each_comparison_has_its_part_of_the_page(comparison: Comparison) -> None:
+    before = PAGE.read_text("utf-8")
+    page = with_section(before, comparison, "### These tables\n")
+    assert page.count("### These tables\n") == 1
+    assert with_section(page, comparison, "### These tables\n") == page
+    others = [one.title for one in COMPARISONS if one != comparison]
+    assert [page.count(f"### {title}\n") for title in others] == [before.count(f"### {title}\n") for title in others]

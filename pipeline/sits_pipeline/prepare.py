@@ -22,7 +22,7 @@ from sits_catalog.sentinel2 import BANDS
 from sits_catalog.taxonomy import Taxonomy
 from sits_pipeline.area import region_area
 from sits_pipeline.config import BuildConfig
-from sits_pipeline.folder import Folder
+from sits_pipeline.folder import CannotWrite, Folder
 from sits_pipeline.journal import has_cells, plan_lines
 from sits_pipeline.parcels import ParcelTable, content_sha256, known_area, read_parcels
 from sits_pipeline.parcels.folding import fold_small_classes
@@ -381,7 +381,7 @@ def audit_of(source: SceneSource, scene: Scene) -> tuple[Verdict, OSError | None
     try:
         sample = source.sample(scene)
         return replace(audit_offset(scene, sample), sample=sample_digest(sample)), None
-    except (ServiceDown, CredentialsError):
+    except (ServiceDown, CannotWrite, CredentialsError):
         raise
     except OSError as error:
         verdict = audit_offset(scene, None)

@@ -81,6 +81,26 @@ def write_small_archive(folder: Path, *, not_firm: bool = False) -> SmallArchive
     return archive
 
 
+@dataclass(frozen=True)
+class RemoteArchive(SmallArchive):
+    """The archive behind an address."""
+
+    @property
+    def region(self) -> Path:
+        """The region file."""
+        return self.folder / "remote.yaml"
+
+
+def remote_archive(archive: SmallArchive, url: str, folder: Path) -> RemoteArchive:
+    """A region in `folder` whose imagery lies behind an address, and all else where it is."""
+    folder.mkdir(exist_ok=True)
+    imagery = {**region_document()["imagery"], "path": f"{url}/catalog.json"}
+    parcels = {**region_document()["parcels"], "path": str(archive.folder / "parcels.parquet")}
+    document = region_document(imagery=imagery, parcels=parcels)
+    (folder / "remote.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return RemoteArchive(folder, archive.not_firm)
+
+
 def region_document(**changes: Any) -> dict[str, Any]:
     """The region file of the archive, its keys changed as asked for."""
     inner = (LEFT + INSET_M, TOP - SIDE * 10 + INSET_M, LEFT + SIDE * 10 - INSET_M, TOP - INSET_M)

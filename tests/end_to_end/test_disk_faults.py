@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +22,13 @@ from tests.end_to_end.archives import (
     environment,
     leftovers,
     promised,
+    remote_archive,
     run,
     run_here,
     wait_for,
     write_small_archive,
 )
+from tests.pipeline.sources.range_server import RangeServer
 
 PAGE = 4096
 
@@ -150,6 +152,29 @@ def test_a_disk_that_is_full_while_the_build_is_finished(
         assert run_here("sits-cube", "verify", dataset).code == 3
         (disk / "other").unlink()
         assert_ends_equal(archive, undisturbed, dataset, built=0)
+
+
+@pytest.mark.soak
+@needs_mounts
+@pytest.mark.parametrize("room", [16, 200])
+def test_a_full_disk_of_the_cache_ends_the_build_and_no_scene_is_called_unread(
+    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path, room: int
+) -> None:
+    """Room for so many pages: not for one block, or for those of some bands."""
+    server = RangeServer(archive.folder)
+    remote = remote_archive(archive, server.url, tmp_path / "remote")
+    dataset = tmp_path / "out" / "small"
+    with closing(server), small_disk(tmp_path / "disk", room * PAGE) as disk:
+        arguments = build_arguments(remote, dataset.parent, "--cache", disk / "cache")
+        ended = run("sits-build", *arguments)
+        assert_one_sentence(
+            ended, f"{disk / 'cache'} cannot be written: no space is left on its disk (", "run the same"
+        )
+        assert not dataset.exists() or cells_in_journal(dataset) == []
+        assert remount(disk, "size=100M")
+        ended = run("sits-build", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    assert promised(dataset) == undisturbed.promised
 
 
 @pytest.mark.soak

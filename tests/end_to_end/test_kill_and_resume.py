@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from tests.end_to_end.archives import (
     wait_for,
     write_small_archive,
 )
+from tests.services.file_size import files_of_at_most
 
 Stamps = dict[str, tuple[int, int]]
 
@@ -369,12 +369,8 @@ def test_a_file_that_may_not_grow_ends_the_build_with_one_sentence_and_costs_its
     """As a full disk does, without one: this process may write no file as large as the largest shard."""
     dataset = tmp_path / "out" / "small"
     largest = max(path.stat().st_size for path in undisturbed.dataset.rglob("*") if path.is_file())
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, limits[1]))
-    try:
+    with files_of_at_most(largest - 1):
         ended = build_here(archive, tmp_path / "out")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (ended.code, ended.stdout) == (1, "")
     assert f"error: {dataset} cannot be written: a file would be larger" in ended.stderr
     assert ended.stderr.endswith("run the same command again, which goes on where this one stopped\n")

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -17,15 +16,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import rasterio
-import yaml
 from tests.benchmarks.fetch import sent_and_unique
 from tests.end_to_end.archives import (
     Ended,
-    SmallArchive,
     build_here,
     cells_in_journal,
     pixels,
-    region_document,
+    remote_archive,
     stamps,
 )
 from tests.end_to_end.test_faults import DAY, FIRST, Undisturbed, assert_incomplete_and_listed, assert_unread_exactly
@@ -53,25 +50,6 @@ def server(firm: Undisturbed) -> Iterator[RangeServer]:
     BREAKER.reset()
 
 
-@dataclass(frozen=True)
-class Remote(SmallArchive):
-    """The archive behind an address."""
-
-    @property
-    def region(self) -> Path:
-        return self.folder / "remote.yaml"
-
-
-def remote(firm: Undisturbed, url: str, folder: Path) -> Remote:
-    """A region whose imagery lies behind an address, and all else where it is."""
-    folder.mkdir(exist_ok=True)
-    imagery = {**region_document()["imagery"], "path": f"{url}/catalog.json"}
-    parcels = {**region_document()["parcels"], "path": str(firm.archive.folder / "parcels.parquet")}
-    document = region_document(imagery=imagery, parcels=parcels)
-    (folder / "remote.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    return Remote(folder, firm.archive.not_firm)
-
-
 def assert_same_arrays(dataset: Path, firm: Undisturbed) -> None:
     found = pixels(dataset)
     assert found.keys() == firm.arrays.keys()
@@ -92,7 +70,7 @@ def test_a_build_survives_all_faults_and_fetches_little_twice(
     for seed in range(3):
         with FaultProxy(server.url, rates=EACH, seed=seed, retry_after_s=1) as proxy:
             folder = tmp_path / str(seed)
-            ended = build_here(remote(firm, proxy.url, folder), folder / "out")
+            ended = build_here(remote_archive(firm.archive, proxy.url, folder), folder / "out")
             injected += proxy.injected
             asked += len(proxy.requests)
         assert (ended.code, ended.stderr.count("Traceback")) == (0, 0), ended.stderr
@@ -105,7 +83,7 @@ def test_a_build_survives_all_faults_and_fetches_little_twice(
 
 @pytest.mark.slow
 def test_without_faults_each_byte_is_fetched_once(firm: Undisturbed, server: RangeServer, tmp_path: Path) -> None:
-    ended = build_here(remote(firm, server.url, tmp_path / "remote"), tmp_path / "out")
+    ended = build_here(remote_archive(firm.archive, server.url, tmp_path / "remote"), tmp_path / "out")
     assert ended.code == 0, ended.stderr
     assert_same_arrays(tmp_path / "out" / "small", firm)
     asked = [(path, wanted) for path, wanted in server.requests if path.endswith(".tif")]
@@ -131,7 +109,7 @@ def test_one_asset_that_always_fails_is_unread_there_and_nowhere_else(
 
     dataset = tmp_path / "out" / "small"
     with FaultProxy(server.url, rates=EACH, seed=5, retry_after_s=1, always=always) as proxy:
-        archive = remote(firm, proxy.url, tmp_path / "remote")
+        archive = remote_archive(firm.archive, proxy.url, tmp_path / "remote")
         ended = build_here(archive, dataset.parent)
         item = archive.item(FIRST, DAY)
         assert_incomplete_and_listed(ended, dataset, item=item, band="B05", says="no answer after")
@@ -179,7 +157,7 @@ def test_an_item_whose_audit_a_network_fails_for_a_while_is_unread_until_it_was_
     dataset = tmp_path / "out" / "small"
     BREAKER.reset()
     with closing(RangeServer(files)) as server, FaultProxy(server.url, rates={}, seed=0, always=while_audited) as proxy:
-        archive = remote(firm, proxy.url, tmp_path / "remote")
+        archive = remote_archive(firm.archive, proxy.url, tmp_path / "remote")
         ended = build_here(archive, dataset.parent)
         assert (ended.code, ended.outcome["complete"]) == (3, False), ended.stderr
         assert {(failure["item"], failure["band"]) for failure in ended.outcome["failures"]} == {(item, "*")}
@@ -202,7 +180,7 @@ def test_an_item_whose_audit_a_network_fails_for_a_while_is_unread_until_it_was_
 @pytest.mark.slow
 def test_files_that_nobody_may_read_are_an_error_before_anything_is_written(firm: Undisturbed, tmp_path: Path) -> None:
     with closing(Refusing(firm.archive.folder, [])) as server:
-        ended = build_here(remote(firm, server.url, tmp_path / "remote"), tmp_path / "out")
+        ended = build_here(remote_archive(firm.archive, server.url, tmp_path / "remote"), tmp_path / "out")
         assert ended.code == 2, ended.stderr
         assert re.search(r"error: not one of the \d+ scenes may be read: S2A_.*HTTP 403 Forbidden", ended.stderr)
         assert "Traceback" not in ended.stderr
@@ -211,7 +189,7 @@ def test_files_that_nobody_may_read_are_an_error_before_anything_is_written(firm
     bad = firm.archive.asset(FIRST, DAY, "B05").relative_to(firm.archive.folder)
     with closing(Refusing(firm.archive.folder, [str(bad)])) as server:
         dataset = tmp_path / "out" / "small"
-        ended = build_here(remote(firm, server.url, tmp_path / "remote"), dataset.parent)
+        ended = build_here(remote_archive(firm.archive, server.url, tmp_path / "remote"), dataset.parent)
         item = firm.archive.item(FIRST, DAY)
         assert_incomplete_and_listed(ended, dataset, item=item, band="B05", says="HTTP 403 Forbidden")
         assert_unread_exactly(dataset, firm, firm.pixels_of(FIRST, DAY))
@@ -251,7 +229,7 @@ def test_a_service_that_dies_after_the_search_ends_the_build_within_a_minute(
     firm: Undisturbed, server: RangeServer, tmp_path: Path, workers: str
 ) -> None:
     proxy = ClosedAfter(server.url, [f"{firm.archive.item(tile, day)}/item.json" for tile, day in _items(firm)])
-    archive = remote(firm, proxy.url, tmp_path / "remote")
+    archive = remote_archive(firm.archive, proxy.url, tmp_path / "remote")
     dataset = tmp_path / "out" / "small"
     started = time.monotonic()
     ended = build_here(archive, dataset.parent, "--workers", workers)
@@ -263,7 +241,7 @@ def test_a_service_that_dies_after_the_search_ends_the_build_within_a_minute(
     # The service is back: the same command goes on.
     BREAKER.reset()
     with FaultProxy(server.url, rates={}, seed=0) as back:
-        assert build_here(remote(firm, back.url, tmp_path / "remote"), dataset.parent).code == 0
+        assert build_here(remote_archive(firm.archive, back.url, tmp_path / "remote"), dataset.parent).code == 0
     assert_same_arrays(dataset, firm)
 
 
@@ -292,6 +270,6 @@ def test_a_service_that_is_dead_from_the_start_is_named(firm: Undisturbed, serve
     proxy = FaultProxy(server.url, rates={}, seed=0)
     proxy.close()
     started = time.monotonic()
-    ended = build_here(remote(firm, proxy.url, tmp_path / "remote"), tmp_path / "out")
+    ended = build_here(remote_archive(firm.archive, proxy.url, tmp_path / "remote"), tmp_path / "out")
     assert_named(ended, proxy.url.removeprefix("http://"), 1, time.monotonic() - started)
     assert not (tmp_path / "out" / "small").exists()

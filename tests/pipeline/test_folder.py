@@ -6,19 +6,18 @@ import json
 import os
 import pickle
 import re
-import resource
 import shutil
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import fsspec
 import pytest
+from tests.services.file_size import files_of_at_most
 from tests.services.moto import BUCKET, KEY, SECRET, Moto, forget_stores, free_port, moto_server
 
 from sits_pipeline.folder import PART_BYTES, CannotWrite, Folder, storage_options
@@ -195,17 +194,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_leftover(local: Folder, m
         local.write("a.bin", b"new")
     assert local.read("a.bin") == b"old"
     assert list(local.files()) == ["a.bin"]
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a full disk: the system refuses what goes beyond."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_that_takes_no_more_leaves_the_old_file_and_says_one_sentence(local: Folder) -> None:

@@ -21,13 +21,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from sits_pipeline.folder import write_errors_in_words
 from sits_pipeline.sources.web import Answer, Web
 
 __all__ = ["CachedFile", "RangeCache", "open_cached", "own_cache", "temporary_cache"]
@@ -84,11 +85,16 @@ class RangeCache:
         return self.folder / key[:2] / key
 
     def write(self, path: Path, content: bytes) -> None:
-        """Put a file in place atomically, and make room from time to time."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Put a file in place atomically, and make room from time to time. Raises CannotWrite."""
         partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
-        partial.write_bytes(content)
-        partial.replace(path)
+        with write_errors_in_words(self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                partial.write_bytes(content)
+                partial.replace(path)
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
         with self._lock:
             self._written += len(content)
             full = self._written > self.max_bytes // 50
@@ -217,7 +223,7 @@ class CachedFile(io.RawIOBase):
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes from here on; raises OSError where they cannot be had."""
+        """Up to `size` bytes from here on; raises OSError where they cannot be had, CannotWrite where not kept."""
         stop = self._version.size if size < 0 else min(self._position + size, self._version.size)
         (content,) = self.get_byte_ranges([self._position], [max(0, stop - self._position)])
         self._position += len(content)
@@ -264,7 +270,8 @@ class CachedFile(io.RawIOBase):
         path = self._path(block)
         try:
             content = path.read_bytes()
-            os.utime(path)
+            with write_errors_in_words(self._cache.folder):
+                os.utime(path)
         except FileNotFoundError:
             return None
         return content if len(content) == min(BLOCK, self._version.size - block * BLOCK) else None
@@ -272,7 +279,9 @@ class CachedFile(io.RawIOBase):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone with this remote file among all threads and processes of the host: nothing is fetched twice."""
-        with _lock(self._place, wait=True):
+        with ExitStack() as stack:
+            with write_errors_in_words(self._cache.folder):
+                stack.enter_context(_lock(self._place, wait=True))
             yield
 
     def _known_version(self) -> _Version | None:

@@ -23,6 +23,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from sits_catalog.addresses import published_text, without_secrets
 from sits_catalog.sentinel2 import Scl
+from sits_pipeline.folder import CannotWrite
 from sits_pipeline.sources.base import CredentialsError, ServiceDown
 from sits_pipeline.sources.eopf_files import AXES, GroupFiles, split_address
 from sits_pipeline.sources.eopf_grid import Transform, check_offset, grid_of_coordinates, stated_epsg, stated_grid
@@ -56,7 +57,7 @@ def read_product(scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int
         try:
             pad_here = 0 if name == "SCL" else pad
             windows[name], holes[name] = _read_band(scene, name, geobox, pad=pad_here, opener=opener)
-        except ServiceDown:
+        except (ServiceDown, CannotWrite):
             raise
         except (OSError, ValueError) as error:
             errors[name] = _describe(error, scene.assets.get(name))
@@ -78,7 +79,7 @@ def sample_product(scene: Scene, *, opener: Opener | None) -> AuditSample:
     """
     try:
         return _sample(scene, opener)
-    except (ServiceDown, CredentialsError):
+    except (ServiceDown, CannotWrite, CredentialsError):
         raise
     except (OSError, ValueError) as error:
         raise OSError(f"{scene.id}: no sample for the audit: {_describe(error, None)}") from error
@@ -119,7 +120,7 @@ def _lost(
         try:
             classified, margin = _classified(scene, geobox, windows, pad=pad, opener=opener)
         except OSError as error:
-            if isinstance(error, ServiceDown):
+            if isinstance(error, ServiceDown | CannotWrite):
                 raise
             return {"SCL": _describe(error, None)}
     lost = holes_amid_data(windows, holes, shape, classified=classified, margin=margin)
@@ -153,7 +154,7 @@ def _is_gone(scene: Scene, opener: Opener | None) -> bool:
     files = GroupFiles(group, opener)
     try:
         return all(files.read_anew(f"{name}/{metadata}") is None for metadata in (".zarray", "zarr.json"))
-    except ServiceDown:
+    except (ServiceDown, CannotWrite):
         raise
     except OSError:
         return False
@@ -214,7 +215,7 @@ def _open(scene: Scene, name: str, opener: Opener | None) -> Iterator[_Band]:
         array = _open_array(files, array_name)
         _check_array(array, name, scene)
         yield _Band(array, _grid(files, array), files)
-    except (ServiceDown, CredentialsError):
+    except (ServiceDown, CannotWrite, CredentialsError):
         raise
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         # Codecs raise RuntimeError for bytes that they cannot decode, zarr the others for broken metadata.

@@ -22,6 +22,7 @@ from rasterio.windows import Window, from_bounds
 
 from sits_catalog.addresses import published_text
 from sits_catalog.sentinel2 import Scl
+from sits_pipeline.folder import CannotWrite
 from sits_pipeline.sources.base import CredentialsError, ServiceDown
 from sits_pipeline.sources.remote import Opener, WatchedOpener
 from sits_pipeline.steps.audit import MIN_PIXELS
@@ -89,7 +90,7 @@ def nest(transform: Sequence[float], geobox: GeoBox) -> Nesting:
 def read_scene(scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int, opener: Opener | None) -> Raster:
     """A window a band around `geobox`, and SCL where the scene has one; what cannot be read is a ReadFailure.
 
-    Raises ServiceDown where its server answers nothing at all.
+    Raises ServiceDown where its server answers nothing at all, CannotWrite where the cache takes no more.
     """
     windows: dict[str, BandWindow] = {}
     failures: list[ReadFailure] = []
@@ -98,7 +99,7 @@ def read_scene(scene: Scene, geobox: GeoBox, bands: Sequence[str], *, pad: int, 
         for name in names:
             try:
                 windows[name] = _read_band(scene, name, geobox, pad=0 if name == "SCL" else pad, opener=opener)
-            except ServiceDown:
+            except (ServiceDown, CannotWrite):
                 raise
             except (OSError, ValueError, RasterioError) as error:
                 failures.append(ReadFailure(item=scene.id, band=name, error=_describe(error, scene.assets.get(name))))
@@ -194,7 +195,7 @@ def _open(path: str, opener: Opener | None) -> Iterator[Any]:
         if watched is not None and watched.error is not None and not isinstance(watched.error, OSError):
             raise watched.error from error  # a fault of ours, or of the cluster: not of the file
         first = error if watched is None or watched.error is None else watched.error
-        if isinstance(first, ServiceDown | CredentialsError):
+        if isinstance(first, ServiceDown | CannotWrite | CredentialsError):
             raise first from None
         if watched is not None:
             watched.forget()
@@ -284,7 +285,7 @@ def sample_scene(scene: Scene, *, opener: Opener | None) -> AuditSample:
             if sample.scl is None or vegetation >= MIN_PIXELS or not {"B8A", "B11"} <= scene.assets.keys():
                 return sample
             return _sample(scene, ("B02", "B04", "B8A", "B11"), opener)
-    except (ServiceDown, CredentialsError):
+    except (ServiceDown, CannotWrite, CredentialsError):
         raise
     except (OSError, ValueError, RasterioError) as error:
         kind = PermissionError if isinstance(error, PermissionError) else OSError

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from rasterio.abc import MultiByteRangeResourceContainer
 
+from sits_pipeline.folder import CannotWrite
 from sits_pipeline.sources.base import ServiceDown
 
 __all__ = ["Opener", "RemoteFile", "WatchedOpener"]
@@ -56,7 +57,7 @@ class WatchedOpener(MultiByteRangeResourceContainer):  # type: ignore[misc]  # r
 
     def __init__(self, url: str, opener: Opener) -> None:
         self.error: Exception | None = None
-        """The first thing that went wrong; ServiceDown before all else."""
+        """The first thing that went wrong; ServiceDown and CannotWrite before all else."""
         self.name = PurePosixPath(urlsplit(url).path).name or "file"
         """Of the file, without folder, host and query: what rasterio is to be told."""
         self._url = url
@@ -70,7 +71,8 @@ class WatchedOpener(MultiByteRangeResourceContainer):  # type: ignore[misc]  # r
 
     def note(self, error: Exception) -> None:
         """Remember what went wrong first, or that no further read will do better."""
-        if self.error is None or (isinstance(error, ServiceDown) and not isinstance(self.error, ServiceDown)):
+        lasting = ServiceDown | CannotWrite
+        if self.error is None or (isinstance(error, lasting) and not isinstance(self.error, lasting)):
             self.error = error
 
     def open(self, _path: str, _mode: str = "r", **_options: Any) -> _WatchedFile:

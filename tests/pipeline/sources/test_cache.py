@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -22,8 +23,10 @@ from tests.pipeline.sources.range_server import RangeServer
 from tests.pipeline.sources.scene_source_contract import assert_one_failure
 from tests.pipeline.sources.test_stac import AREA, SEASON
 from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, pixels, write_archive, write_file
+from tests.services.file_size import files_of_at_most
 
 from sits_catalog.region import Season
+from sits_pipeline.folder import CannotWrite
 from sits_pipeline.sources import cache as cache_module
 from sits_pipeline.sources.access import Signed
 from sits_pipeline.sources.base import ServiceDown
@@ -500,6 +503,23 @@ def test_a_dead_service_is_no_failure_of_a_file_however_much_was_read(
         read_scene(scene, geobox, ["B02"], pad=0, opener=opener)  # type: ignore[arg-type]  # by __getattr__
     with pytest.raises(ServiceDown, match=r"example\.org did not answer"):
         sample_scene(scene, opener=opener)  # type: ignore[arg-type]
+    assert next(source.read([scene], geobox, ["B02"], pad=0)).failures == ()
+
+
+def test_a_cache_that_takes_no_more_is_no_failure_of_a_file(
+    web: Path, store: Path, serve: Callable[..., RangeServer]
+) -> None:
+    write_archive(web)
+    source = StacSource(f"{serve(web).url}/catalog.json", store)
+    scene = source.search(AREA, SEASON).scenes[0]
+    geobox = GeoBox((360, 360), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
+    said = rf"^{re.escape(str(store))} cannot be written: a file would be larger than .* run the same command again"
+    with files_of_at_most(100):
+        with pytest.raises(CannotWrite, match=said):
+            next(source.read([scene], geobox, ["B02"], pad=0))
+        with pytest.raises(CannotWrite, match=said):
+            source.sample(scene)
+    assert list(store.rglob("*.partial")) == []
     assert next(source.read([scene], geobox, ["B02"], pad=0)).failures == ()
 
 

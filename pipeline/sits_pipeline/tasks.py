@@ -30,7 +30,7 @@ from sits_pipeline.splits import SplitPlan, split_of_window
 from sits_pipeline.steps.chips import ChipFrame, place_chips, select_chips
 from sits_pipeline.values import Parcels, Window
 
-__all__ = ["cell_costs", "cell_tasks", "parcel_chips", "task_cost"]
+__all__ = ["ChipsNear", "cell_costs", "cell_tasks", "parcel_chips", "task_cost"]
 
 _FOOTPRINT_MARGIN_M = 1000.0
 """Footprints are drawn loosely; a scene is asked for its pixels this far outside of its own."""
@@ -51,7 +51,7 @@ def cell_tasks(
     plan, region, table = zoned.plan, prepared.region, zoned.table
     tree = None if table is None else shapely.STRtree(table.parcels.geometry)
     chips = () if table is None or config.chips != "parcel" else parcel_chips(table.parcels, plan.zone, plan.splits)
-    visits, chips_near, known = _Visits(plan), _Chips(chips), _Known(zoned.known)
+    visits, chips_near, known = _Visits(plan), ChipsNear(chips), _Known(zoned.known)
     for window in plan.cells():
         if (window.row, window.column, window.height, window.width) in done:
             continue
@@ -175,7 +175,7 @@ class _Visits:
         return _Days(days)
 
 
-class _Chips:
+class ChipsNear:
     """Finds the parcel chips that meet a cell."""
 
     def __init__(self, chips: Sequence[ChipFrame]) -> None:

@@ -21,7 +21,7 @@ from sits_pipeline.sources.providers import PROVIDERS
 from sits_pipeline.steps.chips import ChipFrame, select_chips
 from sits_pipeline.steps.rasterize.known import centres_inside
 from sits_pipeline.steps.rasterize.lattice import lattice_of
-from sits_pipeline.tasks import _Chips, _Days, _Known, _Visits, cell_costs
+from sits_pipeline.tasks import ChipsNear, _Days, _Known, _Visits, cell_costs
 from sits_pipeline.values import Acquisition, Scene, Window
 
 SIDE = 128
@@ -90,10 +90,10 @@ def test_chips_near_a_cell_are_those_that_meet_it() -> None:
         )
         for number, (row, column) in enumerate(rng.integers(0, 4 * SIDE, (60, 2)))
     ]
-    found = _Chips(chips)
+    found = ChipsNear(chips)
     for window in plan().cells():
         assert found.of(window) == select_chips(chips, window)
-    assert _Chips(()).of(Window(row=0, column=0, height=SIDE, width=SIDE)) == ()
+    assert ChipsNear(()).of(Window(row=0, column=0, height=SIDE, width=SIDE)) == ()
 
 
 def test_what_a_cell_is_told_of_the_known_area_gives_the_same_pixels() -> None:

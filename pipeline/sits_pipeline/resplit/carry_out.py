@@ -28,11 +28,11 @@ from sits_pipeline.report import ReportFacts, replace_sections
 from sits_pipeline.resplit.opened import PARCELS
 from sits_pipeline.resplit.plan import Decided
 from sits_pipeline.splits import area_raster
-from sits_pipeline.steps.chips import ChipFrame, select_chips
+from sits_pipeline.steps.chips import ChipFrame
 from sits_pipeline.steps.statistics import summarise
 from sits_pipeline.store import CUBE, ROOT, read_window, update_attributes, write_cell
 from sits_pipeline.tally import Tally, tally_cells
-from sits_pipeline.tasks import parcel_chips
+from sits_pipeline.tasks import ChipsNear, parcel_chips
 from sits_pipeline.values import JsonObject, Window, epsg_of
 
 __all__ = ["Resplit", "as_it_is", "carry_out", "is_done", "with_files"]
@@ -109,14 +109,14 @@ def _new_cells(decided: Decided, done: frozenset[tuple[int, ...]]) -> Iterator[J
     opened = decided.opened
     tree = shapely.STRtree(opened.parcels.geometry)
     has_chips = opened.plan_line.get("chips") == "parcel"
-    chips = parcel_chips(opened.parcels, opened.zone, decided.splits) if has_chips else ()
+    chips = ChipsNear(parcel_chips(opened.parcels, opened.zone, decided.splits) if has_chips else ())
     for line in CellLines(opened.folder):
         entry = json.loads(line)
         if tuple(entry["cell"]) in done:
             continue
         row, column, height, width = entry["cell"]
         window = Window(row=row, column=column, height=height, width=width)
-        yield _new_cell(decided, entry, window, tree, select_chips(chips, window))
+        yield _new_cell(decided, entry, window, tree, chips.of(window))
 
 
 def _new_cell(

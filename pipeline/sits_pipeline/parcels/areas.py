@@ -11,9 +11,9 @@ from sits_catalog.parcel_source import ParcelSource
 from sits_pipeline.parcels.features import Box
 from sits_pipeline.parcels.files import open_vector
 from sits_pipeline.parcels.repair import Repaired, polygons, reproject
-from sits_pipeline.parcels.tangles import check_area
 from sits_pipeline.parcels.where import in_words, lonlat
 from sits_pipeline.steps.rasterize.union import union
+from sits_pipeline.steps.tangles import check_area
 
 __all__ = ["known_area", "parcel_bounds", "read_area"]
 

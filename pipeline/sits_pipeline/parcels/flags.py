@@ -7,7 +7,7 @@ import shapely
 from numpy.typing import NDArray
 
 from sits_pipeline.parcels.table import Flag
-from sits_pipeline.parcels.tangles import PAIRS_OF_LINES, cross_too_often
+from sits_pipeline.steps.tangles import PAIRS_OF_LINES, cross_too_often
 
 __all__ = ["flags_of"]
 

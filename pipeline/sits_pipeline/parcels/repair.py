@@ -9,8 +9,8 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
-from sits_pipeline.parcels.tangles import too_tangled
 from sits_pipeline.steps.rasterize.union import union
+from sits_pipeline.steps.tangles import too_tangled
 
 __all__ = ["METRES_A_DEGREE", "Repaired", "polygons", "reproject"]
 

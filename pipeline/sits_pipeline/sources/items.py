@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-import shapely
-
 from sits_catalog.cube import lattice_anchor_y
 from sits_catalog.sentinel2 import BANDS, BOA_OFFSET, baseline_key, has_boa_offset
+from sits_pipeline.sources.footprints import footprint_of
 from sits_pipeline.sources.providers import PROVIDERS, Provider
 from sits_pipeline.values import JsonObject, Scene
 
-__all__ = ["check_id", "declared_offset", "finite_number", "footprint_of", "parse_time", "scene_from_item", "sensed_of"]
+__all__ = ["check_id", "declared_offset", "finite_number", "parse_time", "scene_from_item", "sensed_of"]
 
 _MAX_ID = 200
 _BASELINE = re.compile(r"_N(\d{4})_")
@@ -260,34 +258,6 @@ def _mgrs_tile(properties: JsonObject, product: str) -> str:
         if text is not None and (match := _TILE.search(text)):
             return match[1].zfill(5)
     raise ValueError("no MGRS tile (grid:code)")
-
-
-def footprint_of(item: JsonObject) -> shapely.Geometry:
-    """Where an item holds data, lon/lat; raises ValueError."""
-    geometry = item.get("geometry")
-    try:
-        if isinstance(geometry, dict):
-            shape = shapely.make_valid(shapely.force_2d(shapely.geometry.shape(geometry)))
-        else:
-            shape = shapely.box(*_flat_bbox(item.get("bbox")))
-    except (
-        *(TypeError, ValueError, KeyError, IndexError, AttributeError),
-        *(OverflowError, RecursionError, shapely.errors.ShapelyError),
-    ) as error:
-        what = " ".join(str(error).split())[:150]
-        raise ValueError(f"no footprint: {what if what.isprintable() else ascii(what)}") from None
-    if not shapely.is_geometry(shape) or shape.is_empty:  # a box of NaN is None
-        raise ValueError("no footprint: its geometry is empty")
-    if not np.isfinite(shapely.bounds(shape)).all():
-        raise ValueError("no footprint: its coordinates are not all finite numbers")
-    return shape
-
-
-def _flat_bbox(bbox: object) -> tuple[float, float, float, float]:
-    if not isinstance(bbox, list) or len(bbox) not in (4, 6):
-        raise ValueError("neither a geometry nor a bbox")
-    half = len(bbox) // 2
-    return float(bbox[0]), float(bbox[1]), float(bbox[half]), float(bbox[half + 1])
 
 
 def _object(holder: JsonObject, key: str) -> JsonObject:

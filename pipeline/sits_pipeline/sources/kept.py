@@ -23,7 +23,7 @@ from sits_catalog.region import Season
 from sits_pipeline.folder import Folder
 from sits_pipeline.sources.base import SearchResult, ServiceSource, SourceError
 from sits_pipeline.sources.catalogue import MAX_ITEMS
-from sits_pipeline.sources.items import footprint_of
+from sits_pipeline.sources.footprints import footprint_of
 from sits_pipeline.sources.web import fetch, is_web
 from sits_pipeline.values import JsonObject
 

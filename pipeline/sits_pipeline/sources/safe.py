@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
+import numpy as np
 import rasterio
 import shapely
 from defusedxml.common import DefusedXmlException
@@ -22,6 +23,7 @@ from rasterio.warp import transform_bounds
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS, BOA_OFFSET, ProductId, baseline_key, has_boa_offset, parse_product_id
 from sits_pipeline.sources.base import SearchResult, SourceError, UnusableItem
+from sits_pipeline.sources.footprints import sound
 from sits_pipeline.sources.items import parse_time
 from sits_pipeline.sources.rasters import GDAL_OPTIONS, read_scene, sample_scene
 from sits_pipeline.sources.stac import in_season
@@ -208,10 +210,8 @@ def _footprint(xml: _Xml, assets: Mapping[str, Path]) -> shapely.Geometry:
     """Lon/lat, as the product states it, else around the pixels of an image."""
     numbers = [float(number) for number in (_text(xml, "EXT_POS_LIST") or "").split()]
     if len(numbers) >= 8 and len(numbers) % 2 == 0:
-        shape: shapely.Geometry = shapely.make_valid(
-            shapely.Polygon(list(zip(numbers[1::2], numbers[::2], strict=True)))
-        )
-        return shape
+        with np.errstate(invalid="ignore"):  # of numbers that are none, which are refused
+            return sound(shapely.Polygon(list(zip(numbers[1::2], numbers[::2], strict=True))))
     with _first_image(assets) as dataset:
         if dataset is None or dataset.crs is None:
             raise ValueError("where it lies is unknown: its metadata do not tell, and none of its images can be read")

@@ -12,7 +12,8 @@ import shapely
 from sits_catalog.addresses import published_text
 from sits_catalog.region import Season
 from sits_pipeline.sources.base import SearchResult, UnusableItem
-from sits_pipeline.sources.items import footprint_of, sensed_of
+from sits_pipeline.sources.footprints import footprint_of
+from sits_pipeline.sources.items import sensed_of
 from sits_pipeline.values import JsonObject, Scene
 
 __all__ = ["Candidate", "in_season", "season_span", "sift"]

@@ -22,7 +22,8 @@ from sits_pipeline.sources import oidc, sas
 from sits_pipeline.sources.catalogue import resolve_remote
 from sits_pipeline.sources.eopf_grid import check_offset, grid_of_coordinates, stated_epsg, stated_grid
 from sits_pipeline.sources.exchange import Answer
-from sits_pipeline.sources.items import footprint_of, scene_from_item
+from sits_pipeline.sources.footprints import footprint_of
+from sits_pipeline.sources.items import scene_from_item
 from sits_pipeline.sources.reach import Reach
 from sits_pipeline.sources.search import _NOT_AS_EXPECTED, _features, _next, _stated
 from sits_pipeline.sources.sentinel_hub import session
@@ -141,6 +142,14 @@ def as_items(found: dict[str, Any]) -> None:
             assert all(address.startswith(("http://", "https://", "s3://")) for address in scene.assets.values())
 
 
+def as_footprint(rings: list[list[list[float]]]) -> None:
+    """A drawing that is bounded in what comes of it: the time that its repair takes grows with that."""
+    with each(ValueError):
+        shape = footprint_of({**item(), "geometry": {"type": "MultiPolygon", "coordinates": [rings]}})
+        assert shape.is_valid
+        assert shapely.get_num_coordinates(shape) <= sum(map(len, rings)) + 6 * 100
+
+
 def as_tokens(document: object) -> None:
     body = json.dumps(document).encode()
     with each(OSError):
@@ -179,6 +188,8 @@ tokens = st.one_of(
     ),
 )  # fmt: skip
 pages = st.dictionaries(st.sampled_from(["features", "links", "context", "numberMatched"]), values)
+degrees = st.one_of(st.integers(0, 9).map(float), st.floats(-200, 200), st.floats())
+rings = st.lists(st.lists(st.lists(degrees, min_size=2, max_size=2), min_size=4, max_size=60), min_size=1, max_size=3)
 attributes = st.dictionaries(
     st.sampled_from(["scale_factor", "add_offset", "_eopf_attrs", "proj:code", "proj:epsg", "proj:transform"]), values
 )
@@ -209,6 +220,7 @@ def as_images(content: bytes) -> None:
 floats = st.lists(st.floats(), max_size=5)
 PROPERTIES_OF = {
     "items": given(items)(as_items),
+    "footprints": given(rings)(as_footprint),
     "tokens": given(tokens)(as_tokens),
     "pages": given(pages)(as_pages),
     "attributes": given(attributes)(as_attributes),

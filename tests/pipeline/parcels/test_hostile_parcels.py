@@ -27,15 +27,16 @@ from pyproj import CRS
 
 from sits_catalog.parcel_source import ParcelSource
 from sits_catalog.taxonomy import Taxonomy
-from sits_pipeline.parcels import ParcelTable, read_parcels, tangles
+from sits_pipeline.parcels import ParcelTable, read_parcels
 from sits_pipeline.parcels.areas import read_area
 from sits_pipeline.parcels.columns import code_pattern
 from sits_pipeline.parcels.depth import check_depth
 from sits_pipeline.parcels.flags import flags_of
 from sits_pipeline.parcels.repair import polygons, reproject
 from sits_pipeline.parcels.table import Flag
-from sits_pipeline.parcels.tangles import check_area, too_tangled
 from sits_pipeline.plan.lattice import to_lonlat
+from sits_pipeline.steps import tangles
+from sits_pipeline.steps.tangles import check_area, too_tangled
 
 EPSG = 32631
 EXTENT = GeoBox((1200, 1200), Affine(10, 0, 500_040, 0, -10, 4_900_020), f"EPSG:{EPSG}")
@@ -172,7 +173,8 @@ def test_a_fan_of_lines_through_one_point_and_a_stack_of_parts_are_not_repaired(
     turns = np.linspace(0, 2 * np.pi, 400, endpoint=False)
     fan = [point for angle in turns for point in ((0.0, 0.0), (math.cos(angle), math.sin(angle)))]
     stack = shapely.MultiPolygon([shapely.box(0, 0, 1, 1)] * 500)
-    for tangled in (shapely.Polygon(fan), stack):
+    nested = shapely.GeometryCollection([shapely.GeometryCollection([shapely.MultiPolygon([star(300)])])])
+    for tangled in (shapely.Polygon(fan), stack, nested):
         assert "more than 1000 places" in str(too_tangled(tangled))
 
 

@@ -205,6 +205,14 @@ def test_without_a_stated_footprint_the_pixels_give_one(product: Path) -> None:
     assert north - south < 0.04
 
 
+def test_a_footprint_of_random_corners_makes_a_product_unusable(product: Path) -> None:
+    corners = " ".join(f"{value:.6f}" for value in np.random.default_rng(0).random(500) + 43)
+    edit(product, "<EXT_POS_LIST>[^<]*<", f"<EXT_POS_LIST>{corners}<")
+    assert why_unusable(product) == "no footprint: its lines cross or touch one another in more than 100 places"
+    edit(product, "<EXT_POS_LIST>[^<]*<", "<EXT_POS_LIST>43 3 43 nan 44 4 44 3<")
+    assert why_unusable(product) == "no footprint: its coordinates are not all finite numbers"
+
+
 def test_a_product_whose_images_are_all_gone_is_found_and_fails_to_read(product: Path) -> None:
     for path in product.rglob("*.jp2"):
         path.unlink()

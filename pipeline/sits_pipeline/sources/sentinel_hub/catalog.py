@@ -14,7 +14,8 @@ from sits_catalog.cube import lattice_anchor_y
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS, has_boa_offset, parse_product_id
 from sits_pipeline.sources.base import ServiceDown, SourceError
-from sits_pipeline.sources.items import check_id, finite_number, footprint_of, sensed_of
+from sits_pipeline.sources.footprints import footprint_of
+from sits_pipeline.sources.items import check_id, finite_number, sensed_of
 from sits_pipeline.sources.sentinel_hub.evalscript import PlannedTile
 from sits_pipeline.sources.sift import season_span
 from sits_pipeline.values import JsonObject, Scene

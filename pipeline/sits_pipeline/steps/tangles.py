@@ -18,6 +18,8 @@ _PAIRS = 1 << 24
 """Pairs of lines that are looked at together, at most."""
 PAIRS_OF_LINES = 1_000_000
 """Pairs of lines of two polygons that may all cross."""
+_POLYGON = 3
+"""The type that others are made of: all with a larger one are collections."""
 _AREA_VERTICES = 3_000_000
 """Of all polygons together that are united to an area."""
 
@@ -92,4 +94,6 @@ def _lines(geometry: NDArray[np.object_] | shapely.Geometry) -> NDArray[np.objec
 
 def _polygons(geometry: NDArray[np.object_] | shapely.Geometry) -> NDArray[np.object_]:
     parts = shapely.get_parts(geometry)
-    return np.asarray(parts[shapely.get_type_id(parts) == 3])
+    while (shapely.get_type_id(parts) > _POLYGON).any():
+        parts = shapely.get_parts(parts)
+    return np.asarray(parts[shapely.get_type_id(parts) == _POLYGON])

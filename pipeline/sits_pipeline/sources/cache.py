@@ -29,7 +29,8 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from sits_pipeline.folder import write_errors_in_words
-from sits_pipeline.sources.web import Answer, Web
+from sits_pipeline.sources.reach import Reach
+from sits_pipeline.sources.web import Answer, Web, is_web
 
 __all__ = ["CachedFile", "RangeCache", "open_cached", "own_cache", "temporary_cache"]
 
@@ -44,6 +45,11 @@ _MAX_FILE = 2**29
 _TRUST_S = 3600.0
 """How long a file is taken to be the one seen last; one without ETag and Last-Modified is fetched anew after it."""
 _LOCK = "lock"
+_INNER = "inner"
+"""Key beside a version: the file came from an address that is not public."""
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_ANSWERED: set[tuple[Reach, str]] = set()
+"""Hosts that answered whoever may go so far."""
 
 
 @dataclass(frozen=True)
@@ -290,9 +296,16 @@ class CachedFile(io.RawIOBase):
             # A time to come, after a clock was put back, says nothing.
             if not -1 <= time.time() - path.stat().st_mtime <= _TRUST_S:
                 return None
-            return _Version(**json.loads(path.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
+            noted = json.loads(path.read_text())
+            # What one reach fetched from this network is no other's: the server is asked anew, or out of its reach.
+            return None if noted.pop(_INNER, False) and not self._may_ask() else _Version(**noted)
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
             return None
+
+    def _may_ask(self) -> bool:
+        """Whether the server may be asked, wherever it is, as far as is known without asking."""
+        reach, host = self._web.reach, urlsplit(self._url).hostname or ""
+        return reach is None or not is_web(self._url) or reach.knows(host) or (reach, host) in _ANSWERED
 
     def _look(self) -> _Version:
         """Ask the server which version it has; the first block comes with the answer, or the whole file."""
@@ -309,7 +322,10 @@ class CachedFile(io.RawIOBase):
                 # Its size alone does not say that it is still what it was.
                 self._drop_blocks()
             self._keep(0, answer.body)
-            self._cache.write(self._place / "version.json", json.dumps(asdict(self._version)).encode())
+            if self._web.reach is not None:
+                _ANSWERED.add((self._web.reach, urlsplit(self._url).hostname or ""))
+            noted = asdict(self._version) | ({_INNER: True} if answer.is_inner else {})
+            self._cache.write(self._place / "version.json", json.dumps(noted).encode())
             return self._version
 
     def _fetch(self, first: int, last: int) -> dict[int, bytes]:
@@ -362,7 +378,7 @@ def _version(answer: Answer) -> _Version:
 
 def _content_range(answer: Answer) -> tuple[int, int, int]:
     """Start, stop and size of the whole that a partial response states; raises OSError where the body is another."""
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.headers.get("Content-Range", ""))
+    match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if answer.status != 206 or match is None:
         raise OSError(f"the server answered a range request with status {answer.status} and no valid Content-Range")
     start, stop, size = int(match[1]), int(match[2]) + 1, int(match[3])

@@ -44,6 +44,11 @@ class Spot:
     reach: Reach
     """How far http(s) links may lead."""
 
+    @property
+    def web_host(self) -> str:
+        """The host that `reach` trusts; empty for a document on this machine."""
+        return next(iter(self.reach.hosts), "")
+
     def resolve(self, href: object) -> Spot:
         """Where a link of this document leads; raises ValueError where it may not lead there."""
         if not isinstance(href, str) or not href or len(href) > 8192 or _CONTROL.search(href):
@@ -71,7 +76,7 @@ class Spot:
         except Refused as error:
             raise ValueError(f"{_short(url)}: {error}") from None
         # What a document on this machine names it may ask of this network; what a server then names may not.
-        return Spot(url, None, self.reach if self.root is None else Reach.of(url))
+        return Spot(url, None, self.reach.past(url))
 
     def _resolve_local(self, href: str, scheme: str, root: Path) -> Spot:
         if scheme == "file":

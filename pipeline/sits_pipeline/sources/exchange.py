@@ -7,8 +7,9 @@ import logging
 import os
 import re
 import socket
+import threading
 import time
-from collections import defaultdict, deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,11 +22,15 @@ from sits_pipeline.sources.reach import Reach, Refused
 if TYPE_CHECKING:
     import requests
 
+    from sits_pipeline.sources.connections import Watch
+
 __all__ = ["Answer", "Broken", "Sent", "TimeLimits", "exchange", "is_web"]
 
 MAX_REDIRECTS = 10
 _PIECE = 1024 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
+_LENGTH = re.compile(r"[0-9]{1,18}")
+"""What str.isdigit takes may be no number, or one that int() refuses for its length."""
 _AMBIGUOUS = re.compile(r"[\\\s\x00-\x1f\x7f]")
 """In a host: urllib3 ends it at a backslash and urlsplit does not, so that a token for one would go to the other."""
 
@@ -38,6 +43,8 @@ class Answer:
     headers: Mapping[str, str]
     """By name, in whatever case it is asked for."""
     body: bytes
+    is_inner: bool = False
+    """Whether an address that is not public had a part in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +60,8 @@ class Sent:
     max_bytes: int
     """Of the answer's body."""
     reach: Reach | None = None
-    """How far it and its redirects may lead; None: the user named `url`, so that its own host may be asked anywhere."""
+    """How far it may lead, and what a server at `url` redirects to (`Reach.past`); None: the user named `url`, so that
+    its own host may be asked anywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +70,7 @@ class TimeLimits:
 
     connect_s: float
     read_s: float
-    """Without a single byte."""
+    """Without a single byte; what stands before a body may take this long, twice, beside the time to connect."""
     body_s: float
     """The whole body, beside the time that its bytes take at `bytes_a_second`."""
     bytes_a_second: float
@@ -95,6 +103,7 @@ def exchange(sent: Sent, limits: TimeLimits) -> Answer:
     more of an address than its path.
     """
     reach = Reach.of(sent.url) if sent.reach is None else sent.reach
+    is_inner = False
     for _ in range(MAX_REDIRECTS):
         try:
             reach.check_url(sent.url)  # a proxy resolves names itself, but numbers are plain
@@ -102,8 +111,10 @@ def exchange(sent: Sent, limits: TimeLimits) -> Answer:
                 answer = _exchange_once(session, sent, limits)
         except Refused as error:
             raise OSError(f"{without_secrets(sent.url)}: {error}") from None
+        is_inner |= answer.is_inner
         if answer.status not in _REDIRECTS or "Location" not in answer.headers:
-            return answer
+            return replace(answer, is_inner=is_inner)
+        reach = reach.past(sent.url)
         sent = _redirected(sent, answer)
     raise OSError(f"{without_secrets(sent.url)}: more than {MAX_REDIRECTS} redirects one after another")
 
@@ -111,7 +122,10 @@ def exchange(sent: Sent, limits: TimeLimits) -> Answer:
 def _redirected(sent: Sent, answer: Answer) -> Sent:
     """The request that a redirect asks for; proof and bodies, which may hold a password, stay with their host."""
     bare, _ = _split_user(sent.url)
-    url = urljoin(bare, answer.headers["Location"])
+    try:
+        url = urljoin(bare, answer.headers["Location"])
+    except ValueError:
+        url = ""
     if not is_web(url):
         raise OSError(f"{without_secrets(sent.url)} redirects to something that is not http(s)")
     if _origin(url) != _origin(bare):
@@ -144,6 +158,26 @@ def _split_user(url: str) -> tuple[str, str]:
 
 
 def _exchange_once(session: requests.Session, sent: Sent, limits: TimeLimits) -> Answer:
+    from sits_pipeline.sources.connections import watched
+
+    head_s = 2 * (limits.connect_s + limits.read_s)
+    with watched(head_s) as watch:
+        try:
+            answer = _ask(session, sent, limits, watch)
+        except Broken as error:
+            if watch.is_late and not error.timed_out:
+                raise _late(head_s) from None
+            raise
+        if watch.is_late:  # the end of a body without a length, which was cut from outside
+            raise _late(head_s)
+        return replace(answer, is_inner=watch.met_inner)
+
+
+def _late(head_s: float) -> Broken:
+    return Broken(f"no whole answer came within {head_s:g} s and what its bytes may take", timed_out=True)
+
+
+def _ask(session: requests.Session, sent: Sent, limits: TimeLimits, watch: Watch) -> Answer:
     import requests
     from urllib3.exceptions import HTTPError
 
@@ -161,7 +195,7 @@ def _exchange_once(session: requests.Session, sent: Sent, limits: TimeLimits) ->
             allow_redirects=False,
             timeout=(limits.connect_s, limits.read_s),
         ) as response:
-            body = _body(response, sent, limits)
+            body = _body(response, sent, limits, watch)
             return Answer(response.status_code, response.headers, body)
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, UnicodeError):
         raise OSError(f"{without_secrets(sent.url)}: an address or a header that cannot be sent") from None
@@ -173,13 +207,16 @@ def _exchange_once(session: requests.Session, sent: Sent, limits: TimeLimits) ->
         raise _broken(error, limits) from None
 
 
-def _body(response: requests.Response, sent: Sent, limits: TimeLimits) -> bytes:
+def _body(response: requests.Response, sent: Sent, limits: TimeLimits, watch: Watch) -> bytes:
     """The whole body; raises Broken where it is shorter than announced or comes too slowly."""
     raw: Any = response.raw
     announced = response.headers.get("Content-Length", "")
     chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
-    expected = int(announced) if announced.isdigit() and not chunked and sent.method != "HEAD" else None
+    is_stated = _LENGTH.fullmatch(announced) is not None and not chunked and sent.method != "HEAD"
+    expected = int(announced) if is_stated else None
     started, body = time.monotonic(), bytearray()
+    # Within a piece, which a server may break into the smallest ones, as long as silence may last.
+    watch.extend(limits.body_s + limits.read_s)
     # What is there at once, so that a server that sends a byte now and then is noticed.
     while piece := raw.read1(_PIECE, decode_content=False):
         body += piece
@@ -190,6 +227,8 @@ def _body(response: requests.Response, sent: Sent, limits: TimeLimits) -> bytes:
         if time.monotonic() - started > limits.body_s + len(body) / limits.bytes_a_second:
             said = f" of {expected}" if expected is not None else ""
             raise Broken(f"only {len(body)}{said} bytes came in {time.monotonic() - started:.0f} s", timed_out=True)
+        passed_s = time.monotonic() - started
+        watch.extend(limits.body_s + len(body) / limits.bytes_a_second - passed_s + limits.read_s)
     if expected is not None and len(body) != expected:
         raise Broken(f"the answer broke off after {len(body)} of {expected} bytes")
     raw.read()  # its end, so that the connection can be used again
@@ -233,7 +272,11 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 # Sessions
 
 
-_free: defaultdict[Reach, deque[requests.Session]] = defaultdict(deque)
+_MAX_REACHES = 64
+"""Whose connections are kept: each host that a document on this machine names and that redirects has one of its own."""
+
+_free: OrderedDict[Reach, deque[requests.Session]] = OrderedDict()
+_lending = threading.Lock()
 
 
 @contextmanager
@@ -242,19 +285,29 @@ def _session(reach: Reach) -> Iterator[requests.Session]:
 
     Lent rather than held by threads, since those that read a cell end with it.
     """
-    free = _free[reach]
-    try:
-        session = free.pop()
-    except IndexError:
-        session = _new_session(reach)
+    with _lending:
+        free = _free.get(reach)
+        session = free.pop() if free else None
+    session = session or _new_session(reach)
     try:
         yield session
     finally:
-        free.append(session)
+        with _lending:
+            _free.setdefault(reach, deque()).append(session)
+            _free.move_to_end(reach)
+            dropped = _free.popitem(last=False)[1] if len(_free) > _MAX_REACHES else ()
+        for one in dropped:
+            one.close()
 
 
-# The parent of a forked child goes on with its connections.
-os.register_at_fork(after_in_child=_free.clear)
+def _forget_sessions() -> None:
+    """In a forked child: its parent goes on with the connections, and a thread of that may have held the lock."""
+    global _lending
+    _lending = threading.Lock()
+    _free.clear()
+
+
+os.register_at_fork(after_in_child=_forget_sessions)
 
 
 def _new_session(reach: Reach) -> requests.Session:

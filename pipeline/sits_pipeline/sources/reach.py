@@ -10,26 +10,33 @@ import os
 import re
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self
 from urllib.parse import urlsplit
 
-__all__ = ["ALLOW_HOSTS", "Reach", "Refused"]
+__all__ = ["ALLOW_HOSTS", "Reach", "Refused", "is_public"]
 
 ALLOW_HOSTS = "SITS_ALLOW_HOSTS"
-"""Environment variable: hosts, with commas between, that may have any address. Whoever runs a machine decides that, not
-a region file, which may be another's."""
+"""Environment variable: with commas between, hosts that may have any address, ends of their names (`.example.org`) and
+networks (`10.1.0.0/16`). Whoever runs a machine decides that, not a region file, which may be another's."""
 
 _NAT64 = IPv6Network("64:ff9b::/96")
 """RFC 6052: its last 32 bits are an IPv4 address."""
-_CLOUDS = (IPv4Network("168.63.129.16/32"), IPv4Network("192.0.0.0/24"))
-"""Where virtual machines of Azure and of Oracle ask their host; the first is a public number."""
+_CLOUDS = (
+    *(IPv4Network("168.63.129.16/32"), IPv4Network("192.0.0.0/24"), IPv4Network("100.100.100.200/32")),
+    *(IPv6Network("fd00:ec2::/32"), IPv6Network("fd20:ce::/32"), IPv6Network("fd00:c1::a9fe:a9fe/128")),
+    IPv6Network("fd00:42::42/128"),
+)
+"""Where virtual machines ask their cloud who they are, beside link-local addresses: those of Azure (a public number),
+Oracle and Alibaba, then, by IPv6, of Amazon, Google, Oracle and Scaleway."""
 _NUMBER = re.compile(r"[0-9A-Fa-fXx.]+")
 _LOOPBACK = "localhost"
 _NEAR = ("loopback", "private")
+_METADATA = "link-local"
+"""What is handed out there may be the keys of the machine."""
 
 _SEEN_PUBLIC: set[str] = set()
-"""Hosts that this process met at a public address: a name that leads elsewhere later is not believed."""
+"""Hosts that this process was connected to at a public address: a name that leads elsewhere later is not believed."""
 
 Address = IPv4Address | IPv6Address
 
@@ -59,6 +66,10 @@ class Reach:
         host = _host_of(location)
         return cls(hosts=frozenset({_plain(host)} if host else ()))
 
+    def past(self, url: str) -> Self:
+        """How far the answer of a server at `url` may lead: what documents here may ask for, no server may name."""
+        return self.of(url) if self.is_near else self
+
     def check_url(self, url: str) -> None:
         """Raise Refused where a URL says by itself, before any name is resolved, that it leads too far."""
         host = _host_of(url)
@@ -71,37 +82,78 @@ class Reach:
 
     def check_name(self, host: str, port: int) -> None:
         """Raise Refused where a host is known to have an address that is too far, before it is connected to."""
-        if self._trusts(host):
+        if _is_allowed(host):
             return
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = {str(place[0]) for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
         except (OSError, UnicodeError):
             return  # whoever connects says so
-        for *_, place in found:
-            self.check(host, str(place[0]))
+        if self._names(host) and any(_kind_of(one) == "" for one in found):
+            return  # a host of the user's with addresses of both kinds: the one that answers is looked at
+        for one in sorted(found):
+            self.check(host, one)
 
     def check(self, host: str, address: Address | str) -> None:
         """Raise Refused where a host may not be asked at this address."""
-        number = ip_address(address.partition("%")[0]) if isinstance(address, str) else address
-        kind = _kind(_inner(number))
-        if not kind:
-            if _plain(host) in self.hosts:
-                _SEEN_PUBLIC.add(_plain(host))
+        if self.allows(host, address):
             return
-        if self._trusts(host) or (self.is_near and kind in _NEAR):
-            return
+        kind, number = _kind_of(address), _number_of(address)
         shown = host[:100] if host.isprintable() else ascii(host)[:100]
         where = f"is a {kind} address" if _numbered(_bare(host)) == number else f"has the {kind} address {number}"
-        raise Refused(
-            f"{shown} {where}, and what others name or redirect to is asked for at public addresses alone; where it is "
-            f"to be trusted, set the environment variable {ALLOW_HOSTS} to {shown}"
-        )
+        said = f"{shown} {where}, and what others name or redirect to is asked for at public addresses alone"
+        if kind != _METADATA:
+            said += f"; where it is to be trusted, set the environment variable {ALLOW_HOSTS} to {shown}"
+        raise Refused(said)
 
-    def _trusts(self, host: str) -> bool:
-        name = _plain(host)
-        if name in {_plain(one.strip()) for one in os.environ.get(ALLOW_HOSTS, "").split(",") if one.strip()}:
+    def allows(self, host: str, address: Address | str) -> bool:
+        """Whether a host may be asked at this address; one at a public one is noted."""
+        kind = _kind_of(address)
+        if not kind:
+            if self.is_near or self._names(host):
+                _SEEN_PUBLIC.add(_plain(host))
             return True
-        return name in self.hosts and name not in _SEEN_PUBLIC
+        if _is_allowed(host) or (kind != _METADATA and _is_allowed(host, _number_of(address))):
+            return True
+        if kind == _METADATA:
+            return False
+        return (self._names(host) and _plain(host) not in _SEEN_PUBLIC) or (self.is_near and kind in _NEAR)
+
+    def knows(self, host: str) -> bool:
+        """Whether a host may be asked wherever in this network it is, by its name alone."""
+        return self.is_near or _is_allowed(host) or (self._names(host) and _plain(host) not in _SEEN_PUBLIC)
+
+    def _names(self, host: str) -> bool:
+        return _plain(host) in self.hosts
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is one that anybody can ask."""
+    return not _kind_of(address)
+
+
+def _is_allowed(host: str, number: Address | None = None) -> bool:
+    """Whether the environment names a host itself or, of one with an address, the end of its name or a network."""
+    name = _plain(host)
+    for entry in filter(None, (one.strip() for one in os.environ.get(ALLOW_HOSTS, "").split(","))):
+        if name == _plain(_without_port(entry)):
+            return True
+        ends_so = entry[0] == "." and len(entry) > 1 and name.endswith(_bare(entry))
+        if number is not None and (ends_so or _holds(entry, number)):
+            return True
+    return False
+
+
+def _without_port(entry: str) -> str:
+    """A host that may be written with a port, which counts for nothing; an IPv6 address has colons of its own."""
+    host, colon, port = entry.rpartition(":")
+    return host if colon and port.isdigit() and (":" not in host or host.endswith("]")) else entry
+
+
+def _holds(entry: str, number: Address) -> bool:
+    try:
+        return "/" in entry and _inner(number) in ip_network(entry, strict=False)
+    except ValueError:
+        return False
 
 
 def _host_of(url: str) -> str:
@@ -144,16 +196,22 @@ def _inner(address: Address) -> Address:
     return IPv4Address(int(address) & 0xFFFFFFFF) if within is None and address in _NAT64 else within or address
 
 
-def _kind(address: Address) -> str:
+def _number_of(address: Address | str) -> Address:
+    return ip_address(address.partition("%")[0]) if isinstance(address, str) else address
+
+
+def _kind_of(given: Address | str) -> str:
     """What an address is where it is not public; empty where it is."""
+    address = _inner(_number_of(given))
     if address.is_unspecified:
         return "unspecified"
     if address.is_loopback:
         return "loopback"
     if address.is_link_local or any(address in network for network in _CLOUDS):
-        return "link-local"
+        return _METADATA
     if address.is_multicast:
         return "multicast"
     if address.is_reserved:
         return "reserved"
-    return "" if address.is_global else "private"
+    is_site = isinstance(address, IPv6Address) and address.is_site_local
+    return "" if address.is_global and not is_site else "private"

@@ -43,15 +43,17 @@ class StacSource:
 
     def sample(self, scene: Scene) -> AuditSample:
         """Pixels for the audit, thinned over the whole scene; raises OSError."""
-        return sample_any(scene, opener=self._opener())
+        return sample_any(scene, opener=self._opener(scene))
 
     def read(self, scenes: Sequence[Scene], geobox: GeoBox, bands: Sequence[str], *, pad: int) -> Iterator[Raster]:
         """A window a band around `geobox` of each scene; a band that cannot be read is a ReadFailure in the result."""
-        return read_scenes(scenes, geobox, bands, pad=pad, opener=self._opener())
+        for scene in scenes:
+            yield from read_scenes([scene], geobox, bands, pad=pad, opener=self._opener(scene))
 
-    def _opener(self) -> Opener:
+    def _opener(self, scene: Scene) -> Opener:
         folder = own_cache() if self.cache is None else self.cache
-        web = replace(self.web, reach=self.web.reach or Reach.of(self.location))
+        reach = Reach(hosts=frozenset({scene.web_host})) if scene.web_host else Reach.of(self.location)
+        web = replace(self.web, reach=self.web.reach or reach)
         return partial(open_cached, folder=folder, max_bytes=self.cache_bytes, web=web)
 
 
@@ -61,4 +63,5 @@ def _candidates(location: str) -> Iterator[Candidate]:
 
 
 def _scene(found: FoundItem) -> Scene:
-    return scene_from_item(found.item, lambda href: found.spot.resolve(href).location)
+    scene = scene_from_item(found.item, lambda href: found.spot.resolve(href).location)
+    return replace(scene, web_host=found.spot.web_host)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from tests.pipeline.sources.range_server import RangeServer
 from tests.pipeline.sources.scene_source_contract import assert_one_failure
+from tests.pipeline.sources.test_reach import resolve_as
 from tests.pipeline.sources.test_stac import AREA, SEASON
 from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, pixels, write_archive, write_file
 from tests.services.file_size import files_of_at_most
@@ -32,9 +33,10 @@ from sits_pipeline.sources.access import Signed
 from sits_pipeline.sources.base import ServiceDown
 from sits_pipeline.sources.cache import BLOCK, CachedFile, RangeCache, open_cached
 from sits_pipeline.sources.rasters import read_scene, sample_scene
+from sits_pipeline.sources.reach import ALLOW_HOSTS, Reach
 from sits_pipeline.sources.remote import WatchedOpener
 from sits_pipeline.sources.stac import StacSource
-from sits_pipeline.sources.web import Web
+from sits_pipeline.sources.web import Answer, Web
 
 GB = 10**9
 
@@ -609,3 +611,31 @@ def test_an_area_elsewhere_needs_no_pixels(web: Path, store: Path, serve: Callab
     source = StacSource(f"{serve(web).url}/catalog.json", store)
     assert source.search(shapely.box(100, 0, 101, 1), SEASON).scenes == ()
     assert not list(store.glob("*/*/*.block"))
+
+
+@pytest.mark.parametrize("said", ["bytes 0-9/" + "9" * 5000, "bytes ٠-٩/١٠"])
+def test_a_content_range_that_is_no_range_is_the_servers_error(said: str) -> None:
+    answer = Answer(206, {"Content-Range": said}, b"0123456789")
+    with pytest.raises(OSError, match="no valid Content-Range"):
+        cache_module._content_range(answer)
+
+
+def test_what_one_reach_fetched_from_this_network_is_not_handed_to_another(
+    web: Path, store: Path, serve: Callable[..., RangeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = remote(web, 3 * BLOCK)
+    server = serve(web)
+    resolve_as(monkeypatch, {"files.intranet": ["127.0.0.1"] * 99})
+    url = f"{server.url.replace('127.0.0.1', 'files.intranet')}/file.bin"
+    ours = partial(open_cached, url, folder=store, max_bytes=GB)
+    assert ours(web=Web(reach=Reach.of("catalog.json"))).read() == content
+    asked = len(server.requests)
+    with pytest.raises(OSError, match=r"files\.intranet has the loopback address"):
+        ours(web=Web(reach=Reach.of("https://stac.example.org/v1")))
+    # Those who may ask it find what is there.
+    assert ours(web=Web(reach=Reach.of("http://files.intranet/catalog.json"))).read() == content
+    assert ours(web=Web()).read() == content
+    monkeypatch.setenv(ALLOW_HOSTS, "127.0.0.0/8")
+    for _ in range(2):
+        assert ours(web=Web(reach=Reach.of("https://stac.example.org/v1"))).read() == content
+    assert len(server.requests) == asked + 1  # a network allows an address, which is known when it is asked

@@ -573,3 +573,92 @@ def test_the_gate_is_held_while_a_request_is_under_way_and_not_while_pausing() -
 def test_it_travels_to_workers() -> None:
     web = Web(gate=LocalGate(Limit(name="here", at_once=2, a_minute=0)), signer=Lost(), patience=Patience(tries=3))
     assert pickle.loads(pickle.dumps(web)) == web
+
+
+# Servers that never end
+
+
+def trickling_for_ever(handler: Handler, start: bytes, piece: bytes) -> None:
+    with suppress(OSError):  # who has had enough goes away
+        handler.wfile.write(start)
+        for _ in range(3000):
+            handler.wfile.write(piece)
+            time.sleep(0.02)
+    handler.close_connection = True
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+        (CHUNKED + b"5;", b"x"),
+        (CHUNKED + b"1\r\nx\r\n0\r\n", b"X: 1\r\n"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"x"),
+    ],
+    ids=["interim answers", "a header", "the head of a chunk", "what follows the last chunk", "a body without length"],
+)
+def test_a_try_ends_in_time_whatever_trickles_in(start: bytes, piece: bytes) -> None:
+    patience = Patience(jitter=no_pause, connect_s=0.1, read_s=0.1, hasty_s=0.1, body_s=0.1, bytes_a_second=1e6)
+    began = time.monotonic()
+    with serving(lambda handler, number: trickling_for_ever(handler, start, piece)) as asked:
+        with pytest.raises(OSError, match="no answer after 2 tries"):
+            Web(patience=patience).fetch(asked.url, max_bytes=10**6)
+        assert time.monotonic() - began < 30  # it trickles for a minute, each time
+    assert len(asked.paths) == 2
+
+
+def test_a_handshake_that_trickles_ends_in_time() -> None:
+    """The head of a TLS record of 16 KiB, whose bytes come one by one."""
+    done = threading.Event()
+    with socket.create_server((LOCALHOST, 0)) as listening:
+
+        def answer() -> None:
+            for _ in range(2):
+                with listening.accept()[0] as connection, suppress(OSError):
+                    connection.sendall(b"\x16\x03\x03\x40\x00\x02")
+                    while not done.wait(0.02):
+                        connection.sendall(b"\x00")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        patience = Patience(jitter=no_pause, connect_s=0.2, read_s=0.2, hasty_s=0.2)
+        port = listening.getsockname()[1]
+        with pytest.raises(OSError, match="no answer after 2 tries"):
+            Web(patience=patience).fetch(f"https://{LOCALHOST}:{port}/a", max_bytes=9)
+        done.set()
+        thread.join()
+
+
+def test_a_request_that_ends_in_time_leaves_its_connection_to_the_next() -> None:
+    with serving(always(200, b"x" * 100_000)) as asked:
+        patience = Patience(connect_s=0.1, read_s=0.1)
+        for _ in range(3):
+            assert len(Web(patience=patience).fetch(asked.url, max_bytes=10**6).body) == 100_000
+            time.sleep(0.45)  # longer than a head may take
+        assert len(asked.clients) == 1
+
+
+# Words of servers that are none
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", "1e3"])
+def test_a_length_that_is_no_number_says_nothing(length: str) -> None:
+    def answer(handler: Handler, number: int) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: ")
+        handler.wfile.write(length.encode("latin-1") + b"\r\n\r\nbody")
+        handler.close_connection = True
+
+    with serving(answer) as asked:
+        assert BRISK.fetch(asked.url, max_bytes=100).body == b"body"
+
+
+@pytest.mark.parametrize("location", ["http://[x", "//[", "http://[::1", "http://h:99999/"])
+def test_a_redirect_to_what_is_no_address_is_one_sentence(location: str) -> None:
+    with serving(always(302, Location=location)) as asked:
+        with pytest.raises(OSError, match=r"redirects to something that is not http\(s\)"):
+            BRISK.fetch(asked.url, max_bytes=100)
+        assert len(asked.paths) == 1

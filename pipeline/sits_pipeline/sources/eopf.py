@@ -8,7 +8,7 @@ the rule of the item's processing baseline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -28,7 +28,7 @@ from sits_pipeline.sources.base import CredentialsError, ServiceDown
 from sits_pipeline.sources.eopf_files import AXES, GroupFiles, split_address
 from sits_pipeline.sources.eopf_grid import Transform, check_offset, grid_of_coordinates, stated_epsg, stated_grid
 from sits_pipeline.sources.eopf_holes import Hole, holds, holes_amid_data, meets_footprint
-from sits_pipeline.sources.eopf_sizes import check_sizes, unpacked_check
+from sits_pipeline.sources.eopf_sizes import ChunkCheck, check_sizes, chunk_check
 from sits_pipeline.sources.rasters import Nesting, nest, read_padded, window_around
 from sits_pipeline.sources.remote import Opener
 from sits_pipeline.steps.audit import MIN_PIXELS
@@ -244,7 +244,7 @@ def _open_array(files: GroupFiles, name: str) -> zarr.Array[Any]:
         except FileNotFoundError:
             continue
         check_sizes(array)
-        store.check = unpacked_check(array)
+        store.check = chunk_check(array)
         return array
     raise FileNotFoundError(f"there is no Zarr array {name}")
 
@@ -271,13 +271,11 @@ def _grid(files: GroupFiles, array: zarr.Array[Any]) -> Transform:
     """
     stated = stated_grid(dict(array.attrs))
     try:
-        y, x = (np.asarray(_open_array(files, axis)[...]) for axis in AXES)
+        y, x = (_coordinates(files, axis, size) for axis, size in zip(AXES, array.shape, strict=True))
     except FileNotFoundError:
         if stated is None:
             raise ValueError("neither coordinates x and y beside it nor a proj:transform tell where it lies") from None
         return stated
-    if (y.size, x.size) != array.shape:
-        raise ValueError(f"its shape is {array.shape}, its coordinates have {y.size} and {x.size} values")
     found = grid_of_coordinates(y, x)
     if stated is not None and not np.allclose(found, stated, rtol=0, atol=1e-6):
         raise ValueError(
@@ -285,6 +283,14 @@ def _grid(files: GroupFiles, array: zarr.Array[Any]) -> Transform:
             f"attributes at ({stated[2]:.12g}, {stated[5]:.12g}) with pixels of {stated[0]:g} m"
         )
     return found
+
+
+def _coordinates(files: GroupFiles, axis: str, size: int) -> NDArray[Any]:
+    """The coordinates along an axis, which are read when they are known to be few; raises ValueError."""
+    array = _open_array(files, axis)
+    if array.shape != (size,) or array.dtype.kind not in "iuf":
+        raise ValueError(f"its axis {axis} has {size} pixels, its coordinates are {array.shape} of {array.dtype}")
+    return np.asarray(array[...])
 
 
 # Samples
@@ -357,8 +363,8 @@ class _GroupStore(Store):
     def __init__(self, files: GroupFiles) -> None:
         super().__init__(read_only=True)
         self._files = files
-        self.check: Callable[[bytes], None] | None = None
-        """Raises ValueError for a chunk that would unpack to more than it may; metadata are read before it is set."""
+        self.check: ChunkCheck | None = None
+        """What a chunk must say of what it unpacks to; metadata are read before it is set."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _GroupStore) and self._files is other._files
@@ -375,7 +381,12 @@ class _GroupStore(Store):
         bounds = None if byte_range is None else lambda size: _bounds(byte_range, size)
         content = await asyncio.to_thread(self._files.read, key, bounds)
         if content is not None and self.check is not None:
-            self.check(content)
+            match byte_range:
+                case None:
+                    self.check.whole(content)
+                case RangeByteRequest():
+                    self.check.chunk(content)
+                # The end of a shard is its index, which is not packed.
         return None if content is None else prototype.buffer.from_bytes(content)
 
     async def get_partial_values(
@@ -383,6 +394,16 @@ class _GroupStore(Store):
     ) -> list[Buffer | None]:
         """The bytes of several parts of keys."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def get_ranges(
+        self, key: str, byte_ranges: Sequence[ByteRequest | None], *, prototype: BufferPrototype, **_limits: int
+    ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
+        """The bytes of several parts of a key, each read alone: parts read as one could not be told apart and checked.
+
+        What is remote comes in blocks from the cache; neighbours are fetched once.
+        """
+        for number, byte_range in enumerate(byte_ranges):
+            yield [(number, await self.get(key, prototype, byte_range))]
 
     async def exists(self, key: str) -> bool:
         """Whether there is such a key."""

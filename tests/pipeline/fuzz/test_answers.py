@@ -21,6 +21,7 @@ from sits_catalog.region import Season
 from sits_pipeline.sources import oidc, sas
 from sits_pipeline.sources.catalogue import resolve_remote
 from sits_pipeline.sources.eopf_grid import check_offset, grid_of_coordinates, stated_epsg, stated_grid
+from sits_pipeline.sources.eopf_sizes import ChunkCheck
 from sits_pipeline.sources.exchange import Answer
 from sits_pipeline.sources.footprints import footprint_of
 from sits_pipeline.sources.items import scene_from_item
@@ -212,6 +213,13 @@ def as_coordinates(y: list[float], x: list[float]) -> None:
         assert all(math.isfinite(value) for value in found)
 
 
+def as_chunks(head: bytes, content: bytes) -> None:
+    for packer in ("blosc", "zstd"):
+        for in_shard in (0, 1, 3):
+            with each(ValueError):
+                ChunkCheck(n_bytes=64, packer=packer, trailing=4, in_shard=in_shard).whole(head + content)
+
+
 def as_images(content: bytes) -> None:
     with each(ValueError):
         parse_answer(content, size=(4, 4), n_bands=1, charged=0.0)
@@ -225,6 +233,7 @@ PROPERTIES_OF = {
     "pages": given(pages)(as_pages),
     "attributes": given(attributes)(as_attributes),
     "coordinates": given(floats, floats)(as_coordinates),
+    "chunks": given(st.sampled_from([b"", b"\x28\xb5\x2f\xfd"]), st.binary(max_size=300))(as_chunks),
     "images": given(st.binary(max_size=3000))(as_images),
 }
 """What is fuzzed, by the name of its input."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -21,9 +22,11 @@ import shapely
 import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from tests.pipeline.sources.range_server import RangeServer
 from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, write_file
 from tests.services.loopback import Loopback, QuietHandler
 
+from sits_pipeline.sources import eopf_files
 from sits_pipeline.sources.cache import open_cached
 from sits_pipeline.sources.eopf import read_product
 from sits_pipeline.sources.rasters import read_scene, sample_scene
@@ -251,7 +254,7 @@ def rewrite(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-read_array: Callable[[Scene], Raster] = partial(read_product, geobox=GEOBOX, bands=["B02"], pad=0, opener=None)
+read_array: Callable[..., Raster] = partial(read_product, geobox=GEOBOX, bands=["B02"], pad=0, opener=None)
 
 
 def of_product(path: Path) -> Scene:
@@ -267,14 +270,17 @@ def test_the_product_that_tells_the_truth_is_read(tmp_path: Path) -> None:
     ("changes", "says"),
     [
         ({"shape": [2**40, 2**40]}, "up to 65536 values a side"),
-        ({"chunks": [2**31, 2**31]}, "134217728 in a chunk"),
+        ({"chunks": [2**31, 2**31]}, "268435456 in a chunk"),
         ({"shape": [10980, 10980], "chunks": [1, 1]}, "and 65536 chunks are read"),
         ({"shape": [-1, 5]}, "non-negative"),
         ({"chunks": "abc"}, "Got abc"),
         ({"dtype": "|O"}, "No Zarr data type"),
         ({"dtype": "<U99999999"}, "b02: "),
         ({"filters": [{"id": "pickle"}]}, "No Zarr data type"),
-        ({"compressor": {"id": "zlib", "level": 1}}, "compressed with Zlib; blosc and zstd are read"),
+        ({"compressor": {"id": "zlib", "level": 1}}, "stored through Zlib; blosc or zstd alone are read"),
+        ({"filters": [{"id": "zlib", "level": 1}]}, "stored through Zlib; blosc or zstd alone are read"),
+        ({"filters": [{"id": "delta", "dtype": "<u2"}]}, "stored through Delta; blosc or zstd alone are read"),
+        ({"shape": [65536, 65536], "chunks": [8192, 8192]}, "2147483648 bytes, 268435456 in a chunk"),
         ({"fill_value": 7}, "nodata of Sentinel-2 is 0, the array declares 7"),
     ],
 )
@@ -296,6 +302,174 @@ def test_a_chunk_that_unpacks_to_more_than_it_holds_is_not_unpacked(tmp_path: Pa
     )
 
 
+ZSTD = numcodecs.Zstd(9)
+HONEST = ZSTD.encode(np.ones((128, 128), np.uint16).tobytes())
+"""A frame of what a chunk of the product holds."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x50\x2a\x4d\x18\x00\x00\x00\x00" + ZSTD.encode(bytes(2**24)),  # a frame to be skipped comes first
+        HONEST + ZSTD.encode(bytes(2**24)),
+        HONEST + b"\x50\x2a\x4d\x18\x00\x00\x00\x00",
+        HONEST + HONEST,
+        HONEST[:-2],
+        HONEST[:4],
+        HONEST[:8] + bytes(3) * 10_000 + HONEST[8:],  # blocks of nothing
+        b"",
+    ],
+    ids=["skipped", "bomb behind", "skipped behind", "twice", "cut", "magic", "blocks", "empty"],
+)
+def test_a_chunk_is_one_frame_and_nothing_beside_it(tmp_path: Path, content: bytes) -> None:
+    path = array(tmp_path, compressor=ZSTD.get_config())
+    for chunk in path.glob("[0-9]*"):
+        chunk.write_bytes(HONEST)
+    raster = read_array(of_product(path))
+    assert (raster.bands["B02"].dn == 1).all()
+    for chunk in path.glob("[0-9]*"):
+        chunk.write_bytes(content)
+    assert "does not say how much it unpacks to" in the_error(read_array(of_product(path)))
+
+
+def test_frames_of_every_kind_of_head_are_told_apart(tmp_path: Path) -> None:
+    for values in (np.zeros((128, 128)), np.arange(128 * 128).reshape(128, 128) % 7, NOISE[:128, :128]):
+        for level, checksum in ((1, False), (3, True), (19, True), (-5, False)):
+            path = array(tmp_path, compressor=numcodecs.Zstd(level, checksum).get_config())
+            content = numcodecs.Zstd(level, checksum).encode(values.astype(np.uint16).tobytes())
+            for chunk in path.glob("[0-9]*"):
+                chunk.write_bytes(content)
+            dn = read_array(of_product(path)).bands["B02"].dn
+            np.testing.assert_array_equal(dn[:60, :60], values[60:120, 60:120])
+
+
+def test_a_blosc_chunk_says_its_own_length(tmp_path: Path) -> None:
+    blosc = numcodecs.Blosc("zstd", 5, 2)
+    content = blosc.encode(np.ones((128, 128), np.uint16))
+    path = array(tmp_path, compressor=blosc.get_config())
+    for wrong, says in (
+        (content + b"\0", "does not say how much it unpacks to"),
+        (content[:-1], "does not say how much it unpacks to"),
+        (content[:10], "does not say how much it unpacks to"),
+        (blosc.encode(np.ones(5, np.uint16)), "unpacks to 10 bytes"),
+    ):
+        for chunk in path.glob("[0-9]*"):
+            chunk.write_bytes(wrong)
+        assert says in the_error(read_array(of_product(path)))
+
+
+# Zarr 3, whose codecs are a list and whose chunks may lie in shards
+
+
+def third(folder: Path, codecs: list[dict[str, Any]] | None = None, **options: Any) -> Path:
+    """The same product in format 3; `codecs` are what its metadata say instead of what they are."""
+    path = array(folder)
+    centres = 10.0 * np.arange(SIDE) + 5
+    for name, values in (("x", LEFT + centres), ("y", TOP - centres), ("b02", NOISE)):
+        shutil.rmtree(path.parent / name)
+        kept = {"chunks": values.shape} if name != "b02" else {"chunks": (64, 64), **options}
+        zarr.create_array(path.parent / name, data=values, fill_value=0, zarr_format=3, **kept)
+    if codecs is not None:
+        rewrite(path / "zarr.json", codecs=codecs)
+    return path
+
+
+def named(name: str, **configuration: Any) -> dict[str, Any]:
+    return {"name": name, "configuration": configuration}
+
+
+BYTES, CRC = named("bytes", endian="little"), {"name": "crc32c"}
+ZSTD3, BLOSC3 = named("zstd", level=1, checksum=False), zarr.codecs.BloscCodec().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("codecs", "says"),
+    [
+        ([BYTES, ZSTD3, ZSTD3], "stored through zstd, zstd, one after another"),
+        ([BYTES, BLOSC3, ZSTD3], "stored through blosc, zstd, one after another"),
+        ([BYTES, ZSTD3, CRC, CRC], "stored through zstd, crc32c, crc32c, one after another"),
+        ([BYTES, named("gzip", level=1)], "stored through GzipCodec; blosc or zstd alone are read"),
+        ([named("transpose", order=[1, 0]), BYTES], "stored through TransposeCodec"),
+        (
+            [named("sharding_indexed", chunk_shape=[32, 32], codecs=[BYTES, ZSTD3, ZSTD3], index_codecs=[BYTES, CRC])],
+            "stored through zstd, zstd, one after another",
+        ),
+        (
+            [
+                named(
+                    "sharding_indexed",
+                    chunk_shape=[32, 32],
+                    codecs=[BYTES, ZSTD3],
+                    index_codecs=[BYTES, CRC],
+                    index_location="start",
+                )
+            ],
+            "the index of its shards is not at their end",
+        ),
+        (
+            [named("sharding_indexed", chunk_shape=[32, 32], codecs=[BYTES], index_codecs=[BYTES, CRC]), ZSTD3],
+            "stored through ShardingCodec",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Combining a `sharding_indexed` codec")
+def test_codecs_that_unpack_twice_or_of_which_nothing_is_known_are_refused(
+    tmp_path: Path, codecs: list[dict[str, Any]], says: str
+) -> None:
+    assert says in the_error(read_array(of_product(third(tmp_path, codecs))))
+
+
+@pytest.mark.parametrize("packer", ["blosc", "zstd", "none"])
+@pytest.mark.parametrize("sums", ["", "before", "behind"])
+@pytest.mark.parametrize("shards", [None, (128, 128)])
+def test_each_way_to_store_a_product_is_read(
+    tmp_path: Path, packer: str, sums: str, shards: tuple[int, int] | None
+) -> None:
+    packers: dict[str, list[Any]] = {"blosc": [zarr.codecs.BloscCodec()], "zstd": [zarr.codecs.ZstdCodec()], "none": []}
+    crc = [zarr.codecs.Crc32cCodec()]
+    compressors = crc * (sums == "before") + packers[packer] + crc * (sums == "behind")
+    whole = GeoBox((SIDE, SIDE), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")  # of whole shards, and of parts
+    path = third(tmp_path, compressors=compressors or None, shards=shards)
+    np.testing.assert_array_equal(read_array(of_product(path)).bands["B02"].dn, NOISE[60:120, 60:120])
+    np.testing.assert_array_equal(read_array(of_product(path), geobox=whole).bands["B02"].dn, NOISE)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_chunk_in_a_shard_that_unpacks_to_more_than_it_holds_is_not_unpacked(tmp_path: Path, is_whole: bool) -> None:
+    """Written as what it is not: chunks of 1024 values a side, which the metadata say have 32."""
+    path = third(tmp_path)
+    shutil.rmtree(path)
+    large = np.zeros((2048, 2048), np.uint16)
+    zarr.create_array(
+        path, data=large, chunks=(512, 512), shards=(2048, 2048), compressors=zarr.codecs.ZstdCodec(),
+        zarr_format=3, fill_value=1,
+    )  # fmt: skip
+    grid = {"name": "regular", "configuration": {"chunk_shape": [SIDE, SIDE]}}
+    inner = json.loads((path / "zarr.json").read_text())["codecs"]
+    inner[0]["configuration"]["chunk_shape"] = [64, 64]
+    rewrite(path / "zarr.json", shape=[SIDE, SIDE], chunk_grid=grid, codecs=inner, fill_value=0)
+    whole = GeoBox((SIDE, SIDE), Affine(10, 0, LEFT, 0, -10, TOP), f"EPSG:{EPSG}")
+    error = the_error(read_array(of_product(path), geobox=whole if is_whole else GEOBOX))
+    assert "a chunk holds 8192 bytes; one of" in error
+    assert "unpacks to 524288 bytes" in error
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"shape": [SIDE, SIDE], "chunks": [SIDE, SIDE]}, "its axis x has 256 pixels, its coordinates are (256, 256)"),
+        ({"shape": [2 * SIDE]}, "its axis x has 256 pixels, its coordinates are (512,) of float64"),
+        ({"dtype": "|S8", "fill_value": ""}, "its coordinates are (256,) of |S8"),
+    ],
+)
+def test_coordinates_are_looked_at_before_they_are_read(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    path = array(tmp_path)
+    rewrite(path.parent / "x" / ".zarray", **changes)
+    for chunk in (path.parent / "x").glob("[0-9]*"):
+        chunk.write_bytes(b"not read")
+    assert says in the_error(read_array(of_product(path)))
+
+
 def test_coordinates_without_end_are_not_read(tmp_path: Path) -> None:
     path = array(tmp_path)
     rewrite(path.parent / "x" / ".zarray", shape=[2**33], chunks=[2**33])
@@ -314,3 +488,36 @@ def test_attributes_of_no_sense_are_no_licence(tmp_path: Path, attributes: str, 
     path = array(tmp_path)
     (path / ".zattrs").write_text(attributes)
     assert says in the_error(read_array(of_product(path)))
+
+
+@pytest.mark.parametrize("name", ["b02/.zattrs", "b02/.zarray", "x/.zarray", "x/0"])
+def test_metadata_and_coordinates_of_many_bytes_are_not_read(tmp_path: Path, name: str) -> None:
+    group = array(tmp_path).parent
+    with (group / name).open("r+b") as file:
+        file.truncate(2**22 + 1)
+    says = f"{name} has 4194305 bytes; up to 4194304 are read of metadata and of coordinates"
+    assert says in the_error(read_array(of_product(group / "b02")))
+    with RangeServer(tmp_path) as server:
+        opener = partial(open_cached, folder=tmp_path / "cache", max_bytes=10**9, web=Web())
+        far = replace(of_product(group / "b02"), assets={"B02": f"{server.url}/p.zarr/r10m/b02"})
+        assert says in the_error(read_array(far, opener=opener))
+
+
+def test_what_is_kept_of_groups_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eopf_files, "_MOST_KEPT", 10_000)
+    kept = eopf_files._Kept()
+    for number in range(100):
+        for key in ("b02/.zattrs", "b04/.zattrs", "b04/.zattrs"):
+            kept.keep(f"https://example.org/{number}", key, bytes(800))
+        assert kept._bytes == sum(2000 for _ in kept._groups)
+    assert list(kept._groups) == [f"https://example.org/{number}" for number in range(95, 100)]
+    kept.of("https://example.org/95")  # asked for again: the last to go
+    kept.keep("https://example.org/b", "x", None)
+    assert list(kept._groups) == [f"https://example.org/{at}" for at in (97, 98, 99, 95, "b")]
+    assert kept.of("https://example.org/b") == {"x": None}
+    kept.keep("https://example.org/large", "x/0", bytes(10_000))
+    assert not kept._groups
+    assert kept._bytes == 0
+    kept.keep("https://example.org/b", "x", b"1")
+    kept.forget("https://example.org/b")
+    assert kept._bytes == 0

@@ -152,7 +152,7 @@ def locate(path: str, member: str | None, limits: Limits) -> Place:
 def _plain(path: str, member: str | None) -> Place:
     if member is None:
         return Place(target=path)
-    if path.startswith("/vsi") or "://" in path:
+    if "://" in path:
         raise ValueError(
             f"parcels: member names a file in a local archive; download {shown(path)} and name the copy as path"
         )

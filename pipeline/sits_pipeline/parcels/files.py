@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
+from sits_pipeline.parcels.addressed import is_address, locate_address, plain_path
 from sits_pipeline.parcels.archives import PARQUET, Limits, Place, locate
 from sits_pipeline.parcels.features import Box, Features
 from sits_pipeline.parcels.geoparquet_file import open_geoparquet
@@ -64,12 +66,12 @@ def open_vector(
     nor pyarrow reads, for an archive that is not safe, for several files or layers of which none is named, and for a
     CRS that is neither stated nor given.
     """
-    path, member = _divide(path, member)
-    if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
+    path, member = _divide(plain_path(path), member)
+    if not is_address(path) and not Path(path).exists():
         raise FileNotFoundError(f"no parcels at {shown(path)}: there is no such file")
     _check_encoding(encoding)
     given = None if crs is None else _given_crs(crs)
-    place = locate(path, member, Limits())
+    place = (locate_address if is_address(path) else locate)(path, member, Limits())
     with ExitStack() as stack:
         stack.callback(place.close)
         file = _open(shown(path), place, layer, encoding)
@@ -89,8 +91,10 @@ def _open(name: str, place: Place, layer: str | None, encoding: str | None) -> V
     if place.suffix in PARQUET or _start(place, 4) == b"PAR1":
         return open_geoparquet(name, place)
     refuse_pointer(name, _start(place, LOOKED_AT))
-    refuse_views(name, place.target)
-    return open_ogr(name, place, layer, encoding)
+    views = refuse_views(name, place.target)
+    # GDAL takes names such as WFS:http://... for services, whatever lies there; with its folder a name is a file.
+    whole = place if place.target.startswith("/vsi") else replace(place, target=str(Path(place.target).absolute()))
+    return open_ogr(name, whole, layer, encoding, views)
 
 
 def _divide(path: str, member: str | None) -> tuple[str, str | None]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from sits_pipeline.parcels.addressed import is_address, open_address
 from sits_pipeline.parcels.archives import Place
 from sits_pipeline.parcels.features import Box, Features, as_text, geometry_of
 from sits_pipeline.parcels.shown import cause, cleaned
@@ -181,19 +182,14 @@ def open_geoparquet(path: str, place: Place) -> GeoParquetFile:
 @contextmanager
 def _parquet(path: str, target: str) -> Iterator[ParquetFile]:
     """The file at `target`, closed in the end; errors while it is open are one sentence about `path`."""
-    import fsspec
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with ExitStack() as stack:
-            source = stack.enter_context(fsspec.open(target, "rb")) if "://" in target else target
+            source = stack.enter_context(open_address(target)) if is_address(target) else target
             yield stack.enter_context(pq.ParquetFile(source, buffer_size=_BUFFER))
     except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{path} cannot be read as Parquet: {cleaned(error, target)}") from cause(error, target)
-    except Exception as error:
-        if type(error).__module__.split(".")[0] != "aiohttp":  # what fsspec lets through of a server's answers
-            raise
         raise ValueError(f"{path} cannot be read as Parquet: {cleaned(error, target)}") from cause(error, target)
 
 

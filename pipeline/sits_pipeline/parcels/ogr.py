@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from sits_pipeline.parcels.archives import Place
 from sits_pipeline.parcels.features import Box, Features, as_text, geometry_of
 from sits_pipeline.parcels.pointers import refuse_driver
 from sits_pipeline.parcels.shown import cause, cleaned
+from sits_pipeline.parcels.views import refuse_view
 
 __all__ = ["OgrFile", "open_ogr"]
 
@@ -155,8 +156,8 @@ def _known(texts: NDArray[np.object_]) -> frozenset[str]:
     return frozenset(text for text in texts if text is not None)
 
 
-def open_ogr(path: str, place: Place, layer: str | None, encoding: str | None) -> OgrFile:
-    """A layer of the file at `place`, which `path` names for the user."""
+def open_ogr(path: str, place: Place, layer: str | None, encoding: str | None, views: Collection[str] = ()) -> OgrFile:
+    """A layer of the file at `place`, which `path` names for the user, and none of its `views`."""
     import pyogrio
 
     options = {} if encoding is None else {"encoding": encoding}
@@ -165,6 +166,7 @@ def open_ogr(path: str, place: Place, layer: str | None, encoding: str | None) -
     target, own = _for_driver(path, place)
     options |= own
     chosen = _choose_layer(path, layer, _layers(path, place, target, options))
+    refuse_view(path, chosen, views)
     with _gdal_says(path, target):
         info = pyogrio.read_info(target, layer=chosen, **options)
         if info["features"] < 0 and _bytes_of(place) <= _COUNTED_BYTES:

@@ -186,21 +186,27 @@ def own_cache() -> Path:
     return temporary_cache()
 
 
-def open_cached(url: str, *, folder: Path, max_bytes: int, web: Web, whole: bool = False) -> CachedFile:
+def open_cached(
+    url: str, *, folder: Path, max_bytes: int, web: Web, whole: bool = False, max_file: int = _MAX_FILE
+) -> CachedFile:
     """A remote file through the cache in `folder`; raises OSError where the server has no such file.
 
     The folder is made where it is missing; a relative one lies in this host's own folder for temporary files. `whole`
     fetches all of the file by one request when it is opened for the first time: for JPEG 2000 without an index of its
-    tiles (TLM markers), of which reading any window touches nearly all.
+    tiles (TLM markers), of which reading any window touches nearly all. One of more than `max_file` bytes is refused.
     """
-    return CachedFile(url, _cache(Path(tempfile.gettempdir(), folder), max_bytes), web, whole=whole)
+    cache = _cache(Path(tempfile.gettempdir(), folder), max_bytes)
+    return CachedFile(url, cache, web, whole=whole, max_file=max_file)
 
 
 class CachedFile(io.RawIOBase):
     """A remote file as a seekable stream of bytes."""
 
-    def __init__(self, url: str, cache: RangeCache, web: Web, *, whole: bool = False) -> None:
+    def __init__(
+        self, url: str, cache: RangeCache, web: Web, *, whole: bool = False, max_file: int = _MAX_FILE
+    ) -> None:
         super().__init__()
+        self._max_file = max_file
         self._web = web
         self._whole = whole
         self._url = url
@@ -317,7 +323,7 @@ class CachedFile(io.RawIOBase):
             whole = self._whole and not (self._place / "version.json").exists()
             headers = {} if whole else {"Range": f"bytes=0-{BLOCK - 1}"}
             answer = self._web.fetch(self._url, max_bytes=_MAX_FILE, headers=headers)
-            self._version = _version(answer)
+            self._version = self._version_of(answer)
             if not self._version.is_told_apart:
                 # Its size alone does not say that it is still what it was.
                 self._drop_blocks()
@@ -331,7 +337,7 @@ class CachedFile(io.RawIOBase):
     def _fetch(self, first: int, last: int) -> dict[int, bytes]:
         start, stop = first * BLOCK, min((last + 1) * BLOCK, self._version.size)
         answer = self._web.fetch(self._url, max_bytes=_MAX_FILE, headers={"Range": f"bytes={start}-{stop - 1}"})
-        if _version(answer) != self._version:
+        if self._version_of(answer) != self._version:
             (self._place / "version.json").unlink(missing_ok=True)
             raise OSError("it changed on the server while it was read; try again")
         if answer.status == 200:
@@ -339,6 +345,12 @@ class CachedFile(io.RawIOBase):
         if _content_range(answer)[:2] != (start, stop):
             raise OSError(f"bytes {start} to {stop} were asked for, the server sent others")
         return self._keep(first, answer.body)
+
+    def _version_of(self, answer: Answer) -> _Version:
+        size = len(answer.body) if answer.status == 200 else _content_range(answer)[2]
+        if size > self._max_file:
+            raise OSError(f"the server says that it has {size} bytes; {self._max_file} are read at most")
+        return _Version(size, answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", ""))
 
     def _keep(self, first: int, content: bytes) -> dict[int, bytes]:
         """Store the blocks of a response that starts with block `first`."""
@@ -371,19 +383,12 @@ def _runs(blocks: Iterable[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _version(answer: Answer) -> _Version:
-    size = len(answer.body) if answer.status == 200 else _content_range(answer)[2]
-    return _Version(size, answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", ""))
-
-
 def _content_range(answer: Answer) -> tuple[int, int, int]:
     """Start, stop and size of the whole that a partial response states; raises OSError where the body is another."""
     match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if answer.status != 206 or match is None:
         raise OSError(f"the server answered a range request with status {answer.status} and no valid Content-Range")
     start, stop, size = int(match[1]), int(match[2]) + 1, int(match[3])
-    if size > _MAX_FILE:
-        raise OSError(f"the server says that it has {size} bytes; {_MAX_FILE} are read at most")
     if stop - start != len(answer.body):
         raise OSError(f"the server announced {stop - start} bytes and sent {len(answer.body)}")
     return start, stop, size

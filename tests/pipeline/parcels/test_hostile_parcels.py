@@ -323,6 +323,24 @@ def test_a_layer_that_a_query_computes_is_not_read(tmp_path: Path, name: str, pa
         read(path)
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_view_of_any_other_database_is_not_read(tmp_path: Path, listed: bool) -> None:
+    """GDAL makes a layer of each view of a database that is no GeoPackage."""
+    path = tmp_path / "a.sqlite"
+    geopandas.GeoDataFrame({"key": ["a"], "crop": ["b"]}, geometry=[FIELD], crs=EPSG).to_file(
+        path, driver="SQLite", layer="fields", engine="pyogrio"
+    )
+    assert len(read(path, layer="fields")) == 1
+    with closing(sqlite3.connect(path)) as database, database:
+        if listed:
+            database.execute("ALTER TABLE fields RENAME TO kept")
+            database.execute(f"CREATE VIEW fields AS {ENDLESS} SELECT kept.* FROM kept, n")
+        else:
+            database.execute(f"CREATE VIEW other AS {ENDLESS} SELECT count(*) AS x FROM n")
+    with pytest.raises(ValueError, match=r"holds '(fields|other)' as a view"):
+        read(path, layer="fields")
+
+
 def test_triggers_and_views_of_other_names_do_no_harm(tmp_path: Path) -> None:
     trigger = "CREATE TRIGGER wipe AFTER INSERT ON fields BEGIN DELETE FROM fields; END"
     path = geopackage(tmp_path / "a.gpkg", trigger, f"CREATE VIEW mine AS {ENDLESS} SELECT x FROM n")

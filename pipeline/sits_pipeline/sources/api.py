@@ -12,6 +12,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 
 from sits_catalog.addresses import without_secrets
+from sits_catalog.reach import Reach
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS
 from sits_pipeline.sources.access import Cost, Gate, Limit, Open, Signed, Signer
@@ -22,7 +23,6 @@ from sits_pipeline.sources.items import href_of, scene_from_item
 from sits_pipeline.sources.oidc import OidcSigner
 from sits_pipeline.sources.pixels import read_scenes, sample_any
 from sits_pipeline.sources.providers import Provider
-from sits_pipeline.sources.reach import Reach
 from sits_pipeline.sources.remote import Opener
 from sits_pipeline.sources.s3 import S3Signer, has_s3_keys
 from sits_pipeline.sources.sas import SasSigner

@@ -28,8 +28,8 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from sits_catalog.reach import Reach
 from sits_pipeline.folder import write_errors_in_words
-from sits_pipeline.sources.reach import Reach
 from sits_pipeline.sources.web import Answer, Web, is_web
 
 __all__ = ["CachedFile", "RangeCache", "open_cached", "own_cache", "temporary_cache"]

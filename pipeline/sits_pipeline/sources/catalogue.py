@@ -2,7 +2,7 @@
 
 A local catalogue may point into its own folder or to http(s); a remote one to http(s) alone. Nothing else is opened:
 no other scheme, no GDAL prefix (`/vsi...`), no way out of the folder by `..` or a symbolic link, and from a remote one
-no way into this machine's network (`reach.py`).
+no way into this machine's network (`sits_catalog.reach`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from sits_catalog.addresses import without_secrets
+from sits_catalog.reach import Reach, Refused
 from sits_pipeline.sources.base import ServiceDown, SourceError
-from sits_pipeline.sources.reach import Reach, Refused
 from sits_pipeline.sources.web import Web, is_web
 from sits_pipeline.values import JsonObject
 

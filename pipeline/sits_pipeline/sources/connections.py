@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from sits_pipeline.sources.reach import Reach, is_public
+from sits_catalog.reach import Reach, is_public
 
 __all__ = ["Watch", "limited_session", "watched"]
 

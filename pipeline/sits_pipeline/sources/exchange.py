@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from sits_catalog.addresses import without_secrets
-from sits_pipeline.sources.reach import Reach, Refused
+from sits_catalog.reach import Reach, Refused
 
 if TYPE_CHECKING:
     import requests

@@ -10,13 +10,13 @@ from pathlib import Path
 import shapely
 from odc.geo.geobox import GeoBox
 
+from sits_catalog.reach import Reach
 from sits_catalog.region import Season
 from sits_pipeline.sources.base import SearchResult
 from sits_pipeline.sources.cache import open_cached, own_cache
 from sits_pipeline.sources.catalogue import FoundItem, read_items
 from sits_pipeline.sources.items import scene_from_item
 from sits_pipeline.sources.pixels import read_scenes, sample_any
-from sits_pipeline.sources.reach import Reach
 from sits_pipeline.sources.remote import Opener
 from sits_pipeline.sources.sift import Candidate, in_season, sift
 from sits_pipeline.sources.web import Web

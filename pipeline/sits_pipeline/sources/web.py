@@ -12,10 +12,10 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from sits_catalog.addresses import without_secrets
+from sits_catalog.reach import Reach
 from sits_pipeline.sources.access import Gate, Open, Signed, Signer
 from sits_pipeline.sources.breaker import BREAKER
 from sits_pipeline.sources.exchange import Answer, Broken, Sent, TimeLimits, exchange, is_web
-from sits_pipeline.sources.reach import Reach
 
 __all__ = ["Answer", "Patience", "Web", "fetch", "is_web"]
 

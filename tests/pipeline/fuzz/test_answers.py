@@ -17,6 +17,7 @@ import pytest
 import shapely
 from hypothesis import HealthCheck, given, settings
 
+from sits_catalog.reach import Reach
 from sits_catalog.region import Season
 from sits_pipeline.sources import oidc, sas
 from sits_pipeline.sources.catalogue import resolve_remote
@@ -25,7 +26,6 @@ from sits_pipeline.sources.eopf_sizes import ChunkCheck
 from sits_pipeline.sources.exchange import Answer
 from sits_pipeline.sources.footprints import footprint_of
 from sits_pipeline.sources.items import scene_from_item
-from sits_pipeline.sources.reach import Reach
 from sits_pipeline.sources.search import _NOT_AS_EXPECTED, _features, _next, _stated
 from sits_pipeline.sources.sentinel_hub import session
 from sits_pipeline.sources.sentinel_hub.catalog import scene_of

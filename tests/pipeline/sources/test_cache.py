@@ -26,6 +26,7 @@ from tests.pipeline.sources.test_stac import AREA, SEASON
 from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, pixels, write_archive, write_file
 from tests.services.file_size import files_of_at_most
 
+from sits_catalog.reach import ALLOW_HOSTS, Reach
 from sits_catalog.region import Season
 from sits_pipeline.folder import CannotWrite
 from sits_pipeline.sources import cache as cache_module
@@ -33,7 +34,6 @@ from sits_pipeline.sources.access import Signed
 from sits_pipeline.sources.base import ServiceDown
 from sits_pipeline.sources.cache import BLOCK, CachedFile, RangeCache, open_cached
 from sits_pipeline.sources.rasters import read_scene, sample_scene
-from sits_pipeline.sources.reach import ALLOW_HOSTS, Reach
 from sits_pipeline.sources.remote import WatchedOpener
 from sits_pipeline.sources.stac import StacSource
 from sits_pipeline.sources.web import Answer, Web

@@ -10,10 +10,10 @@ from tests.pipeline.sources.range_server import RangeServer
 from tests.pipeline.sources.test_stac import EVERYWHERE, SEASON
 from tests.pipeline.sources.tiny_archive import catalogue, item, write_archive, write_json
 
+from sits_catalog.reach import Reach
 from sits_pipeline.sources import catalogue as catalogue_module
 from sits_pipeline.sources.base import ServiceDown, SourceError
 from sits_pipeline.sources.catalogue import Spot, read_items
-from sits_pipeline.sources.reach import Reach
 from sits_pipeline.sources.stac import StacSource
 from sits_pipeline.sources.web import fetch
 

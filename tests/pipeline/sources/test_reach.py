@@ -13,11 +13,11 @@ from tests.pipeline.sources.range_server import RangeServer
 from tests.pipeline.sources.test_stac import SEASON
 from tests.pipeline.sources.tiny_archive import EPSG, LEFT, TOP, catalogue, item, write_archive, write_json
 
-from sits_pipeline.sources import reach
+from sits_catalog import reach
+from sits_catalog.reach import ALLOW_HOSTS, Reach, Refused
 from sits_pipeline.sources.catalogue import Spot
 from sits_pipeline.sources.exchange import is_web
 from sits_pipeline.sources.oidc import OidcSigner
-from sits_pipeline.sources.reach import ALLOW_HOSTS, Reach, Refused
 from sits_pipeline.sources.sas import SasSigner
 from sits_pipeline.sources.stac import StacSource
 from sits_pipeline.sources.web import Web

@@ -51,6 +51,8 @@ _LONGEST_SIDE = 2**16
 """Pixels; a tile has 10 980."""
 _LARGEST_BLOCK = 2**27
 """Pixels that GDAL decodes at once, whatever window is asked for; a tile in one piece has 120 million."""
+_MOST_OVERVIEWS = 16
+"""Each half the side of the one before it; a tile has five."""
 _COARSEST = 12
 """Cube pixels a source pixel; the coarsest of Sentinel-2 are 60 m."""
 
@@ -169,7 +171,7 @@ def _as_scl(dn: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _open(path: str, opener: Opener | None) -> Iterator[Any]:
+def _open(path: str, opener: Opener | None, **options: int) -> Iterator[Any]:
     """One file, by the driver that its name asks for: a file is never taken for a VRT that points elsewhere.
 
     Of a remote file that cannot be read nothing is kept, so that the next read asks the server anew.
@@ -187,7 +189,7 @@ def _open(path: str, opener: Opener | None) -> Iterator[Any]:
     # GDAL itself asks no server: it would follow a redirect to wherever it leads.
     target: str | Path = Path(path) if watched is None else watched.name
     try:
-        with rasterio.open(target, driver=driver, opener=watched) as dataset:
+        with rasterio.open(target, driver=driver, opener=watched, **options) as dataset:
             yield dataset
         if watched is not None and watched.error is not None:
             raise watched.error
@@ -209,20 +211,38 @@ def _check_file(dataset: Any, epsg: int) -> None:
     found = None if dataset.crs is None else _epsg(dataset.crs.wkt)
     if found != epsg:
         raise ValueError(f"its CRS is {f'EPSG:{found}' if found else 'not a known one'}, the cube's is EPSG:{epsg}")
+    _check_blocks(dataset)
+    if dataset.nodata not in (None, 0):
+        raise ValueError(f"nodata of Sentinel-2 is 0; the file declares {dataset.nodata:g}")
+    if not all(math.isfinite(value) for value in dataset.transform[:6]) or dataset.transform.a <= 0:
+        raise ValueError("its grid is not made of finite numbers, or its pixels have no size")
+
+
+def _check_blocks(dataset: Any) -> None:
+    """Raise ValueError where a file, or one of its overviews, is larger than a tile or in larger blocks."""
     if dataset.count != 1 or dataset.dtypes[0] not in ("uint8", "uint16"):
         raise ValueError(
             f"one layer of uint16 or uint8 was expected; the file has {dataset.count} of {dataset.dtypes[0]}"
         )
-    if dataset.nodata not in (None, 0):
-        raise ValueError(f"nodata of Sentinel-2 is 0; the file declares {dataset.nodata:g}")
     block = dataset.block_shapes[0]
     if max(dataset.shape) > _LONGEST_SIDE or math.prod(block) > _LARGEST_BLOCK:
         raise ValueError(
             f"up to {_LONGEST_SIDE} pixels a side and {_LARGEST_BLOCK} in a block are read; the file says that it has "
             f"{dataset.width} x {dataset.height}, and {block[1]} x {block[0]} in a block"
         )
-    if not all(math.isfinite(value) for value in dataset.transform[:6]) or dataset.transform.a <= 0:
-        raise ValueError("its grid is not made of finite numbers, or its pixels have no size")
+
+
+def _check_overviews(path: str, dataset: Any, opener: Opener | None) -> None:
+    """Raise ValueError for what a thinned read would decode beside the file's own blocks.
+
+    The overviews of JPEG 2000 are resolutions of its own tiles.
+    """
+    count = len(dataset.overviews(1)) if dataset.driver == "GTiff" else 0
+    if count > _MOST_OVERVIEWS:
+        raise ValueError(f"it has {count} overviews; up to {_MOST_OVERVIEWS} are read")
+    for level in range(count):
+        with _open(path, opener, OVERVIEW_LEVEL=level) as overview:
+            _check_blocks(overview)
 
 
 @lru_cache(maxsize=64)
@@ -326,6 +346,7 @@ class _Grid:
 def _grid(path: str, epsg: int, opener: Opener | None) -> _Grid:
     with _open(path, opener) as dataset:
         _check_file(dataset, epsg)
+        _check_overviews(path, dataset, opener)
         return _Grid(
             bounds=tuple(dataset.bounds),
             resolution=dataset.transform.a,

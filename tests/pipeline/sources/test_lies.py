@@ -18,6 +18,7 @@ from typing import Any
 import numcodecs
 import numpy as np
 import pytest
+import rasterio
 import shapely
 import zarr
 from affine import Affine
@@ -141,6 +142,45 @@ def test_a_geotiff_that_lies_is_unread(tmp_path: Path, changes: Entries, says: s
     if says not in ("does not nest",):
         with pytest.raises(OSError, match=r"no sample for the audit: a\.tif"):
             sample_scene(scene(path), opener=None)
+
+
+def with_overviews(path: Path, count: int, side: int, changes: dict[int, int]) -> None:
+    """A file of noise with overviews, the directory of whose last one is changed."""
+    write_file(path, np.tile(NOISE, (side // SIDE, side // SIDE)), 10, driver="GTiff", blocksize=256)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2**level for level in range(1, count + 1)])
+    content = bytearray(path.read_bytes())
+    at = struct.unpack_from("<I", content, 4)[0]
+    for _ in range(count):
+        at = struct.unpack_from("<I", content, at + 2 + 12 * struct.unpack_from("<H", content, at)[0])[0]
+    for number in range(struct.unpack_from("<H", content, at)[0]):
+        place = at + 2 + 12 * number
+        tag, kind = struct.unpack_from("<HH", content, place)
+        if tag in changes:
+            struct.pack_into("<H" if kind == 3 else "<I", content, place + 8, changes[tag])
+    path.write_bytes(content)
+
+
+def test_the_tiles_of_an_overview_are_looked_at_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with_overviews(path, 2, 2048, {})
+    sample = sample_scene(scene(path), opener=None)
+    assert sample.dn["B02"].size == 400 * 400
+    with_overviews(path, 2, 2048, {322: 16384, 323: 16384})  # half a gigabyte for one pixel
+    with pytest.raises(OSError, match=r"it has 512 x 512, and 16384 x 16384 in a block"):
+        sample_scene(scene(path), opener=None)
+    # Windows do not touch it.
+    raster = read_scene(scene(path), GEOBOX, ["B02"], pad=0, opener=None)
+    np.testing.assert_array_equal(raster.bands["B02"].dn, NOISE[60:120, 60:120])
+
+
+def test_overviews_without_end_are_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write_file(path, np.tile(NOISE, (5, 5)), 10, driver="GTiff", blocksize=256)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews(list(range(2, 19)))
+    with pytest.raises(OSError, match="it has 17 overviews; up to 16 are read"):
+        sample_scene(scene(path), opener=None)
 
 
 def test_a_tile_that_unpacks_to_more_than_it_may_gives_no_more(tmp_path: Path) -> None:

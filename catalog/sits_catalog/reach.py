@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 __all__ = ["ALLOW_HOSTS", "Reach", "Refused", "is_public"]
 
@@ -92,6 +93,16 @@ class Reach:
             return  # a host of the user's with addresses of both kinds: the one that answers is looked at
         for one in sorted(found):
             self.check(host, one)
+
+    def check_target(self, url: str) -> None:
+        """Raise Refused where a URL leads too far as far as is known before it is asked, for clients that follow it.
+
+        Behind a proxy of the environment, which resolves names itself, numbers alone are looked at.
+        """
+        self.check_url(url)
+        parts, host = urlsplit(url), _host_of(url)
+        if parts.scheme not in getproxies() or proxy_bypass(host):
+            self.check_name(host, parts.port or (80 if parts.scheme == "http" else 443))
 
     def check(self, host: str, address: Address | str) -> None:
         """Raise Refused where a host may not be asked at this address."""

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from sits_catalog.fetching import Receipt, fetch_edition, read_receipt
 from sits_catalog.fetching.edition import held
 from sits_catalog.fetching.requesting import check_address
 from sits_catalog.parcel_source import NationalSource, ParcelEdition
+from sits_catalog.reach import Reach, Refused
 
 MB = 1_000_000
 
@@ -314,6 +316,33 @@ def test_redirects_stay_on_https_and_nothing_secret_is_sent(tmp_path: Path, monk
         assert "secret" not in str(caught.value)
         with pytest.raises(OSError, match="leads from one address to the next"):
             fetch(source(f"{server.url}/c.zip"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["https://10.0.0.5/a.zip", "https://169.254.169.254/a.zip", "https://167772165/a.zip", "https://[x",
+     "https://inner.example.org/a.zip"],
+)  # fmt: skip
+def test_redirects_do_not_lead_into_this_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    inner = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.5", 443))]
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *args, **more: inner if "inner" in host else real(host, *args, **more)
+    )
+    with FileServer({"a.zip": PART}) as server:
+        server.behaviour.redirect = {"a.zip": where}
+        with pytest.raises(OSError, match="leads elsewhere, which is not followed"):
+            fetch(source(f"{server.url}/a.zip"), tmp_path)
+        assert len(server.requests) == 1
+
+
+def test_redirects_lead_to_the_host_that_was_asked_wherever_it_is() -> None:
+    ours = Reach.of("https://files.intranet/a.zip")
+    ours.check("files.intranet", "10.0.0.5")
+    for elsewhere in ("http://127.0.0.1:9/a.zip", "http://localhost/a.zip", "https://10.0.0.5/a.zip"):
+        with pytest.raises(Refused):
+            ours.check_target(elsewhere)
+    Reach.of("http://127.0.0.1:8000/a.zip").check_target("http://127.0.0.1:9/a.zip")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""One GET over https without credentials: redirects checked, and errors told apart by whether a retry can help."""
+"""One GET over https without credentials: redirects checked, and errors told apart by whether a retry can help.
+
+A redirect leads to public hosts alone, or to the one that was asked (`sits_catalog.reach`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from sits_catalog.addresses import without_secrets
+from sits_catalog.reach import Reach, Refused
 
 if TYPE_CHECKING:
     import requests
@@ -60,6 +64,8 @@ def get(address: str, headers: Mapping[str, str]) -> Iterator[requests.Response]
 
     with requests.Session() as session:
         session.auth = _nobody  # without it the user's .netrc would be sent
+        # requests looks where a redirect leads also where it is told not to follow it, and may not understand it.
+        session.get_redirect_target = _nowhere  # type: ignore[assignment, method-assign]
         try:
             with _followed(session, address, headers) as answer:
                 _check_status(answer, address)
@@ -76,9 +82,13 @@ def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
+def _nowhere(_answer: requests.Response) -> None:
+    return None
+
+
 @contextmanager
 def _followed(session: requests.Session, address: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
-    here = address
+    here, reach = address, Reach.of(address)
     if _is_this_machine(_host(address)):
         session.trust_env = False  # no proxy leads to this machine
     for _ in range(_REDIRECTS):
@@ -87,10 +97,12 @@ def _followed(session: requests.Session, address: str, headers: Mapping[str, str
             if not answer.is_redirect:
                 yield answer
                 return
-            there = urljoin(here, answer.headers["Location"])
+            said = answer.headers["Location"]
         try:
+            there = urljoin(here, said)
             check_address(there)
-        except ValueError as error:
+            reach.check_target(there)
+        except (ValueError, Refused) as error:
             raise OSError(f"{without_secrets(address)} leads elsewhere, which is not followed: {error}") from error
         here = there
     raise OSError(f"{without_secrets(address)} leads from one address to the next, {_REDIRECTS} times; not followed")

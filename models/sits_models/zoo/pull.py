@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,9 @@ from sits_models.zoo.sources import HUB, Address, HubRepository, Source
 __all__ = ["Pulled", "pull", "remote_entries"]
 
 _LARGEST_JSON = 32 << 20
-"""Bytes of an index, an item or a card whose size nothing says: far more than any has."""
+"""Bytes of an index, an item or a card: far more than any has."""
+_LARGEST_WEIGHTS = 16 << 30
+"""Bytes of all files together; they are read into memory to be checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +53,10 @@ def pull(text: str, *, registry: Registry) -> Pulled:
         source, listed = _locate(text, partial)
         # The card says which weights these are; where they are there, nothing else is fetched.
         for name in (CARD, ITEM):
-            _fetch(source, name, partial, None if listed is None else listed.files[name], again=True)
+            known = None if listed is None else listed.files[name]
+            _fetch(source, name, partial, known, again=True, limit=_LARGEST_JSON)
         files = _described(source, partial)
+        _check_room(source, files, partial)
         _check_same(source, CARD, partial, files[CARD])
         coming = _coming(source, partial)
         stored = registry.folder_of(coming)
@@ -153,14 +158,39 @@ def _has(place: Address, name: str, scratch: Path) -> bool:
 # Files
 
 
-def _fetch(source: Source, name: str, partial: Path, expected: StoredFile | None, *, again: bool = False) -> bool:
+def _check_room(source: Source, files: Mapping[str, StoredFile], partial: Path) -> None:
+    """Raise OSError where the sizes that a stranger states are more than weights have, or than there is room for."""
+    here = {path.name: path.stat().st_size for path in partial.iterdir()}
+    total = sum(file.size for name, file in files.items() if here.get(name) != file.size)
+    if total > _LARGEST_WEIGHTS:
+        raise OSError(
+            f"{source.address} says that its files have {total / 1e9:.1f} GB, more than the "
+            f"{_LARGEST_WEIGHTS / 1e9:.1f} GB that weights may have; where that is right, fetch them by hand"
+        )
+    free = shutil.disk_usage(partial).free
+    if total > free:
+        raise OSError(
+            f"the weights of {source.address} have {total / 1e9:.1f} GB and the disk of {partial.parent} has "
+            f"{free / 1e9:.1f} GB left; make room"
+        )
+
+
+def _fetch(
+    source: Source,
+    name: str,
+    partial: Path,
+    expected: StoredFile | None,
+    *,
+    again: bool = False,
+    limit: int = _LARGEST_WEIGHTS,
+) -> bool:
     """Fetch a file into the partial folder, whole and of its hash; False where it lies there already."""
     target = partial / name
     if not again and expected is not None and _is(target, expected):
         return False
     coming = partial / f"{name}.coming"
     try:
-        source.fetch(name, coming, limit=_LARGEST_JSON if expected is None else expected.size)
+        source.fetch(name, coming, limit=limit if expected is None else min(limit, expected.size))
         if expected is not None:
             _check_same(source, f"{name}.coming", partial, expected)
         coming.replace(target)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
+from urllib.parse import urljoin
 
 from sits_catalog.addresses import published_text, without_secrets
+from sits_catalog.reach import Reach, Refused
 
 if TYPE_CHECKING:
     from fsspec.callbacks import Callback
@@ -79,7 +81,7 @@ class Address:
 
         url = self.below(name).url
         with _told(without_secrets(url)):
-            filesystem, path = fsspec.core.url_to_fs(url, **_options(url))
+            filesystem, path = fsspec.core.url_to_fs(url, **_options(url), skip_instance_cache=True)
             if not _is_web(url) and not filesystem.isfile(path):
                 raise FileNotFoundError(f"nothing is at {without_secrets(url)}")
             if not _is_web(url):
@@ -160,13 +162,28 @@ def _is_web(url: str) -> bool:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """A server that says nothing for a minute has stopped, however much it sent before."""
+    """A server that says nothing for a minute has stopped, however much it sent before; none sends us inwards."""
     if not _is_web(url):
         return {}
-    from aiohttp import ClientTimeout
+    from aiohttp import ClientTimeout, TraceConfig
 
+    redirects = TraceConfig()
+    redirects.on_request_redirect.append(_check_redirect(Reach.of(url)))
     timeout = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
-    return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+    return {"client_kwargs": {"timeout": timeout, "trust_env": True, "trace_configs": [redirects]}}
+
+
+def _check_redirect(reach: Reach) -> Callable[[Any, Any, Any], Awaitable[None]]:
+    """What is told of every redirect before it is followed, and ends one that leads too far."""
+
+    async def check(_session: Any, _context: Any, said: Any) -> None:
+        headers = said.response.headers
+        try:
+            reach.check_target(urljoin(str(said.url), headers.get("Location") or headers.get("URI") or ""))
+        except (Refused, ValueError) as error:
+            raise OSError(f"it redirects where it is not followed: {error}") from error
+
+    return check
 
 
 @contextmanager

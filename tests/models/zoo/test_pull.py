@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 import subprocess
 import sys
+from collections import namedtuple
 from hashlib import sha256
 from pathlib import Path
 
@@ -274,3 +277,47 @@ def test_a_file_that_is_larger_than_it_should_be_is_not_fetched_to_its_end(tmp_p
         with pytest.raises(OSError, match="has more bytes than"):
             pull(f"{server.url}/tiny", registry=ours)
         assert nothing_in(ours.folder)
+
+
+@pytest.mark.parametrize(("size", "says"), [(10**15, "more than the"), (15 << 30, "and the disk of .* has")])
+def test_weights_that_say_they_are_larger_than_any_or_than_the_disk_are_not_fetched(
+    tmp_path: Path, ours: Registry, monkeypatch: pytest.MonkeyPatch, size: int, says: str
+) -> None:
+    usage = namedtuple("usage", "total used free")  # of a disk that nobody can fill in a test
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 10**12 - 10**9, 10**9))
+    entry = push_tiny(tmp_path, tmp_path / "zoo").entry
+    files = served(tmp_path / "zoo")
+    item = json.loads(files[f"{entry.path}/{ITEM}"])
+    (large,) = [
+        asset for asset in item["assets"].values() if asset["href"].endswith(WEIGHTS) and "logits" not in asset["href"]
+    ]
+    large["file:size"] = size
+    files[f"{entry.path}/{ITEM}"] = json.dumps(item).encode()
+    with FileServer(files) as server:
+        with pytest.raises(OSError, match=says):
+            pull(f"{server.url}/{entry.path}", registry=ours)
+        assert f"{entry.path}/{WEIGHTS}" not in [path for path, _ in server.requests]
+    assert nothing_in(ours.folder)
+
+
+def test_a_registry_sends_nobody_into_this_network(
+    tmp_path: Path, ours: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = push_tiny(tmp_path, tmp_path / "zoo").entry
+    files = served(tmp_path / "zoo")
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *args, **more: real("127.0.0.1" if host == "zoo.example.org" else host, *args, **more),
+    )
+    with FileServer(files) as inner, FileServer(files) as outer:
+        path = f"{entry.path}/{WEIGHTS}"
+        outer.behaviour.redirect = {path: f"{inner.url}/{path}"}
+        named = outer.url.replace("127.0.0.1", "zoo.example.org")
+        with pytest.raises(OSError, match=r"redirects where it is not followed: 127\.0\.0\.1 is a loopback address"):
+            pull(f"{named}/tiny", registry=ours)
+        assert inner.requests == []
+        assert nothing_in(ours.folder)
+        # Its own host, wherever that is, may send on to itself.
+        assert pull(f"{outer.url}/tiny", registry=ours).entry == entry

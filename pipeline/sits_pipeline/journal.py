@@ -7,15 +7,16 @@ whose last line holds size and SHA-256 of every other file of the dataset.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import IO
 
-from sits_pipeline.folder import Folder, sync_folder
+from sits_pipeline.folder import PART_BYTES, Folder, sync_folder
 from sits_pipeline.values import JsonObject
 
 __all__ = [
@@ -27,6 +28,8 @@ MERGED = "journal.jsonl"
 _SEGMENTS = "journal"
 _CELLS_A_SEGMENT = 100
 _SECONDS_A_SEGMENT = 10.0
+_PARTS = 8
+"""Parts of a store's files that are kept: neighbours may stand in as many segments, where a build was taken up."""
 _DECODER = json.JSONDecoder()
 
 
@@ -43,12 +46,8 @@ def read_journal(folder: Folder) -> Iterator[JsonObject]:
 
 def plan_lines(folder: Folder) -> list[JsonObject]:
     """The lines of kind `plan` of a region's build, oldest first: the first line of a file is one, and no other."""
-    lines = []
-    for name in _files(folder):
-        with _opened(folder, name) as file:
-            line = file.readline()
-        if line.endswith(b"\n") and b'"plan"' in line:
-            lines.append(_decode(1, line))
+    firsts = (next(_raw_lines(folder, name, size), b"") for name, size in _files(folder).items())
+    lines = [_decode(1, line) for line in firsts if line.endswith(b"\n") and b'"plan"' in line]
     return [line for line in lines if line["kind"] == "plan"]
 
 
@@ -69,7 +68,12 @@ def cell_parts(folder: Folder, names: Sequence[str]) -> Iterator[JsonObject]:
 
 def segments(folder: Folder) -> list[str]:
     """Names of the segments that are there, in their order."""
-    return [name for name in folder.files(_SEGMENTS) if name.endswith(".jsonl")]
+    return list(_segments(folder))
+
+
+def _segments(folder: Folder) -> dict[str, int]:
+    """The same with their sizes."""
+    return {name: size for name, size in folder.sizes(_SEGMENTS).items() if name.endswith(".jsonl")}
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def split_under_way(folder: Folder) -> SplitUnderWay | None:
     the line that began it, goes first.
     """
     found, cells = None, set[tuple[int, ...]]()
-    for _, number, text in _lines(folder, segments(folder)):
+    for _, number, text in _lines(folder, _segments(folder)):
         is_cell = _is_cell(text)
         entry = _parts(number, text, ("cell", "split_for")) if is_cell else _decode(number, text)
         digest = entry.get("config_sha256" if entry.get("kind") == "split" else "split_for")
@@ -102,29 +106,38 @@ def split_under_way(folder: Folder) -> SplitUnderWay | None:
 
 def is_being_built(folder: Folder) -> bool:
     """Whether a build has begun and not ended; a segment whose first line was cut short tells of nothing."""
-    lines = _lines(folder, segments(folder))
+    lines = _lines(folder, _segments(folder))
     return split_under_way(folder) is None and next(lines, None) is not None
 
 
-def _files(folder: Folder) -> list[str]:
-    """Names of all files of the journal, oldest first."""
-    return [MERGED, *segments(folder)] if folder.exists(MERGED) else segments(folder)
+def _files(folder: Folder) -> dict[str, int]:
+    """All files of the journal with their sizes, oldest first."""
+    merged = folder.size(MERGED)
+    return {**({} if merged is None else {MERGED: merged}), **_segments(folder)}
 
 
-def _lines(folder: Folder, names: Iterable[str]) -> Iterator[tuple[_Place, int, bytes]]:
+def _lines(folder: Folder, files: Mapping[str, int]) -> Iterator[tuple[_Place, int, bytes]]:
     """Where a line stands, its number in its file, and the line; what follows the last newline was cut short."""
-    for name in names:
+    for name, size in files.items():
         start = 0
-        with _opened(folder, name) as file:
-            for number, line in enumerate(file, 1):
-                if line.endswith(b"\n"):
-                    yield _Place(name, start, len(line)), number, line
-                start += len(line)
+        for number, line in enumerate(_raw_lines(folder, name, size), 1):
+            if line.endswith(b"\n"):
+                yield _Place(name, start, len(line)), number, line
+            start += len(line)
 
 
-def _opened(folder: Folder, name: str) -> IO[bytes]:
-    """A file of the journal; of an object store, all of it in memory."""
-    return (folder.path / name).open("rb") if folder.is_local else io.BytesIO(folder.read(name))
+def _raw_lines(folder: Folder, name: str, size: int) -> Iterator[bytes]:
+    """The lines of a file with their ends; what it held when it was listed, where it is of an object store."""
+    if folder.is_local:
+        with (folder.path / name).open("rb") as file:
+            yield from file
+        return
+    rest = b""
+    for part in folder.read_parts(name, size=size):
+        *whole, rest = (rest + part).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
 
 
 def _decode(number: int, line: bytes) -> JsonObject:
@@ -174,7 +187,7 @@ class CellLines:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._buffers: dict[str, bytes] = {}
+        self._parts = lru_cache(_PARTS)(self._part)
         self.splits: list[JsonObject] = []
         """The lines of `sits-cube split`, oldest first."""
         places: dict[tuple[int, ...], _Place] = {}
@@ -194,13 +207,16 @@ class CellLines:
         return map(self._read, self._places)
 
     def _read(self, place: _Place) -> bytes:
+        stop = place.start + place.length
         if self._folder.is_local:
-            with (self._folder.path / place.name).open("rb") as file:
-                file.seek(place.start)
-                return file.read(place.length)
-        if place.name not in self._buffers:
-            self._buffers[place.name] = self._folder.read(place.name)
-        return self._buffers[place.name][place.start : place.start + place.length]
+            return self._folder.read_range(place.name, place.start, stop)
+        first = place.start // PART_BYTES
+        parts = [self._parts(place.name, part) for part in range(first, -(-stop // PART_BYTES))]
+        return b"".join(parts)[place.start - first * PART_BYTES : stop - first * PART_BYTES]
+
+    def _part(self, name: str, number: int) -> bytes:
+        """Of an object store: a request a part, and not one a line."""
+        return self._folder.read_range(name, number * PART_BYTES, (number + 1) * PART_BYTES)
 
 
 @dataclass
@@ -260,7 +276,10 @@ class Journal:
         return f"{_SEGMENTS}/{self._number:06d}.jsonl"
 
     def close(self) -> None:
-        """Let go of the segment, whatever has happened; its lines stand."""
+        """Let go of the segment, whatever has happened: its lines stand; of a store, as far as it takes them now."""
+        if self._entries and not self.folder.is_local:
+            with suppress(OSError):  # what stopped the build may stop this, too: then these cells are built again
+                self.flush()
         if self._file is not None:
             self._file.close()
         self._file, self._entries = None, []

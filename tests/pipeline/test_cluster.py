@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 from distributed import Client
@@ -59,10 +60,10 @@ def square(number: int) -> int:
     return number * number
 
 
-KNOWN: dict[str, Callable[[int], int]] = {}
+KNOWN: dict[str, Callable[[Any], int]] = {}
 
 
-def shared(function: Callable[[int], int]) -> Callable[[int], int]:
+def shared[T](function: Callable[[T], int]) -> Callable[[T], int]:
     """A task that sees the variables of its test.
 
     distributed pickles what it is given, even on its way into its own process: such a task travels as a name.
@@ -72,8 +73,8 @@ def shared(function: Callable[[int], int]) -> Callable[[int], int]:
     return partial(call, name)
 
 
-def call(name: str, number: int) -> int:
-    return KNOWN[name](number)
+def call(name: str, task: object) -> int:
+    return KNOWN[name](task)
 
 
 # Results
@@ -162,7 +163,7 @@ def test_a_task_that_fails_is_tried_again_after_a_pause(
     # The last pause is used again where there are more tries than pauses.
     assert all(pause >= least for pause, least in zip(pauses, (0.05, 0.2, 0.2), strict=True))
     assert [r.getMessage() for r in caplog.records if r.name == "sits_pipeline.cluster.feed"] == [
-        "a cell failed and is tried again: the disk is full"
+        "a cell failed: the disk is full; 3 is tried again"
     ] * 3
 
 
@@ -286,6 +287,70 @@ def test_a_service_that_answers_nothing_ends_the_build_at_once(pair: Cluster) ->
     with pytest.raises(ServiceDown, match="did not answer 3 requests"):
         list(pair.run(task, [7], retries=3))
     assert tries == [7]
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_cell_that_lacks_memory_is_computed_alone_and_in_smaller_steps(
+    pair: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    running: list[int] = []
+    beside: list[int] = []
+
+    @shared
+    def task(job: tuple[int, bool]) -> int:
+        number, is_small = job
+        if number == 3 and not is_small:
+            raise MemoryError("Unable to allocate 1.2 GiB")
+        running.append(number)
+        time.sleep(0.02)
+        if is_small:
+            beside.extend(other for other in running if other != number)
+        running.remove(number)
+        return number
+
+    def smaller(job: tuple[int, bool]) -> tuple[int, bool]:
+        return job[0], True
+
+    tasks = [(number, False) for number in range(8)]
+    assert sorted(pair.run(task, tasks, retries=0, smaller=smaller)) == list(range(8))
+    assert beside == []
+    assert "a cell failed: Unable to allocate 1.2 GiB; (3, False) is computed alone, in smaller" in caplog.text
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_cell_that_lacks_memory_however_small_is_named_with_what_it_takes(pair: Cluster) -> None:
+    @shared
+    def task(number: int) -> int:
+        raise MemoryError(f"Unable to allocate {number} GiB")
+
+    with pytest.raises(MemoryError, match=r"^7 lacked memory, or was lost with its worker, 3 times: .* GB; give each"):
+        list(pair.run(task, [7], retries=5))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_first_copy_of_a_cell_that_hung_writes_nothing_after_the_other(pair: Cluster) -> None:
+    """Threads of this process live on when nobody waits for them; the scheduler knows that in a moment."""
+    tries, refused, ended = itertools.count(1), list[int](), threading.Event()
+
+    @shared
+    def task(number: int) -> int:
+        mine = next(tries) if number == 3 else 0
+        until = time.monotonic() + 30
+        try:
+            while mine == 1 and time.monotonic() < until:
+                pair.check_wanted()
+                time.sleep(0.01)
+            pair.check_wanted()
+        except UnwantedError:
+            refused.append(mine)
+        if mine == 1:
+            ended.set()
+        return number
+
+    assert sorted(pair.run(task, range(3, 8), retries=0)) == list(range(3, 8))
+    assert ended.wait(30)
+    assert 1 in refused
+    assert 0 not in refused
 
 
 # Slots
@@ -552,7 +617,10 @@ def die(number: int) -> int:
 def test_a_cell_that_kills_one_worker_after_another_is_a_matter_of_memory(both: str) -> None:
     with (
         open_cluster(BuildConfig(scheduler=both), of(9e8), n_cells=9) as cluster,
-        pytest.raises(MemoryError, match=r"3 workers died at 1, .* which takes about 0\.9 GB; give each worker more"),
+        pytest.raises(
+            MemoryError,
+            match=r"1 lacked memory, or was lost with its worker, 3 times: .* takes about 0\.9 GB; give each worker",
+        ),
     ):
         list(cluster.run(die, range(9), retries=3))
 
@@ -605,7 +673,7 @@ def test_a_cell_whose_worker_dies_is_computed_alone_and_in_smaller_steps(
     (alone,) = [one for one in times if one[0] == 1]
     there = [other for other in times if other[1] == alone[1] and other[0] != 1]
     assert not any(began < alone[3] and ended > alone[2] for _, _, began, ended in there)
-    assert "a worker left; (1, False) is computed alone on another one, in smaller steps" in caplog.text
+    assert "a worker left; (1, False) is computed alone, in smaller steps" in caplog.text
 
 
 def stop_once(folder: Path, number: int) -> int:
@@ -629,7 +697,7 @@ def test_the_cells_of_a_worker_that_hangs_are_computed_by_the_other(
             assert sorted(cluster.run(partial(stop_once, tmp_path), range(6), retries=0)) == list(range(6))
     finally:
         os.kill(int((tmp_path / "stopped").read_text()), signal.SIGCONT)
-    assert "nothing is heard of its worker; another one computes 1" in caplog.text
+    assert "nothing is heard of its worker; 1 is tried again" in caplog.text
 
 
 def write_late(folder: Path, number: int) -> int:

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sits_pipeline.folder import Folder
-from sits_pipeline.journal import MERGED, CellLines, Journal, cell_parts, encode_line, read_journal, segments
+from sits_pipeline.journal import (
+    MERGED,
+    CellLines,
+    Journal,
+    cell_parts,
+    encode_line,
+    plan_lines,
+    read_journal,
+    segments,
+)
 
 
 class Clock:
@@ -324,3 +333,52 @@ def test_a_cell_s_line_whose_wanted_part_is_damaged_is_named(local: Folder) -> N
     assert len(CellLines(local)) == 1
     with pytest.raises(ValueError, match="line 2 of the journal is damaged"):
         list(cell_parts(local, ("shards",)))
+
+
+# Journals of an object store that are larger than what is fetched at once
+
+
+@pytest.mark.parametrize("part", [1, 50, 64, 1000])
+def test_lines_of_a_store_that_begin_and_end_in_any_part_are_whole(
+    remote: Folder, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    journal = Journal(remote, clock=Clock())
+    journal.append({"kind": "plan", "text": "p" * 40})
+    for number in (3, 1, 2):
+        journal.append(entry(number))
+        journal.flush()
+    for module in ("folder.folder", "journal"):
+        monkeypatch.setattr(f"sits_pipeline.{module}.PART_BYTES", part)
+    assert [one.get("cell") for one in read_journal(remote)] == [None, *(entry(number)["cell"] for number in (3, 1, 2))]
+    assert plan_lines(remote) == [{"kind": "plan", "text": "p" * 40}]
+    lines = CellLines(remote)
+    assert list(lines) == [encode_line(entry(number)) for number in (1, 2, 3)]
+    journal.merge(lines)
+    assert list(CellLines(remote)) == [encode_line(entry(number)) for number in (1, 2, 3)]
+
+
+def test_of_a_store_few_parts_of_a_journal_are_kept(remote: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(remote, clock=Clock())
+    for number in range(40):
+        journal.append(entry(number))
+        journal.flush()
+    fetched: list[str] = []
+    real = Folder.read_range
+
+    def read_range(self: Folder, name: str, start: int, stop: int) -> bytes:
+        fetched.append(name)
+        return real(self, name, start, stop)
+
+    lines = CellLines(remote)
+    monkeypatch.setattr(Folder, "read_range", read_range)
+    assert len(list(lines)) == len(fetched) == 40
+    assert len(list(lines)) == 40
+    assert len(fetched) == 80  # the first ones were let go of
+
+
+def test_what_a_store_has_not_got_yet_is_put_when_a_build_ends_with_an_error(remote: Folder) -> None:
+    journal = Journal(remote, clock=Clock())
+    journal.append(entry(1))
+    assert stored(remote) == []
+    journal.close()
+    assert stored(remote) == [entry(1)]

@@ -67,12 +67,9 @@ class Cluster:
         return self.link.client
 
     @property
-    def check_wanted(self) -> Callable[[], None] | None:
-        """What a task calls right before it writes: raises where its result is waited for no more.
-
-        None where the workers end with the process that waits.
-        """
-        return None if self.is_this_process else check_wanted
+    def check_wanted(self) -> Callable[[], None]:
+        """What a task calls right before it writes: raises where its result is waited for no more."""
+        return check_wanted
 
     def run[T, R](
         self,
@@ -88,10 +85,10 @@ class Cluster:
         no worker has. `str(task)` names it.
 
         The last error is raised as it is, that of a service which answers nothing at all the first time; but a task
-        that killed its workers becomes a MemoryError. Tasks that were not yet submitted are then not started. Workers
-        may join and leave: the tasks of one that left, or that hangs, are computed by others. A connection that was
-        lost is opened again. Raises RuntimeError where no worker is left, the scheduler is gone or a task hangs
-        everywhere.
+        that lacked memory, or killed its workers, is made smaller, and becomes a MemoryError in the end. Tasks that
+        were not yet submitted are then not started. Workers may join and leave: the tasks of one that left, or that
+        hangs, are computed by others. A connection that was lost is opened again. Raises RuntimeError where no worker
+        is left, the scheduler is gone or a task hangs everywhere.
         """
         if self.shard_by_shard:
             tasks = map(smaller, tasks)
@@ -128,15 +125,15 @@ def open_cluster(config: BuildConfig, cell: CellMemory, *, n_cells: int) -> Iter
         processes = config.kind == "processes"
         cluster = stack.enter_context(_local(processes, shape))
         link = _link(stack, partial(Client, cluster, set_as_default=False))
+        if processes:
+            rooms = WorkerRooms(link, shape.cell)
+            smaller = rooms.cell_bytes < cell.first
+            yield Cluster(link, rooms, cell, shape.slots, shape.threads_a_cell, shard_by_shard=smaller)
+            return
+        # One more than there are slots, so that no thread waits for its next cell.
+        anyone, smaller = AnyWorker(shape.slots + 1), shape.cell.first < cell.first
         yield Cluster(
-            link,
-            # One more than there are slots, so that no thread waits for its next cell.
-            WorkerRooms(link, shape.cell) if processes else AnyWorker(shape.slots + 1),
-            cell,
-            shape.slots,
-            shape.threads_a_cell,
-            is_this_process=not processes,
-            shard_by_shard=shape.cell.first < cell.first,
+            link, anyone, cell, shape.slots, shape.threads_a_cell, is_this_process=True, shard_by_shard=smaller
         )
 
 

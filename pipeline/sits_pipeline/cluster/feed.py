@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from distributed import Future, KilledWorker
+from distributed import Future
 from distributed.protocol.pickle import dumps, loads
 
 from sits_pipeline.cluster.gate import remember_worker
 from sits_pipeline.cluster.link import Link, lost
+from sits_pipeline.cluster.past import Next
 from sits_pipeline.cluster.rooms import Room, Rooms
-from sits_pipeline.folder import CannotWrite
+from sits_pipeline.cluster.waiting import Job, Sent, Waiting
 from sits_pipeline.plan import CellMemory
 from sits_pipeline.sources.base import ServiceDown
 
@@ -30,11 +30,11 @@ _LOOK_S = 2.0
 _ALONE_S = 300.0
 """How long a build waits for a worker where none is left."""
 _FETCH_S = 60.0
-"""How long it may take to hand over the result of a cell that is done."""
-_DEATHS = 3
-"""Workers that die at a cell before it is taken to have killed them."""
-_TRIES = 3
-"""Workers that a cell may hang on."""
+"""How long it may take to hand over the result of a cell that is done, ..."""
+_FETCH_FROM_THE_DEAD_S = 5.0
+"""... and where its worker is gone: it may have been handed over before."""
+_COPIES = 3
+"""Workers that compute a cell at once where it hangs."""
 _LINKS = 5
 """Connections that may be lost one after another without a single result."""
 _PATIENT_S = 900.0
@@ -43,39 +43,7 @@ _TIMES_LONGEST = 5.0
 """Nor before so many times what the slowest cell took so far, ..."""
 _TIMES_PATIENT = 24.0
 """... or so many times the patience where no cell has ended yet: nobody knows how long they take."""
-_LASTING = (ServiceDown, CannotWrite)
-"""Errors that another attempt at the same cell would meet again."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Job[T]:
-    """A task under way or about to be."""
-
-    number: int
-    """Of the task; the same in all copies of a job."""
-    task: T
-    attempt: int = 0
-    """How often it has raised."""
-    deaths: int = 0
-    """How many workers it has lost."""
-    hangs: int = 0
-    """How many workers it was taken away from because they gave no result."""
-    since: float = 0.0
-    """When it was sent, or set aside to be sent."""
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether no other cell may be on its worker: a worker died at it, most likely for want of memory."""
-        return self.deaths > 0
-
-
-@dataclass(frozen=True)
-class _Sent[T]:
-    """A job and where it is computed."""
-
-    job: _Job[T]
-    room: Room
 
 
 class Feed[T, R]:
@@ -93,14 +61,13 @@ class Feed[T, R]:
         cell: CellMemory,
     ) -> None:
         self._link, self._rooms = link, rooms
-        self._function, self._tasks, self._retries = function, enumerate(tasks), retries
+        self._function, self._retries = function, retries
         self._smaller, self._cell = smaller, cell
-        self._again: deque[_Job[T]] = deque()
-        self._held: dict[Future[Any], _Sent[T]] = {}
+        self._waiting = Waiting(tasks)
+        self._held: dict[Future[Any], Sent[T]] = {}
         self._ended: SimpleQueue[Future[Any]] = SimpleQueue()
         self._looked = time.monotonic()
         self._alone_since: float | None = None
-        self._exhausted = False
         self._longest_s = 0.0
         self._links = 0
 
@@ -124,71 +91,24 @@ class Feed[T, R]:
     def _fill(self) -> bool:
         """Send a task to every free place; whether anything is under way or still to come."""
         for room in self._rooms.free([sent.room for sent in self._held.values()]):
-            job = self._job_for(room)
+            job = self._waiting.job_for(room, self._held.values(), self._rooms.addresses())
             if job is not None and not self._send(job, room):
                 return True
-            if job is None and self._exhausted and not self._again:
+            if job is None and self._waiting.is_empty:
                 return bool(self._held)
         if self._held:
             self._alone_since = None
             return True
-        if not self._again:
-            job = self._new_job()
-            if job is None:
-                return False
-            self._set_aside(job)
+        if self._waiting.any_job() is None:
+            return False
         self._wait_for_a_worker()
         return True
 
-    def _new_job(self) -> _Job[T] | None:
-        for number, task in self._tasks:
-            return _Job(number, task)
-        self._exhausted = True
-        return None
-
-    def _set_aside(self, job: _Job[T], *, first: bool = False) -> None:
-        """To be sent when there is room."""
-        job = replace(job, since=time.monotonic())
-        if first:
-            self._again.appendleft(job)
-        else:
-            self._again.append(job)
-
-    def _job_for(self, room: Room) -> _Job[T] | None:
-        """The next job that may go there; those that were sent before come first."""
-        held = Counter(sent.room.address for sent in self._held.values())
-        kept_free = self._kept_free(held)
-        for job in self._again:
-            if self._may_go(job, room, held, kept_free):
-                self._again.remove(job)
-                return job
-        return None if room.address in kept_free else self._new_job()
-
-    def _kept_free(self, held: Counter[str | None]) -> Set[str | None]:
-        """Workers that take no more cells: one that is to be alone is there, or waits for the last of them to end."""
-        taken = {sent.room.address for sent in self._held.values() if sent.job.is_alone}
-        waiting = sum(job.is_alone for job in self._again)
-        if not waiting:
-            return taken
-        workers = self._rooms.addresses()
-        # Half of them go on with whole cells, however many died.
-        most = max(1, len(workers) // 2) - len(taken)
-        emptiest = sorted((address for address in workers if address not in taken), key=lambda one: held[one])
-        return taken | set(emptiest[: max(0, min(waiting, most))])
-
-    def _may_go(self, job: _Job[T], room: Room, held: Counter[str | None], kept_free: Set[str | None]) -> bool:
-        if job.is_alone:
-            return room.address in kept_free and not held[room.address]
-        if room.address in kept_free:
-            return False
-        # A copy of a cell that hangs on one worker goes to another, where there is one.
-        there = {sent.room.address for sent in self._held.values() if sent.job.number == job.number}
-        return room.address not in there or not set(self._rooms.addresses()) - there
-
-    def _send(self, job: _Job[T], room: Room) -> bool:
+    def _send(self, job: Job[T], room: Room) -> bool:
         """False where the connection was lost at it: all rooms are others then."""
-        delay = _BACK_OFF_S[min(job.attempt, len(_BACK_OFF_S)) - 1] if job.attempt else 0.0
-        sent = _Sent(replace(job, since=time.monotonic()), room)
+        errors = self._waiting.past[job.number].errors if job.number in self._waiting.past else 0
+        delay = _BACK_OFF_S[min(errors, len(_BACK_OFF_S)) - 1] if errors else 0.0
+        sent = Sent(replace(job, since=time.monotonic()), room)
         workers = None if room.address is None else [room.address]
         # As bytes: of anything else Dask looks at each part, and the scheduler holds it far longer.
         packed = dumps((self._function, job.task))
@@ -199,7 +119,7 @@ class Feed[T, R]:
         except Exception:  # a client whose connection is gone says so by errors of many kinds
             if self._link.is_up:
                 raise
-            self._set_aside(job, first=True)
+            self._waiting.set_aside(job, first=True)
             self._reconnect()
             return False
         self._held[future] = sent
@@ -245,18 +165,18 @@ class Feed[T, R]:
         now = time.monotonic()
         known = self._longest_s > 0
         bound = max(_PATIENT_S, _TIMES_LONGEST * self._longest_s) if known else _TIMES_PATIENT * _PATIENT_S
-        copies: dict[int, list[_Job[T]]] = {sent.job.number: [] for sent in self._held.values()}
-        for job in (*(sent.job for sent in self._held.values()), *self._again):
+        copies: dict[int, list[Job[T]]] = {sent.job.number: [] for sent in self._held.values()}
+        for job in (*(sent.job for sent in self._held.values()), *self._waiting.again):
             copies.get(job.number, []).append(job)
         for jobs in copies.values():
             waited = now - max(job.since for job in jobs)
             # Each copy is given twice as long: it may be that cells grew slow, and not that one hangs.
             if waited < bound * 2 ** (len(jobs) - 1):
                 continue
-            if len(jobs) >= _TRIES:
-                raise _stuck(jobs[0].task, len(jobs), waited)
+            if len(jobs) >= _COPIES:
+                raise _stuck(jobs[0].task, sum(one.job.number == jobs[0].number for one in self._held.values()), waited)
             _log.warning("%s has not ended for %.0f s; another worker computes it as well", jobs[0].task, waited)
-            self._set_aside(jobs[0], first=True)
+            self._waiting.set_aside(jobs[0], first=True)
 
     def _wait_for_a_worker(self) -> None:
         now = time.monotonic()
@@ -275,11 +195,11 @@ class Feed[T, R]:
         self._links += 1
         if self._links > _LINKS:
             raise lost()
-        waiting = {job.number for job in self._again}
+        waiting = {job.number for job in self._waiting.again}
         for sent in reversed(self._held.values()):
             if sent.job.number not in waiting:
                 waiting.add(sent.job.number)
-                self._set_aside(sent.job, first=True)
+                self._waiting.set_aside(sent.job, first=True)
         self._held.clear()
         self._link.renew()
         self._rooms.forget()
@@ -289,40 +209,58 @@ class Feed[T, R]:
 
     # What became of a job
 
-    def _others(self, job: _Job[T]) -> bool:
+    def _others(self, job: Job[T]) -> bool:
         """Whether a copy of a job is still under way or about to be."""
         held = (sent.job.number for sent in self._held.values())
-        return any(number == job.number for number in (*held, *(other.number for other in self._again)))
+        return any(number == job.number for number in (*held, *(other.number for other in self._waiting.again)))
 
-    def _lost(self, sent: _Sent[T]) -> None:
+    def _lost(self, sent: Sent[T]) -> None:
         """Its worker is gone."""
-        job = replace(sent.job, deaths=sent.job.deaths + 1)
-        if self._others(job):
-            return
-        if job.deaths >= _DEATHS:
-            raise self._too_large(job)
-        _log.warning("a worker left; %s is computed alone on another one, in smaller steps", job.task)
-        self._set_aside(replace(job, task=self._smaller(job.task)))
+        self._go_on(sent.job, self._waiting.past[sent.job.number].after_death(), "a worker left")
 
-    def _moved(self, sent: _Sent[T], why: str) -> None:
+    def _moved(self, sent: Sent[T], why: str) -> None:
         """Its worker is there, as far as anybody knows, and gives no result."""
         self._rooms.abandon(sent.room)
-        job = replace(sent.job, hangs=sent.job.hangs + 1)
-        if self._others(job):
-            return
-        if job.hangs >= _TRIES:
-            raise _stuck(job.task, job.hangs, time.monotonic() - job.since)
-        _log.warning("%s; another one computes %s", why, job.task)
-        self._set_aside(job)
+        self._go_on(sent.job, self._waiting.past[sent.job.number].after_hang(), why)
 
-    def _take(self, future: Future[Any], sent: _Sent[T]) -> Iterator[R]:
+    def _failed(self, sent: Sent[T], error: BaseException) -> None:
+        """It raised. The error is raised as it is where the job is not tried again."""
+        job, address, now = sent.job, sent.room.address, time.monotonic()
+        workers = set(self._rooms.addresses())
+        verdict = self._waiting.past[job.number].after_error(error, address, retries=self._retries, workers=workers)
+        if self._waiting.standing.failed(address, now) and address in self._waiting.standing.shunned(workers, now):
+            _log.warning("cells fail one after another at the worker %s; others compute them for now", address)
+        self._go_on(job, verdict, f"a cell failed{_at(address)}: {error}", error)
+
+    def _go_on(self, job: Job[T], verdict: Next, why: str, error: BaseException | None = None) -> None:
+        """Do what follows from a past; a job of which a copy is left is left to that."""
+        if self._others(job):
+            _log.warning("%s; %s is under way elsewhere", why, job.task)
+            return
+        match verdict:
+            case Next.AGAIN:
+                _log.warning("%s; %s is tried again", why, job.task)
+                self._waiting.set_aside(job)
+            case Next.SMALLER:
+                _log.warning("%s; %s is computed alone, in smaller steps", why, job.task)
+                self._waiting.set_aside(replace(job, task=self._smaller(job.task)))
+            case Next.STUCK:
+                raise _stuck(job.task, self._waiting.past[job.number].hangs, time.monotonic() - job.since)
+            case Next.TOO_LARGE:
+                raise self._too_large(job) from error
+            case Next.RAISE:
+                assert error is not None
+                raise error
+
+    def _take(self, future: Future[Any], sent: Sent[T]) -> Iterator[R]:
         """The result of a future that ended, or what follows from its error."""
         if future.cancelled():
             self._forgotten(sent)
             return
+        patience = _FETCH_S if self._rooms.has(sent.room) else _FETCH_FROM_THE_DEAD_S
         try:
-            error = future.exception(timeout=_FETCH_S)
-            result = None if error is not None else future.result(timeout=_FETCH_S)
+            error = future.exception(timeout=patience)
+            result = None if error is not None else future.result(timeout=patience)
         except (CancelledError, OSError) as reason:
             if isinstance(reason, CancelledError) or not self._link.is_up:
                 self._forgotten(sent)
@@ -338,51 +276,44 @@ class Feed[T, R]:
             self._done(sent)
             yield result  # type: ignore[misc]  # of the function, whatever that gives
 
-    def _forgotten(self, sent: _Sent[T]) -> None:
+    def _forgotten(self, sent: Sent[T]) -> None:
         """The scheduler has forgotten it, and all that was sent with it: the connection was lost."""
-        self._set_aside(sent.job, first=True)
+        self._waiting.set_aside(sent.job, first=True)
         self._reconnect()
 
-    def _done(self, sent: _Sent[T]) -> None:
+    def _done(self, sent: Sent[T]) -> None:
         """Its result is here: copies of it are of no use any more."""
         self._links = 0
         self._longest_s = max(self._longest_s, time.monotonic() - sent.job.since)
         number = sent.job.number
+        self._waiting.done(number)
+        self._waiting.standing.gave_a_result(sent.room.address)
         for future, other in list(self._held.items()):
             if other.job.number == number:
                 del self._held[future]
                 future.cancel()
                 self._rooms.abandon(other.room)
-        if any(job.number == number for job in self._again):
-            self._again = deque(job for job in self._again if job.number != number)
 
-    def _failed(self, sent: _Sent[T], error: BaseException) -> None:
-        """It raised. The error is raised as it is where the job is not tried again."""
-        job = sent.job
-        if isinstance(error, KilledWorker):
-            self._lost(sent)
-        elif self._others(job):
-            _log.warning("a copy of %s failed: %s", job.task, error)
-        elif job.attempt < self._retries and isinstance(error, Exception) and not isinstance(error, _LASTING):
-            _log.warning("a cell failed and is tried again: %s", error)
-            self._again.append(replace(job, attempt=job.attempt + 1))
-        else:
-            raise error
-
-    def _too_large(self, job: _Job[T]) -> MemoryError:
+    def _too_large(self, job: Job[T]) -> MemoryError:
+        times = self._waiting.past[job.number].deaths
         return MemoryError(
-            f"{job.deaths} workers died at {job.task}, most likely for want of memory: the last ones computed nothing "
-            f"else, shard by shard and with one thread, which takes about {self._cell.least / 1e9:.1f} GB; give each "
-            "worker more (--memory, or --memory-limit of `dask worker`), start fewer on a machine (--workers), or "
-            "choose fewer dates or bands"
+            f"{job.task} lacked memory, or was lost with its worker, {times} times: most likely it does not fit; the "
+            "last times nothing else was computed there, and it shard by shard and with one thread, which takes about "
+            f"{self._cell.least / 1e9:.1f} GB; give each worker more (--memory, or --memory-limit of `dask worker`), "
+            "start fewer on a machine (--workers), or choose fewer dates or bands"
         )
 
 
 def _stuck(task: object, workers: int, seconds: float) -> RuntimeError:
     return RuntimeError(
-        f"{task} hangs: {workers} workers were given it, and the last one had {seconds:.0f} s; look at what they "
-        "read and where they write, and run the same command again, which goes on where this one stopped"
+        f"{task} hangs: {'1 worker was' if workers == 1 else f'{workers} workers were'} given it, and the last one had "
+        f"{seconds:.0f} s; look at what they read and where they write, and run the same command again, which goes on "
+        "where this one stopped"
     )
+
+
+def _at(address: str | None) -> str:
+    return "" if address is None else f" at the worker {address}"
 
 
 def _attempt(packed: bytes, delay: float) -> Any:

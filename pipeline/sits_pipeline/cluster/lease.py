@@ -34,5 +34,6 @@ def check_wanted() -> None:
 
 
 async def _wanted_of(worker: Worker) -> Any:
-    address = worker.contact_address
-    return (await worker.scheduler.processing(workers=[address]))[address]
+    # The scheduler may know the worker by another name of the same address.
+    (wanted,) = (await worker.scheduler.processing(workers=[worker.contact_address])).values()
+    return wanted

@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from sits_catalog.printable import one_line, printable_output
+from sits_catalog.printable import one_line, printable, printable_output
 
 __all__ = ["DONE", "FAILED", "INCOMPLETE", "WRONG_USE", "Narrator", "guarded"]
 
@@ -111,7 +111,7 @@ def guarded(work: Callable[[], int], *, debug: bool) -> NoReturn:
 
 def _say(error: BaseException, code: int, *, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
+        sys.stderr.write(printable("".join(traceback.format_exception(error))))
     text = one_line(error) or type(error).__name__
     sys.stderr.write(f"error: {text}\n")
     return code

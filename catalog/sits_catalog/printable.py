@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import sys
+import traceback
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import TextIO
+from typing import Any, TextIO
 
 __all__ = ["LONGEST", "one_line", "printable", "printable_output"]
 
@@ -44,9 +47,35 @@ def one_line(error: object) -> str:
 
 @contextmanager
 def printable_output() -> Iterator[None]:
-    """What is printed meanwhile is printable, whatever names it holds."""
-    with redirect_stdout(_Printable(sys.stdout)):
-        yield
+    """What is printed, logged and warned of meanwhile is printable, whatever names it holds.
+
+    Standard error itself is left as it is: progress moves the cursor there.
+    """
+    make, form = logging.getLogRecordFactory(), warnings.formatwarning
+
+    def form_printable(*args: Any, **options: Any) -> str:
+        return printable(form(*args, **options))
+
+    logging.setLogRecordFactory(_PrintableRecord)
+    warnings.formatwarning = form_printable
+    try:
+        with redirect_stdout(_Printable(sys.stdout)):
+            yield
+    finally:
+        logging.setLogRecordFactory(make)
+        warnings.formatwarning = form
+
+
+class _PrintableRecord(logging.LogRecord):
+    """What is logged, whoever formats it: libraries have handlers of their own."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.exc_info and self.exc_info[1] is not None:
+            self.exc_text = printable("".join(traceback.format_exception(self.exc_info[1])).rstrip("\n"))
+
+    def getMessage(self) -> str:  # noqa: N802  # logging's name
+        return printable(super().getMessage())
 
 
 class _Printable(io.TextIOBase):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import unicodedata
+import warnings
 from contextlib import redirect_stdout
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sits_catalog.console import guarded
 from sits_catalog.printable import LONGEST, one_line, printable, printable_output
 
 
@@ -53,3 +56,43 @@ def test_json_that_is_printed_stays_the_same_json() -> None:
         print(json.dumps(value))
     assert "\x7f" not in shown.getvalue()
     assert json.loads(shown.getvalue()) == value
+
+
+HOSTILE = "\x1b[31ma name\x07"
+SHOWN = "\\u001b[31ma name\\u0007"
+
+
+def test_what_is_logged_and_warned_of_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    """As without any handler, and by one of a library's own."""
+    out = io.StringIO()
+    own, log = logging.StreamHandler(out), logging.getLogger("a.stranger")
+    log.addHandler(own)
+    bare = logging.getLogger("nobody.listens")
+    bare.propagate = False
+    try:
+        with printable_output():
+            bare.warning("the layer %s", HOSTILE)
+            warned = warnings.formatwarning(f"the field {HOSTILE}", UserWarning, "a.py", 1)
+            log.error("a file of %s", HOSTILE, exc_info=ValueError(HOSTILE))
+    finally:
+        log.removeHandler(own)
+    said = capsys.readouterr().err
+    assert f"the layer {SHOWN}" in said
+    assert f"the field {SHOWN}" in warned
+    assert f"a file of {SHOWN}" in out.getvalue()
+    assert f"ValueError: {SHOWN}" in out.getvalue()
+    assert "\x1b" not in said + warned + out.getvalue()
+    assert logging.getLogRecordFactory() is logging.LogRecord
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_and_its_traceback_are_printable(debug: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise ValueError(HOSTILE) from KeyError(HOSTILE)
+
+    with pytest.raises(SystemExit):
+        guarded(work, debug=debug)
+    said = capsys.readouterr().err
+    assert f"error: {SHOWN}" in said
+    assert ("Traceback" in said) is debug
+    assert "\x1b" not in said

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sits_catalog.nesting import check_nesting
+
 __all__ = ["published", "published_text", "without_secrets"]
 
 _STARTS_AS_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
@@ -48,14 +50,22 @@ def published_text(text: str) -> str:
 
 
 def published(document: Any) -> Any:
-    """A JSON value with every address in it cleaned; an `href` loses its query even where it is relative."""
+    """A JSON value with every address in it cleaned; an `href` loses its query even where it is relative.
+
+    Raises ValueError where it is nested without end.
+    """
+    check_nesting(document)
+    return _published(document)
+
+
+def _published(document: Any) -> Any:
     if isinstance(document, dict):
         return {
             key: re.split(r"[?#]", without_secrets(value), maxsplit=1)[0]
             if key == "href" and isinstance(value, str)
-            else published(value)
+            else _published(value)
             for key, value in document.items()
         }
     if isinstance(document, list | tuple):
-        return [published(value) for value in document]
+        return [_published(value) for value in document]
     return published_text(document) if isinstance(document, str) else document

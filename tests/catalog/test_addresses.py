@@ -62,3 +62,16 @@ def test_a_document_is_cleaned_at_any_depth_and_left_as_it_was() -> None:
         "providers": [["https://example.org/"], True],
     }
     assert json.dumps(document) == before
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_a_document_nested_without_end_is_one_sentence(opening: str) -> None:
+    closing = {"[": "]", '{"a":': "}"}[opening]
+
+    def nested(levels: int) -> object:
+        return json.loads(opening * levels + '"https://me:SECRET@example.org"' + closing * levels)
+
+    assert "SECRET" not in str(published(nested(100)))
+    for levels in (101, 1200):  # which the parser takes
+        with pytest.raises(ValueError, match="it is nested deeper than 100 levels"):
+            published(nested(levels))

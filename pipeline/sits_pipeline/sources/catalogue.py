@@ -12,12 +12,14 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from sits_catalog.addresses import without_secrets
 from sits_catalog.reach import Reach, Refused
 from sits_pipeline.sources.base import ServiceDown, SourceError
+from sits_pipeline.sources.documents import Ration, check_item
 from sits_pipeline.sources.web import Web, is_web
 from sits_pipeline.values import JsonObject
 
@@ -130,10 +132,11 @@ def read_items(location: str) -> Iterator[FoundItem]:
     `location` is a local path or an http(s) URL. Raises SourceError.
     """
     spots: dict[str, Spot] = {}
-    for count, document in enumerate(_walk(_start(location), (), set(), spots), start=1):
+    ration = Ration("the catalogue", "give a part of it")
+    for count, document in enumerate(_walk(_start(location), (), set(), spots, ration), start=1):
         _check_count(count)
         yield document
-    yield from _read_all(list(spots.values()))
+    yield from _read_all(list(spots.values()), ration)
 
 
 def _check_count(count: int) -> None:
@@ -154,7 +157,9 @@ def _start(location: str) -> Spot:
     return Spot(str(path.resolve()), path.resolve().parent, Reach.of(location))
 
 
-def _walk(spot: Spot, above: tuple[str, ...], seen: set[str], items: dict[str, Spot]) -> Iterator[FoundItem]:
+def _walk(
+    spot: Spot, above: tuple[str, ...], seen: set[str], items: dict[str, Spot], ration: Ration
+) -> Iterator[FoundItem]:
     """Items that stand in the documents themselves; those behind links are noted in `items`."""
     if spot.location in above:
         raise SourceError(f"the catalogue links back to itself at {_short(spot.location)}")
@@ -164,13 +169,13 @@ def _walk(spot: Spot, above: tuple[str, ...], seen: set[str], items: dict[str, S
         return
     seen.add(spot.location)
     _check_count(len(seen))
-    document = _read_json(spot)
+    document = _read_json(spot, ration)
     kind = document.get("type")
     if kind == "Feature":
-        yield FoundItem(spot, document)
+        yield _found(spot, document)
         return
     if kind == "FeatureCollection":
-        yield from (FoundItem(spot, feature) for feature in _features(document, spot))
+        yield from (_found(spot, feature) for feature in _features(document, spot))
         return
     if "stac_version" not in document and "links" not in document:
         raise SourceError(f"{_short(spot.location)} is not a STAC catalogue, collection, item or ItemCollection")
@@ -179,7 +184,7 @@ def _walk(spot: Spot, above: tuple[str, ...], seen: set[str], items: dict[str, S
             items[target.location] = target
             _check_count(len(items))
         else:
-            yield from _walk(target, (*above, spot.location), seen, items)
+            yield from _walk(target, (*above, spot.location), seen, items, ration)
 
 
 def _children(document: JsonObject, spot: Spot) -> Iterator[tuple[str, Spot]]:
@@ -202,22 +207,35 @@ def _features(document: JsonObject, spot: Spot) -> list[JsonObject]:
     return features
 
 
-def _read_all(spots: list[Spot]) -> Iterator[FoundItem]:
+def _found(spot: Spot, item: JsonObject) -> FoundItem:
+    check_item(item, _short(spot.location))
+    return FoundItem(spot, item)
+
+
+def _read_all(spots: list[Spot], ration: Ration) -> Iterator[FoundItem]:
     """Items behind links: local ones one by one, remote ones a few at a time."""
+    read = partial(_item_at, ration=ration)
     if any(spot.root is None for spot in spots):
         with ThreadPoolExecutor(_REMOTE_READERS) as readers:
-            yield from (FoundItem(spot, item) for spot, item in zip(spots, readers.map(_read_json, spots), strict=True))
+            yield from readers.map(read, spots)
     else:
-        yield from (FoundItem(spot, _read_json(spot)) for spot in spots)
+        yield from map(read, spots)
 
 
-def _read_json(spot: Spot) -> JsonObject:
+def _item_at(spot: Spot, ration: Ration) -> FoundItem:
+    return _found(spot, _read_json(spot, ration))
+
+
+def _read_json(spot: Spot, ration: Ration) -> JsonObject:
     try:
-        document = json.loads(_fetch(spot) if spot.root is None else _read_file(spot.location))
+        content = _fetch(spot) if spot.root is None else _read_file(spot.location)
     except ConnectionError as error:
         raise ServiceDown(f"{_short(spot.location)} cannot be read: {error}") from error
     except OSError as error:
         raise SourceError(f"{_short(spot.location)} cannot be read: {error.strerror or error}") from error
+    ration.spend(len(content))
+    try:
+        document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{_short(spot.location)} is not JSON: {error}") from error
     if not isinstance(document, dict):

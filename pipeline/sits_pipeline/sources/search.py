@@ -19,6 +19,7 @@ from pystac_client.warnings import PystacClientWarning
 from sits_catalog.addresses import published_text, without_secrets
 from sits_pipeline.sources.base import ServiceDown, SourceError
 from sits_pipeline.sources.catalogue import MAX_ITEMS, MAX_JSON_BYTES
+from sits_pipeline.sources.documents import Ration, check_item
 from sits_pipeline.sources.web import Web, is_web
 from sits_pipeline.values import JsonObject
 
@@ -103,6 +104,7 @@ class _OurIO(StacApiIO):
         super().__init__(max_retries=None)
         self._root = root
         self._web = web
+        self._ration = Ration(f"the STAC API {_short(root)}", "build a smaller region")
 
     def read_text(self, source: pystac.link.HREF, *args: Any, **kwargs: Any) -> str:
         """A document behind a link; never a local file, whatever a server names."""
@@ -126,6 +128,7 @@ class _OurIO(StacApiIO):
             answer = self._web.fetch(url, max_bytes=MAX_JSON_BYTES, headers=sent, method="POST", body=body)
         else:
             answer = self._web.fetch(_with_query(url, parameters or {}), max_bytes=MAX_JSON_BYTES, headers=sent)
+        self._ration.spend(len(answer.body))
         return answer.body.decode()
 
     def get_pages(
@@ -139,7 +142,8 @@ class _OurIO(StacApiIO):
             stated += _stated(page)
             if features := _features(page):
                 received += len(features)
-                content = hashlib.sha256(json.dumps(features, sort_keys=True).encode()).digest()
+                texts = [check_item(feature, f"the STAC API {_short(self._root)}") for feature in features]
+                content = hashlib.sha256("\n".join(texts).encode()).digest()
                 if content in seen:
                     raise SourceError(f"the STAC API {_short(self._root)} sends one page of a search again and again")
                 seen.add(content)

@@ -63,7 +63,7 @@ def open_api(tmp_path: Path) -> Callable[..., ApiSource]:
     return start
 
 
-def paged(*pages: Json) -> Answers:
+def paged(*pages: Json | bytes) -> Answers:
     """Pages behind `next` links by token, the first without one."""
 
     def answers(asked: Asked) -> Json | int:
@@ -210,6 +210,38 @@ def test_a_search_without_end_is_given_up(
     api = serve_api(lambda asked: page([], by_post((asked.body or {}).get("token", 0) + 1)))
     with pytest.raises(SourceError, match="has no end: 20 pages were read"):
         open_api(api.url).search(AREA, SEASON)
+
+
+@pytest.mark.parametrize(
+    ("strange", "message"),
+    [
+        (json.loads('{"a":' * 1000 + "1" + "}" * 1000), "an item that is none: it is nested deeper than 100 levels"),
+        ("x" * 2**20, r"an item of \d+ bytes; up to 1048576 are read"),
+    ],
+    ids=["deep", "large"],
+)
+def test_an_item_that_is_too_deep_or_too_large_ends_a_search_in_one_sentence(
+    serve_api: Callable[..., StacApi], open_api: Callable[..., ApiSource], strange: Any, message: str
+) -> None:
+    body = json.dumps(page([far("a"), {**far("b"), "strange": strange}])).encode()
+    api = serve_api(paged(body))
+    with pytest.raises(SourceError, match=message) as caught:
+        open_api(api.url).search(AREA, SEASON)
+    assert api.url in str(caught.value)
+
+
+def test_the_bytes_of_all_pages_are_bounded_together(
+    serve_api: Callable[..., StacApi], open_api: Callable[..., ApiSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sits_pipeline.sources.documents.MAX_BYTES", 20_000)
+    api = serve_api(
+        lambda asked: page(
+            [far(str((asked.body or {}).get("token", 0)))], by_post((asked.body or {}).get("token", 0) + 1)
+        )
+    )
+    with pytest.raises(SourceError, match="has documents of more than 20000 bytes; build a smaller region"):
+        open_api(api.url).search(AREA, SEASON)
+    assert 5 < len(api.asked) < 40
 
 
 @pytest.mark.parametrize(

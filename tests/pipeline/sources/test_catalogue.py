@@ -12,6 +12,7 @@ from tests.pipeline.sources.tiny_archive import catalogue, item, write_archive, 
 
 from sits_catalog.reach import Reach
 from sits_pipeline.sources import catalogue as catalogue_module
+from sits_pipeline.sources import documents
 from sits_pipeline.sources.base import ServiceDown, SourceError
 from sits_pipeline.sources.catalogue import Spot, read_items
 from sits_pipeline.sources.stac import StacSource
@@ -143,6 +144,58 @@ def test_documents_that_are_too_large_are_refused(
         ids(tmp_path / "items.json")
     with pytest.raises(SourceError, match="larger than the 100 bytes"):
         ids(f"{serve(tmp_path).url}/items.json")
+
+
+def deep(levels: int) -> Any:
+    return json.loads('{"a":' * levels + "1" + "}" * levels)
+
+
+@pytest.mark.parametrize(
+    ("strange", "message"),
+    [
+        (deep(99), None),
+        (deep(100), "holds an item that is none: it is nested deeper than 100 levels"),
+        (deep(1200), "holds an item that is none: it is nested deeper than 100 levels"),  # which the parser takes
+        ("x" * 2**20, r"holds an item of \d+ bytes; up to 1048576 are read"),
+    ],
+)
+def test_an_item_that_is_too_deep_or_too_large_ends_in_one_sentence(
+    tmp_path: Path, serve: Callable[..., RangeServer], strange: Any, message: str | None
+) -> None:
+    document = {**item("strange"), "strange": strange}
+    write_json(tmp_path / "item.json", document)
+    write_json(tmp_path / "items.json", {"type": "FeatureCollection", "features": [item("one"), document]})
+    write_json(tmp_path / "catalog.json", catalogue(("item", "one.json"), ("item", "item.json")))
+    write_json(tmp_path / "one.json", item("one"))
+    server = serve(tmp_path)
+    for name in ("item.json", "items.json", "catalog.json"):
+        for place in (str(tmp_path), server.url):
+            if message is None:
+                assert "strange" in ids(f"{place}/{name}")
+            else:
+                with pytest.raises(SourceError, match=message):
+                    ids(f"{place}/{name}")
+
+
+def test_the_bytes_of_all_documents_are_bounded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[..., RangeServer]
+) -> None:
+    names = [f"{number}.json" for number in range(40)]
+    for name in names:
+        write_json(tmp_path / name, item(name))
+    write_json(tmp_path / "catalog.json", catalogue(*(("item", name) for name in names)))
+    total = sum(path.stat().st_size for path in tmp_path.iterdir())
+    server = serve(tmp_path)
+    for place in (str(tmp_path), server.url):
+        monkeypatch.setattr(documents, "MAX_BYTES", total)
+        assert len(ids(f"{place}/catalog.json")) == 40
+        monkeypatch.setattr(documents, "MAX_BYTES", total // 4)
+        asked = len(server.requests)
+        with pytest.raises(
+            SourceError, match=f"the catalogue has documents of more than {total // 4} bytes; give a pa"
+        ):
+            ids(f"{place}/catalog.json")
+        assert len(server.requests) - asked < 40
 
 
 @pytest.mark.parametrize(

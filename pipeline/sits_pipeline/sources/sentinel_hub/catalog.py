@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,6 +13,8 @@ from sits_catalog.cube import lattice_anchor_y
 from sits_catalog.region import Season
 from sits_catalog.sentinel2 import BANDS, has_boa_offset, parse_product_id
 from sits_pipeline.sources.base import ServiceDown, SourceError
+from sits_pipeline.sources.catalogue import MAX_ITEMS
+from sits_pipeline.sources.documents import Ration, check_item
 from sits_pipeline.sources.footprints import footprint_of
 from sits_pipeline.sources.items import check_id, finite_number, sensed_of
 from sits_pipeline.sources.sentinel_hub.evalscript import PlannedTile
@@ -48,12 +49,19 @@ def find_items(client: ServiceClient, area: shapely.Geometry, season: Season) ->
     west, south, east, north = (float(side) for side in shapely.bounds(area))
     box = BBox((west, south, east, north), crs=CRS.WGS84)
     found: dict[str, JsonObject] = {}
+    whose = f"the Catalog of {client.config.sh_base_url}"
+    ration = Ration(whose, "build a smaller region")
     n_items = 0
     problem = ""
     try:
         for item in catalog.search(COLLECTION, bbox=box, time=season_span(season), limit=_PAGE):
-            found[f"{item['id']} {json.dumps(item, sort_keys=True)}"] = item
+            text = check_item(item, whose)
+            ration.spend(len(text))
+            found[f"{item['id']} {text}"] = item
             n_items += 1
+            if len(found) > MAX_ITEMS:
+                problem = f"it gives more than {MAX_ITEMS} items; build a smaller region"
+                break
             if n_items > 2 * (len(found) + _PAGE):
                 problem = "it gives the same page again and again"
                 break
@@ -64,7 +72,7 @@ def find_items(client: ServiceClient, area: shapely.Geometry, season: Season) ->
     except OSError as error:
         raise SourceError(str(error)) from None
     if problem:
-        raise SourceError(f"the Catalog of {client.config.sh_base_url} cannot be searched: {problem}")
+        raise SourceError(f"{whose} cannot be searched: {problem}")
     return [found[key] for key in sorted(found)]
 
 

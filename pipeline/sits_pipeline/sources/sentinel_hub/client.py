@@ -23,6 +23,7 @@ from sits_catalog.addresses import published_text
 from sits_pipeline.sources.access import Gate
 from sits_pipeline.sources.base import CredentialsError, ServiceDown
 from sits_pipeline.sources.breaker import BREAKER
+from sits_pipeline.sources.catalogue import MAX_JSON_BYTES
 from sits_pipeline.sources.exchange import Answer, Broken, Sent, exchange
 from sits_pipeline.sources.sentinel_hub.deployment import Deployment, Patience, read_config
 from sits_pipeline.sources.sentinel_hub.faults import LONGEST_WAIT_S, Failed, Fault, broken, busy, is_passing, status
@@ -169,7 +170,7 @@ class ServiceClient(SentinelHubDownloadClient):
             headers={**SHConstants.HEADERS, "Content-Type": "application/json", **request.headers},
             proof=proof,
             body=None if posted is None else json.dumps(posted).encode(),
-            max_bytes=_MAX_BYTES,
+            max_bytes=MAX_JSON_BYTES if request.data_type is MimeType.JSON else _MAX_BYTES,
         )
         fault: Fault | None
         try:

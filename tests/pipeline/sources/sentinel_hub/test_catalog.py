@@ -125,6 +125,27 @@ def test_a_catalogue_that_never_ends_is_an_error(source: SentinelHubSource, hub:
         source.find(AREA, SUMMER)
 
 
+def test_a_catalogue_of_items_without_end_is_an_error(
+    source: SentinelHubSource, hub: ScriptedHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def numbered(request: dict[str, Any]) -> Reply:
+        number = request.get("next", 0)
+        features = [{**catalog_item(), "number": number * 100 + index} for index in range(100)]
+        return json_reply({"features": features, "context": {"next": number + 1}})
+
+    hub.search = numbered
+    monkeypatch.setattr("sits_pipeline.sources.sentinel_hub.catalog.MAX_ITEMS", 250)
+    with pytest.raises(SourceError, match="it gives more than 250 items; build a smaller region"):
+        source.find(AREA, SUMMER)
+    monkeypatch.setattr("sits_pipeline.sources.documents.MAX_BYTES", 20_000)
+    with pytest.raises(SourceError, match="has documents of more than 20000 bytes; build a smaller region"):
+        source.find(AREA, SUMMER)
+    deep = {**catalog_item(), "a": json.loads("[" * 900 + "]" * 900)}
+    hub.search = pages([deep])
+    with pytest.raises(SourceError, match="it is nested deeper than 100 levels"):
+        source.find(AREA, SUMMER)
+
+
 @pytest.mark.parametrize("document", [{"features": []}, {"context": {}}, {"features": [1], "context": {}}])
 def test_an_answer_that_is_no_page_is_an_error(
     source: SentinelHubSource, hub: ScriptedHub, document: dict[str, Any]

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.end_to_end.archives import SmallArchive, build_here, promised, write_small_archive
+from tests.end_to_end.archives import SmallArchive, build_here, cells_in_journal, promised, write_small_archive
 from tests.end_to_end.building import SMALL, Dataset, build_region, extent, simulated_land
+from tests.end_to_end.interrupted import FINISH, is_concluded, killed_build
 
 from sits_catalog.loading import load_region
 from sits_catalog.region import LabelRule, Region
@@ -72,8 +73,22 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
 def undisturbed(archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset of that archive, built by this process in one go."""
     out = tmp_path_factory.mktemp("undisturbed")
-    assert build_here(archive, out).code == 0
+    ended = build_here(archive, out)
+    assert ended.code == 0, ended.stderr
+    assert ended.outcome["built"] == 9
     return out / "small"
+
+
+@pytest.fixture(scope="module")
+def unfinished(archive: SmallArchive, undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset as a build left it that was killed as it entered the finish: all cells, and no file of the finish."""
+    dataset = tmp_path_factory.mktemp("unfinished") / "small"
+    killed_build(archive, dataset, FINISH[0], "before")
+    assert cells_in_journal(dataset).keys() == cells_in_journal(undisturbed).keys()
+    assert [path.name for path in dataset.iterdir() if path.is_file() and ".partial" not in path.name] == []
+    assert is_concluded(undisturbed)
+    assert not is_concluded(dataset)
+    return dataset
 
 
 @pytest.fixture(scope="module")

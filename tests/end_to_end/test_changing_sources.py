@@ -22,7 +22,6 @@ from tests.end_to_end.archives import (
     journal_lines,
     promised,
     run_here,
-    write_small_archive,
 )
 
 pytestmark = pytest.mark.slow
@@ -31,16 +30,9 @@ FIRST = "S2A_31TEJ_20230405"
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
-    return write_small_archive(tmp_path_factory.mktemp("archive"))
-
-
-@pytest.fixture(scope="module")
-def built(archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(undisturbed: Path) -> Path:
     """A folder with the finished dataset, which tests only read."""
-    out = tmp_path_factory.mktemp("built")
-    assert build_here(archive, out).code == 0
-    return out
+    return undisturbed.parent
 
 
 @pytest.fixture

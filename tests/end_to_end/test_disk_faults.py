@@ -9,14 +9,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.end_to_end.archives import (
     SmallArchive,
     build_arguments,
-    build_here,
     cells_in_journal,
     command,
     environment,
@@ -26,7 +24,6 @@ from tests.end_to_end.archives import (
     run,
     run_here,
     wait_for,
-    write_small_archive,
 )
 from tests.pipeline.sources.range_server import RangeServer
 
@@ -35,31 +32,12 @@ PAGE = 4096
 needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount file systems; run it as root")
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
-    return write_small_archive(tmp_path_factory.mktemp("archive"))
-
-
-@dataclass(frozen=True)
-class Undisturbed:
-    """A build whose disk had room."""
-
-    dataset: Path
-    promised: dict[str, str]
-
-    def bytes_of(self, *, cells: bool) -> int:
-        """What the cells' shards, or the files of the finish, take of a file system, in whole pages."""
-        files = [path for path in self.dataset.rglob("*") if path.is_file()]
-        shards = [path for path in files if (path.name.isdigit() and path.parent.parent.name != "cube.zarr")]
-        chosen = shards if cells else [path for path in self.dataset.iterdir() if path.is_file()]
-        return sum(-(-path.stat().st_size // PAGE) * PAGE for path in chosen)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    out = tmp_path_factory.mktemp("undisturbed")
-    assert build_here(archive, out).code == 0
-    return Undisturbed(out / "small", promised(out / "small"))
+def bytes_of(dataset: Path, *, cells: bool) -> int:
+    """What the cells' shards, or the files of the finish, take of a file system, in whole pages."""
+    files = [path for path in dataset.rglob("*") if path.is_file()]
+    shards = [path for path in files if (path.name.isdigit() and path.parent.parent.name != "cube.zarr")]
+    chosen = shards if cells else [path for path in dataset.iterdir() if path.is_file()]
+    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in chosen)
 
 
 @contextmanager
@@ -89,13 +67,13 @@ def assert_one_sentence(ended: subprocess.CompletedProcess[str], *says: str, cod
         assert part in sentence
 
 
-def assert_ends_equal(archive: SmallArchive, undisturbed: Undisturbed, dataset: Path, *, built: int | None) -> None:
+def assert_ends_equal(archive: SmallArchive, undisturbed: Path, dataset: Path, *, built: int | None) -> None:
     """The same command, now that there is room."""
     ended = run("sits-build", *build_arguments(archive, dataset.parent))
     assert ended.returncode == 0, ended.stderr
     if built is not None:
         assert json.loads(ended.stdout)[0]["built"] == built
-    assert promised(dataset) == undisturbed.promised
+    assert promised(dataset) == promised(undisturbed)
     assert leftovers(dataset.parent) == []
     assert run_here("sits-cube", "verify", dataset).code == 0
 
@@ -110,9 +88,9 @@ def assert_ends_equal(archive: SmallArchive, undisturbed: Undisturbed, dataset: 
     [("metadata", 0.0), ("first cell", 0.05), ("cells", 0.3), ("last cell", 0.95)],
 )
 def test_a_disk_that_is_full_while_cells_are_written(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path, moment: str, room: float
+    archive: SmallArchive, undisturbed: Path, tmp_path: Path, moment: str, room: float
 ) -> None:
-    with small_disk(tmp_path / "disk", max(PAGE, int(room * undisturbed.bytes_of(cells=True)))) as disk:
+    with small_disk(tmp_path / "disk", max(PAGE, int(room * bytes_of(undisturbed, cells=True)))) as disk:
         dataset = disk / "out" / "small"
         started = time.monotonic()
         ended = run("sits-build", *build_arguments(archive, disk / "out"))
@@ -131,18 +109,13 @@ def test_a_disk_that_is_full_while_cells_are_written(
 @needs_mounts
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 0.9])
 def test_a_disk_that_is_full_while_the_build_is_finished(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path, share: float
+    archive: SmallArchive, undisturbed: Path, unfinished: Path, tmp_path: Path, share: float
 ) -> None:
     """Filled by another program when the last cell is in the journal, but for a share of what finish writes."""
     with small_disk(tmp_path / "disk", 100 * 2**20) as disk:
         dataset = disk / "out" / "small"
-        shutil.copytree(undisturbed.dataset, dataset)
-        lines = (dataset / "journal.jsonl").read_text().splitlines(keepends=True)
-        for path in dataset.iterdir():
-            path.unlink() if path.is_file() else None
-        (dataset / "journal").mkdir()
-        (dataset / "journal" / "000001.jsonl").write_text("".join(lines[:-1]))
-        left = int(share * undisturbed.bytes_of(cells=False))
+        shutil.copytree(unfinished, dataset)
+        left = int(share * bytes_of(undisturbed, cells=False))
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
         with (disk / "other").open("wb") as file:
             file.write(bytes(free - left))
@@ -158,7 +131,7 @@ def test_a_disk_that_is_full_while_the_build_is_finished(
 @needs_mounts
 @pytest.mark.parametrize("room", [16, 200])
 def test_a_full_disk_of_the_cache_ends_the_build_and_no_scene_is_called_unread(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path, room: int
+    archive: SmallArchive, undisturbed: Path, tmp_path: Path, room: int
 ) -> None:
     """Room for so many pages: not for one block, or for those of some bands."""
     server = RangeServer(archive.folder)
@@ -174,7 +147,7 @@ def test_a_full_disk_of_the_cache_ends_the_build_and_no_scene_is_called_unread(
         assert remount(disk, "size=100M")
         ended = run("sits-build", *arguments)
     assert ended.returncode == 0, ended.stderr
-    assert promised(dataset) == undisturbed.promised
+    assert promised(dataset) == promised(undisturbed)
 
 
 @pytest.mark.soak
@@ -192,7 +165,7 @@ def test_a_plan_says_that_the_room_does_not_suffice(archive: SmallArchive, tmp_p
 @pytest.mark.soak
 @needs_mounts
 def test_a_disk_that_can_only_be_read_is_refused_before_anything_is_asked_for(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+    archive: SmallArchive, undisturbed: Path, tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "disk", 100 * 2**20) as disk:
         assert remount(disk, "ro")
@@ -201,7 +174,7 @@ def test_a_disk_that_can_only_be_read_is_refused_before_anything_is_asked_for(
         assert "auditing" not in ended.stderr
         # What is there can be looked at.
         assert remount(disk, "rw")
-        shutil.copytree(undisturbed.dataset, disk / "out" / "small")
+        shutil.copytree(undisturbed, disk / "out" / "small")
         assert remount(disk, "ro")
         assert run_here("sits-cube", "verify", disk / "out" / "small").code == 0
         assert run_here("sits-cube", "info", disk / "out" / "small").code == 0
@@ -254,7 +227,7 @@ def test_a_folder_that_may_not_be_written_is_refused_before_anything_is_asked_fo
 
 @pytest.mark.soak
 def test_a_folder_that_becomes_read_only_in_mid_build_ends_it_with_one_sentence(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+    archive: SmallArchive, undisturbed: Path, tmp_path: Path
 ) -> None:
     dataset = tmp_path / "out" / "small"
     process = start_as_others(command("sits-build", *build_arguments(archive, tmp_path / "out")))

@@ -7,7 +7,6 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -30,46 +29,23 @@ from tests.end_to_end.archives import (
     stamps,
     start,
     wait_for,
-    write_small_archive,
 )
 from tests.services.file_size import files_of_at_most
 
 Stamps = dict[str, tuple[int, int]]
 
 
-@dataclass(frozen=True)
-class Undisturbed:
-    """A build that nobody has killed."""
-
-    dataset: Path
-    promised: dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
-    return write_small_archive(tmp_path_factory.mktemp("archive"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(archive: SmallArchive, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    out = tmp_path_factory.mktemp("undisturbed")
-    ended = build_here(archive, out)
-    assert ended.code == 0, ended.stderr
-    assert ended.outcome["built"] == 9
-    return Undisturbed(out / "small", promised(out / "small"))
-
-
 @pytest.fixture
-def dataset(undisturbed: Undisturbed, tmp_path: Path) -> Path:
+def dataset(undisturbed: Path, tmp_path: Path) -> Path:
     """A copy of the finished dataset, for tests that damage it."""
-    return Path(shutil.copytree(undisturbed.dataset, tmp_path / "out" / "small"))
+    return Path(shutil.copytree(undisturbed, tmp_path / "out" / "small"))
 
 
-def assert_as_undisturbed(dataset: Path, undisturbed: Undisturbed) -> None:
-    assert promised(dataset) == undisturbed.promised
+def assert_as_undisturbed(dataset: Path, undisturbed: Path) -> None:
+    assert promised(dataset) == promised(undisturbed)
     assert leftovers(dataset.parent) == []
-    assert sorted(p.name for p in dataset.iterdir()) == sorted(p.name for p in undisturbed.dataset.iterdir())
-    assert timeless(dataset) == timeless(undisturbed.dataset)
+    assert sorted(p.name for p in dataset.iterdir()) == sorted(p.name for p in undisturbed.iterdir())
+    assert timeless(dataset) == timeless(undisturbed)
     assert run_here("sits-cube", "verify", dataset).code == 0
 
 
@@ -111,7 +87,7 @@ def after_written(path: Path) -> Callable[[], bool]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kills", [5, pytest.param(100, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
 def test_a_build_killed_again_and_again_ends_as_one_never_killed(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path, kills: int
+    archive: SmallArchive, undisturbed: Path, tmp_path: Path, kills: int
 ) -> None:
     """Five kills meet each part of a build once: start, cells, tables, metadata, journal; a hundred repeat them."""
     dataset, rng = tmp_path / "out" / "small", random.Random(2)
@@ -159,9 +135,7 @@ def test_a_build_killed_again_and_again_ends_as_one_never_killed(
 
 
 @pytest.mark.slow
-def test_no_worker_process_outlives_a_killed_build(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_no_worker_process_outlives_a_killed_build(archive: SmallArchive, undisturbed: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "out" / "small"
     process = start(command("sits-build", *build_arguments(archive, tmp_path / "out", "--kind", "processes")))
     wait_for(lambda: len(cells_in_journal(dataset)) >= 1 or process.poll() is not None)
@@ -178,9 +152,7 @@ def test_no_worker_process_outlives_a_killed_build(
 
 
 @pytest.mark.slow
-def test_a_build_outlives_a_killed_worker_process(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_a_build_outlives_a_killed_worker_process(archive: SmallArchive, undisturbed: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "out" / "small"
     process = start(command("sits-build", *build_arguments(archive, tmp_path / "out", "--kind", "processes")))
     wait_for(lambda: len(cells_in_journal(dataset)) >= 1 or process.poll() is not None)
@@ -194,7 +166,7 @@ def test_a_build_outlives_a_killed_worker_process(
 
 @pytest.mark.slow
 def test_a_second_build_of_the_same_datasets_refuses_while_the_first_goes_on(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+    archive: SmallArchive, undisturbed: Path, tmp_path: Path
 ) -> None:
     dataset = tmp_path / "out" / "small"
     first = start(command("sits-build", *build_arguments(archive, tmp_path / "out")))
@@ -211,7 +183,7 @@ def test_a_second_build_of_the_same_datasets_refuses_while_the_first_goes_on(
 
 
 def test_segments_that_a_kill_left_beside_the_merged_journal_are_merged_again(
-    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+    archive: SmallArchive, undisturbed: Path, dataset: Path
 ) -> None:
     lines = (dataset / "journal.jsonl").read_text().splitlines(keepends=True)
     (dataset / "journal").mkdir()
@@ -226,7 +198,7 @@ def test_segments_that_a_kill_left_beside_the_merged_journal_are_merged_again(
 
 @pytest.mark.slow
 def test_a_cube_whose_creation_was_cut_short_is_created_again(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+    archive: SmallArchive, undisturbed: Path, tmp_path: Path
 ) -> None:
     cube = tmp_path / "out" / "small" / "cube.zarr"
     (cube / "B99").mkdir(parents=True)
@@ -241,7 +213,7 @@ def test_a_cube_whose_creation_was_cut_short_is_created_again(
 
 @pytest.mark.slow
 def test_a_torn_journal_line_costs_its_cell_and_leftovers_go(
-    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+    archive: SmallArchive, undisturbed: Path, dataset: Path
 ) -> None:
     lines = (dataset / "journal.jsonl").read_text().splitlines(keepends=True)
     (dataset / "journal.jsonl").unlink()
@@ -261,7 +233,7 @@ def test_a_torn_journal_line_costs_its_cell_and_leftovers_go(
 
 @pytest.mark.slow
 def test_a_journal_that_outlived_its_cube_is_not_believed(
-    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+    archive: SmallArchive, undisturbed: Path, dataset: Path
 ) -> None:
     shutil.rmtree(dataset / "cube.zarr")
     ended = build_here(archive, dataset.parent)
@@ -271,7 +243,7 @@ def test_a_journal_that_outlived_its_cube_is_not_believed(
 
 @pytest.mark.slow
 def test_a_run_restores_what_was_deleted_or_damaged_and_blesses_nothing(
-    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+    archive: SmallArchive, undisturbed: Path, dataset: Path
 ) -> None:
     cube = dataset / "cube.zarr"
     shutil.rmtree(cube / "scl" / "c")
@@ -286,7 +258,7 @@ def test_a_run_restores_what_was_deleted_or_damaged_and_blesses_nothing(
 
 @pytest.mark.parametrize("name", ["scl/zarr.json", "x/c/0", "zarr.json", "overview/zarr.json"])
 def test_damaged_metadata_of_a_finished_cube_are_restored(
-    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path, name: str
+    archive: SmallArchive, undisturbed: Path, dataset: Path, name: str
 ) -> None:
     path = dataset / "cube.zarr" / name
     path.write_bytes(path.read_bytes().replace(b"B04", b"B03").replace(b"uint8", b"uint4").replace(b"A", b"B"))
@@ -310,7 +282,7 @@ def test_damage_that_a_run_does_not_see_is_still_found_after_it(archive: SmallAr
 
 @pytest.mark.slow
 def test_files_of_an_earlier_dataset_go_and_others_stay_and_are_named(
-    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+    archive: SmallArchive, undisturbed: Path, dataset: Path
 ) -> None:
     shutil.rmtree(dataset / "cube.zarr")
     (dataset / "notes.txt").write_text("mine")
@@ -325,22 +297,20 @@ def test_files_of_an_earlier_dataset_go_and_others_stay_and_are_named(
     assert ended.stdout.startswith("notes.txt: is not listed")
 
 
-def test_another_title_is_written_without_a_cell(
-    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
-) -> None:
+def test_another_title_is_written_without_a_cell(archive: SmallArchive, undisturbed: Path, dataset: Path) -> None:
     region = archive.folder / "titled.yaml"
     region.write_text(yaml.safe_dump(region_document(title="Fields of the south")))
     ended = run_here("sits-build", "--region", region, "--out", dataset.parent, "--json")
     assert (ended.code, ended.outcome["built"]) == (0, 0)
     assert json.loads((dataset / "item.json").read_text())["properties"]["title"] == "Fields of the south"
     assert "Fields of the south" in (dataset / "config.yaml").read_text()
-    assert promised(dataset) == undisturbed.promised
+    assert promised(dataset) == promised(undisturbed)
     assert run_here("sits-cube", "verify", dataset).code == 0
 
 
 @pytest.mark.slow
 def test_a_cube_that_was_begun_without_a_cell_is_begun_anew_with_other_cells(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+    archive: SmallArchive, undisturbed: Path, tmp_path: Path
 ) -> None:
     dataset = tmp_path / "out" / "small"
     process = start(command("sits-build", *build_arguments(archive, tmp_path / "out", "--cell", "1024")))
@@ -364,11 +334,11 @@ def test_a_finished_build_does_nothing_again(archive: SmallArchive, dataset: Pat
 
 @pytest.mark.slow
 def test_a_file_that_may_not_grow_ends_the_build_with_one_sentence_and_costs_its_cell(
-    archive: SmallArchive, undisturbed: Undisturbed, tmp_path: Path
+    archive: SmallArchive, undisturbed: Path, tmp_path: Path
 ) -> None:
     """As a full disk does, without one: this process may write no file as large as the largest shard."""
     dataset = tmp_path / "out" / "small"
-    largest = max(path.stat().st_size for path in undisturbed.dataset.rglob("*") if path.is_file())
+    largest = max(path.stat().st_size for path in undisturbed.rglob("*") if path.is_file())
     with files_of_at_most(largest - 1):
         ended = build_here(archive, tmp_path / "out")
     assert (ended.code, ended.stdout) == (1, "")
@@ -426,7 +396,7 @@ def test_verify_names_a_file_of_which_one_byte_is_flipped(dataset: Path, name: s
 
 @pytest.mark.slow
 def test_verify_names_a_missing_shard_and_the_build_restores_it(
-    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path
+    archive: SmallArchive, undisturbed: Path, dataset: Path
 ) -> None:
     shard = "cube.zarr/reflectance/c/0/0/1/2"
     (dataset / shard).unlink()
@@ -441,7 +411,7 @@ def test_verify_names_a_missing_shard_and_the_build_restores_it(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["chips.parquet", "parcels.parquet", "sources.parquet"])
 def test_a_table_that_is_missing_is_named_and_written_again(
-    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path, name: str
+    archive: SmallArchive, undisturbed: Path, dataset: Path, name: str
 ) -> None:
     (dataset / name).unlink()
     ended = run_here("sits-cube", "verify", dataset)
@@ -503,7 +473,7 @@ def test_each_command_says_that_another_version_wrote_a_cube(
 
 
 def test_a_dataset_that_was_moved_is_proved_read_and_taken_up_at_its_new_place(
-    archive: SmallArchive, undisturbed: Undisturbed, dataset: Path, tmp_path: Path
+    archive: SmallArchive, undisturbed: Path, dataset: Path, tmp_path: Path
 ) -> None:
     moved = tmp_path / "elsewhere" / "small"
     moved.parent.mkdir()
@@ -527,7 +497,7 @@ def test_a_dataset_that_was_moved_is_proved_read_and_taken_up_at_its_new_place(
 
 @pytest.mark.slow
 def test_verify_names_a_journal_of_another_state_of_the_cube(
-    undisturbed: Undisturbed, archive: SmallArchive, dataset: Path, tmp_path: Path
+    undisturbed: Path, archive: SmallArchive, dataset: Path, tmp_path: Path
 ) -> None:
     """The journal of a build that could not read a scene, put beside the complete cube."""
     asset = archive.asset("31TEJ", "2023-05-20", "B04")

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
+
+from sits_catalog.parquet_rows import ParquetRows
 
 __all__ = ["NORTHERNMOST", "SOUTHERNMOST", "Location", "is_location_file", "read_locations", "write_locations"]
 
@@ -229,26 +232,37 @@ def _shown(value: object) -> str:
 
 
 def _read_geoparquet(path: Path) -> Iterator[_Row]:
-    import pyarrow.parquet as parquet
+    import pyarrow as pa
 
     try:
-        table = parquet.read_table(path)
-        geo = json.loads((table.schema.metadata or {}).get(b"geo", b"{}"))
+        with ParquetRows(str(path), size=path.stat().st_size, name=str(path)) as rows:
+            column = _column_of_points(path, rows.file)
+            others = [name for name in ("id", "city", "country") if name in rows.file.schema_arrow.names]
+            groups = range(rows.file.metadata.num_row_groups)
+            batches = (batch for group in groups for batch in rows.batches([column, *others], group))
+            for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
+                where = f"row {number}"
+                lon, lat = _point_of_wkb(path, where, row[column])
+                yield _Row(where, row.get("id"), lon, lat, row.get("city"), row.get("country"))
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path} is not GeoParquet: {' '.join(str(error).split())[:200]}") from error
+
+
+def _column_of_points(path: Path, file: Any) -> str:
+    """The column of geometries, which are WKB and in degrees. Raises ValueError."""
+    try:
+        geo = json.loads((file.schema_arrow.metadata or {}).get(b"geo", b"{}"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not GeoParquet: {error}") from error
     column = geo.get("primary_column") if isinstance(geo, dict) else None
-    if column not in table.column_names:
+    if not isinstance(column, str) or column not in file.schema_arrow.names:
         raise ValueError(f"{path} is not GeoParquet: it names no column of geometries; write points with GeoPandas")
-    described = _object(path, "columns", str(column), _object(path, "the file's geo", "columns", geo))
+    described = _object(path, "columns", column, _object(path, "the file's geo", "columns", geo))
     if not _is_wgs84(described.get("crs", _CRS84)):
         raise ValueError(f"{path}: locations are in degrees, WGS 84; got another CRS; reproject the file")
     if described.get("encoding") != "WKB":
         raise ValueError(f"{path}: geometries are read as WKB; got the encoding {described.get('encoding')}")
-    others = [name for name in ("id", "city", "country") if name in table.column_names]
-    for number, row in enumerate(table.select([column, *others]).to_pylist(), 1):
-        where = f"row {number}"
-        lon, lat = _point_of_wkb(path, where, row[column])
-        yield _Row(where, row.get("id"), lon, lat, row.get("city"), row.get("country"))
+    return column
 
 
 def _is_wgs84(crs: object) -> bool:

@@ -217,3 +217,12 @@ def test_only_known_suffixes_are_locations(tmp_path: Path) -> None:
     for act in (lambda: read_locations("a.shp"), lambda: write_locations("a.shp", TWO)):
         with pytest.raises(ValueError, match=r"locations are in \.csv, \.geojson or \.parquet files; got a\.shp"):
             act()
+
+
+def test_a_geoparquet_that_unpacks_without_end_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "farms.parquet"
+    points = geopandas.GeoDataFrame({"id": ["x" * 10_000] * 1000}, geometry=[shapely.Point(3, 43)] * 1000, crs=4326)
+    points.to_parquet(path)
+    monkeypatch.setattr("sits_catalog.parquet_rows._LEAST", 2**22)
+    with pytest.raises(ValueError, match=r"farms\.parquet unpacks to more than 100 times its size"):
+        read_locations(path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from sits_catalog.parquet_rows import ParquetRows
 from sits_pipeline.parcels.addressed import is_address, open_address
 from sits_pipeline.parcels.archives import Place
 from sits_pipeline.parcels.features import Box, Features, as_text, geometry_of
@@ -25,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GeoParquetFile", "open_geoparquet"]
 
-_BATCH_ROWS = 65_536
-_BUFFER = 1 << 20
-"""Bytes of a column chunk that are read at once, so that a file of one row group is never in memory."""
 _Boxes = NDArray[np.float64]
 
 
@@ -58,10 +58,10 @@ class GeoParquetFile:
         if self.geometry.bounds is not None:
             return self.geometry.bounds
         boxes = np.full((1, 4), np.nan)
-        with _parquet(self.path, self.place.target) as file:
-            for group in range(file.metadata.num_row_groups):
-                known = self._stated_box(file.metadata.row_group(group))
-                found = [known] if known else [shapely.total_bounds(shape) for shape in self._shapes(file, group)]
+        with _parquet(self.path, self.place.target) as rows:
+            for group in range(rows.file.metadata.num_row_groups):
+                known = self._stated_box(rows.file.metadata.row_group(group))
+                found = [known] if known else [shapely.total_bounds(shape) for shape in self._shapes(rows, group)]
                 boxes = np.vstack([boxes, *found])
                 boxes = np.hstack([np.fmin.reduce(boxes[:, :2]), np.fmax.reduce(boxes[:, 2:])])[None]
         west, south, east, north = boxes[0].tolist()
@@ -97,9 +97,10 @@ class GeoParquetFile:
         return frozenset(text for text in found if text is not None)
 
     def _texts(self, name: str) -> Iterator[NDArray[np.object_]]:
-        with _parquet(self.path, self.place.target) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=[name]):
-                yield _text(self.path, batch[name])
+        with _parquet(self.path, self.place.target) as rows:
+            for group in range(rows.file.metadata.num_row_groups):
+                for batch in rows.batches([name], group):
+                    yield _text(self.path, batch[name])
 
     def close(self) -> None:
         """Remove what was unpacked."""
@@ -108,13 +109,13 @@ class GeoParquetFile:
     def _batches(self, columns: Sequence[str], box: Box | None) -> Iterator[tuple[NDArray[np.int64], RecordBatch]]:
         """Numbers of rows that may meet `box`, ascending, and the rows themselves."""
         wanted = list(dict.fromkeys((*columns, self.geometry.name)))
-        with _parquet(self.path, self.place.target) as file:
+        with _parquet(self.path, self.place.target) as rows:
             first = 0
-            for group in range(file.metadata.num_row_groups):
-                n_rows, near = file.metadata.row_group(group).num_rows, self._near(file, group, box)
+            for group in range(rows.file.metadata.num_row_groups):
+                n_rows, near = rows.file.metadata.row_group(group).num_rows, self._near(rows, group, box)
                 done = first
                 if near is None or near.any():
-                    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=wanted):
+                    for batch in rows.batches(wanted, group):
                         inside = np.arange(len(batch))
                         if near is not None:
                             inside = np.flatnonzero(near[done - first : done - first + len(batch)])
@@ -122,11 +123,11 @@ class GeoParquetFile:
                         done += len(batch)
                 first += n_rows
 
-    def _near(self, file: ParquetFile, group: int, box: Box | None) -> NDArray[np.bool_] | None:
+    def _near(self, rows: ParquetRows, group: int, box: Box | None) -> NDArray[np.bool_] | None:
         """Which rows of a row group may meet `box`; None: any of them, as far as the file tells without geometry."""
         if box is None:
             return None
-        metadata = file.metadata.row_group(group)
+        metadata = rows.file.metadata.row_group(group)
         stated = self._stated_box(metadata)
         if stated is not None and not _touch(np.array([stated]), box).any():
             return np.zeros(metadata.num_rows, np.bool_)
@@ -134,7 +135,7 @@ class GeoParquetFile:
             return None
         corners = [np.full(metadata.num_rows, np.nan) for _ in self.geometry.covering]
         done = 0
-        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(self.geometry.covering)):
+        for batch in rows.batches(self.geometry.covering, group):
             for corner, path in zip(corners, self.geometry.covering, strict=True):
                 corner[done : done + len(batch)] = _numbers(batch, path)
             done += len(batch)
@@ -159,16 +160,16 @@ class GeoParquetFile:
             return None
         return float(stated.xmin), float(stated.ymin), float(stated.xmax), float(stated.ymax)
 
-    def _shapes(self, file: ParquetFile, group: int) -> Iterator[NDArray[np.object_]]:
-        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[self.geometry.name]):
+    def _shapes(self, rows: ParquetRows, group: int) -> Iterator[NDArray[np.object_]]:
+        for batch in rows.batches([self.geometry.name], group):
             yield geometry_of(_values(batch[self.geometry.name]))
 
 
 def open_geoparquet(path: str, place: Place) -> GeoParquetFile:
     """The file at `place`, which `path` names for the user."""
-    with _parquet(path, place.target) as file:
-        names, n_rows = tuple(file.schema_arrow.names), file.metadata.num_rows
-        geometry = _geometry(path, file)
+    with _parquet(path, place.target) as rows:
+        names, n_rows = tuple(rows.file.schema_arrow.names), rows.file.metadata.num_rows
+        geometry = _geometry(path, rows.file)
     return GeoParquetFile(
         path=path,
         place=place,
@@ -180,15 +181,18 @@ def open_geoparquet(path: str, place: Place) -> GeoParquetFile:
 
 
 @contextmanager
-def _parquet(path: str, target: str) -> Iterator[ParquetFile]:
+def _parquet(path: str, target: str) -> Iterator[ParquetRows]:
     """The file at `target`, closed in the end; errors while it is open are one sentence about `path`."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
         with ExitStack() as stack:
-            source = stack.enter_context(open_address(target)) if is_address(target) else target
-            yield stack.enter_context(pq.ParquetFile(source, buffer_size=_BUFFER))
+            if is_address(target):
+                source = stack.enter_context(open_address(target))
+                rows = ParquetRows(source, size=source.seek(0, os.SEEK_END), name=path)
+            else:
+                rows = ParquetRows(target, size=Path(target).stat().st_size, name=path)
+            yield stack.enter_context(rows)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {cleaned(error, target)}") from cause(error, target)
 

@@ -19,10 +19,12 @@ from typing import Any
 import shapely
 
 from sits_catalog.addresses import published, without_secrets
+from sits_catalog.parquet_rows import ParquetRows
 from sits_catalog.region import Season
 from sits_pipeline.folder import Folder
 from sits_pipeline.sources.base import SearchResult, ServiceSource, SourceError
 from sits_pipeline.sources.catalogue import MAX_ITEMS
+from sits_pipeline.sources.documents import check_item
 from sits_pipeline.sources.footprints import footprint_of
 from sits_pipeline.sources.web import fetch, is_web
 from sits_pipeline.values import JsonObject
@@ -213,13 +215,20 @@ def _bytes_of(location: str) -> bytes:
 
 def _read_table(data: bytes, location: str, *, advice: str = "give a stac-geoparquet file") -> Table:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(io.BytesIO(data))
+        with ParquetRows(io.BytesIO(data), size=len(data), name=f"the table of items {location}") as rows:
+            metadata, schema = rows.file.metadata, rows.file.schema_arrow
+            if metadata.num_rows > MAX_ITEMS:
+                raise SourceError(f"the table {location} holds more than {MAX_ITEMS} items; give a part of it")
+            groups = range(metadata.num_row_groups)
+            batches = (batch for group in groups for batch in rows.batches(schema.names, group))
+            return pa.Table.from_batches(batches, schema)
     except (pa.ArrowException, OSError) as error:
         what = " ".join(str(error).split())[:150]
         raise SourceError(f"the table of items {location} is damaged or no Parquet file ({what}); {advice}") from error
+    except ValueError as error:  # too many rows, or bytes
+        raise SourceError(str(error)) from None
 
 
 def _note(table: Table) -> JsonObject:
@@ -236,8 +245,6 @@ def _items(table: Table, location: str) -> list[JsonObject]:
     import pyarrow as pa
     from stac_geoparquet.arrow import stac_table_to_items
 
-    if table.num_rows > MAX_ITEMS:
-        raise SourceError(f"the table {location} holds more than {MAX_ITEMS} items; give a part of it")
     whole = table["item_json"].to_pylist() if "item_json" in table.column_names else [None] * table.num_rows
     try:
         missing = [row for row, text in enumerate(whole) if text is None]
@@ -250,4 +257,6 @@ def _items(table: Table, location: str) -> list[JsonObject]:
         raise SourceError(f"the table {location} is no stac-geoparquet file ({what})") from error
     if not all(isinstance(item, dict) for item in items):
         raise SourceError(f"the table {location} holds something that is no item")
+    for item in items:
+        check_item(item, f"the table {location}")
     return items

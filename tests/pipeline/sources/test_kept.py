@@ -303,3 +303,27 @@ def test_a_search_is_kept_in_an_object_store_as_well(tmp_path: Path) -> None:
         asked = len(api.asked)
         assert search(source, folder)[0] == first
         assert len(api.asked) == asked
+
+
+def test_a_table_of_too_many_rows_or_of_a_few_that_unpack_to_too_much_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"id": ["a" * 10_000] * 1000, "item_json": ["{}"] * 1000}), tmp_path / "x.parquet")
+    assert (tmp_path / "x.parquet").stat().st_size < 2**14  # of ten megabytes
+    monkeypatch.setattr("sits_catalog.parquet_rows._LEAST", 2**22)
+    with pytest.raises(SourceError, match=r"the table of items .*x\.parquet unpacks to more than 100 times its size"):
+        read_item_table(str(tmp_path / "x.parquet"))
+    monkeypatch.setattr("sits_pipeline.sources.kept.MAX_ITEMS", 999)
+    with pytest.raises(SourceError, match="holds more than 999 items; give a part of it"):
+        read_item_table(str(tmp_path / "x.parquet"))
+
+
+def test_an_item_of_a_table_that_is_nested_without_end_is_one_sentence(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    deep = '{"a":' * 1000 + "1" + "}" * 1000
+    pq.write_table(pa.table({"id": ["a"], "item_json": [deep]}), tmp_path / "x.parquet")
+    with pytest.raises(SourceError, match=r"x\.parquet holds an item that is none: it is nested deeper than 100"):
+        read_item_table(str(tmp_path / "x.parquet"))

@@ -42,6 +42,7 @@ def sound(shape: shapely.Geometry | None) -> shapely.Geometry:
     reason = _fault(shape)
     if reason is not None:
         raise ValueError(f"no footprint: {reason}")
+    assert shape is not None
     return shapely.make_valid(shape)
 
 

@@ -128,9 +128,11 @@ def test_a_catalogue_that_never_ends_is_an_error(source: SentinelHubSource, hub:
 def test_a_catalogue_of_items_without_end_is_an_error(
     source: SentinelHubSource, hub: ScriptedHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    one = catalog_item()
+
     def numbered(request: dict[str, Any]) -> Reply:
         number = request.get("next", 0)
-        features = [{**catalog_item(), "number": number * 100 + index} for index in range(100)]
+        features = [{**one, "number": number * 100 + index} for index in range(100)]
         return json_reply({"features": features, "context": {"next": number + 1}})
 
     hub.search = numbered
@@ -140,7 +142,7 @@ def test_a_catalogue_of_items_without_end_is_an_error(
     monkeypatch.setattr("sits_pipeline.sources.documents.MAX_BYTES", 20_000)
     with pytest.raises(SourceError, match="has documents of more than 20000 bytes; build a smaller region"):
         source.find(AREA, SUMMER)
-    deep = {**catalog_item(), "a": json.loads("[" * 900 + "]" * 900)}
+    deep = {**one, "a": json.loads("[" * 900 + "]" * 900)}
     hub.search = pages([deep])
     with pytest.raises(SourceError, match="it is nested deeper than 100 levels"):
         source.find(AREA, SUMMER)

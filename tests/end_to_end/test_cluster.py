@@ -31,7 +31,6 @@ from tests.end_to_end.archives import (
     promised,
     run_here,
     wait_for,
-    write_small_archive,
 )
 from tests.services.cut_proxy import CutProxy
 from tests.services.dask_processes import free_port, kill, running
@@ -39,11 +38,6 @@ from tests.services.dask_processes import free_port, kill, running
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 
 CUT_S = 10.0
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
-    return write_small_archive(tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture(scope="module", params=[512, 1024])
@@ -75,8 +69,12 @@ class Build:
 
     def wait_for_cells(self, n: int) -> None:
         """Until the journal holds so many."""
-        wait_for(lambda: len(cells_in_journal(self.dataset)) >= n, seconds=600)
-        assert self.process.poll() is None, "it has ended already"
+        wait_for(lambda: len(cells_in_journal(self.dataset)) >= n or self.process.poll() is not None, seconds=600)
+        self.must_run()
+
+    def must_run(self) -> None:
+        """It must not have ended yet: what was done to it would have met nothing."""
+        assert self.process.poll() is None, f"it has ended already\n{self.log.read_text()}"
 
     def end(self) -> str:
         """What it said; it must have ended well."""
@@ -161,6 +159,7 @@ def test_a_worker_that_is_killed(archive: SmallArchive, side: int, local: dict[s
         os.kill(pids[0], signal.SIGKILL)
         said = build.end()
     assert_as_local(build, local)
+    assert "a worker left" in said, said
     print(said)
 
 
@@ -177,6 +176,7 @@ def test_a_connection_of_the_client_that_is_cut(
         build.wait_for_cells(1)
         proxy.cut()
         time.sleep(CUT_S)
+        build.must_run()
         proxy.restore()
         said = build.end()
     assert_as_local(build, local)
@@ -197,9 +197,11 @@ def test_connections_of_the_workers_that_are_cut(
             build.wait_for_cells(1)
             proxy.cut()
             time.sleep(CUT_S)
+            build.must_run()
             proxy.restore()
             said = build.end()
     assert_as_local(build, local)
+    assert "a worker left" in said or "no worker is left" in said, said
     print(said)
 
 
@@ -215,6 +217,7 @@ def test_a_scheduler_that_is_stopped_and_goes_on(
         build.wait_for_cells(1)
         scheduler.send_signal(signal.SIGSTOP)
         time.sleep(CUT_S)
+        build.must_run()
         scheduler.send_signal(signal.SIGCONT)
         print(build.end())
     assert_as_local(build, local)
@@ -231,9 +234,12 @@ def test_a_scheduler_that_is_killed_and_started_again(
         build.wait_for_cells(1)
         kill(scheduler)
         time.sleep(CUT_S)
+        build.must_run()
         stack.enter_context(scheduler_at(tmp_path, port))
-        print(build.end())
+        said = build.end()
     assert_as_local(build, local)
+    assert "the Dask scheduler answers again" in said, said
+    print(said)
 
 
 def test_a_worker_that_hangs(archive: SmallArchive, side: int, local: dict[str, str], tmp_path: Path) -> None:
@@ -264,6 +270,7 @@ def test_a_client_that_is_killed_and_comes_back_at_once(
     ):
         build.wait_for_cells(1)
         psutil.Process(build.process.pid).kill()
+        assert build.process.wait(30) == -signal.SIGKILL
         with building(archive, side, tmp_path / "out", port) as again:
             print(again.end())
     assert_as_local(build, local)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,6 +30,28 @@ DASK = [sys.executable, "-m", "dask"]
 
 
 @dataclass(frozen=True)
+class Build:
+    """A build that runs on a host."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        """Until it has come so far; it must not have ended by then, else nothing that follows would touch it."""
+        wait_for(lambda: reached() or self.process.poll() is not None, seconds=300)
+        self.must_run()
+
+    def must_run(self) -> None:
+        """It must not have ended yet."""
+        assert self.process.poll() is None, f"the build has ended already\n{self.log.read_text()}"
+
+    def end(self) -> str:
+        """What it said; it must have ended well."""
+        assert self.process.wait(600) == 0, self.log.read_text()
+        return self.log.read_text()
+
+
+@dataclass(frozen=True)
 class Network:
     """Hosts with what runs on them."""
 
@@ -51,16 +73,12 @@ class Network:
             yield
 
     @contextmanager
-    def build(self, archive: SmallArchive, out: str, **variables: str) -> Iterator[Callable[[], None]]:
-        """A build from the client's host; a question that waits for its end."""
-        log = self.logs / "build.log"
+    def build(self, archive: SmallArchive, out: str, **variables: str) -> Iterator[Build]:
+        """A build from the client's host."""
+        log = self.logs / f"build-{time.monotonic_ns()}.log"
         arguments = ["--region", archive.region, "--out", out, "--cell", "512", "--scheduler", self.address]
         with self.client.run(command("sits-build", *arguments), log, **environment(), **variables) as process:
-
-            def end() -> None:
-                assert process.wait(600) == 0, log.read_text()
-
-            yield end
+            yield Build(process, log)
 
 
 @pytest.fixture
@@ -75,8 +93,9 @@ def network(tmp_path: Path) -> Iterator[Network]:
             yield Network(scheduler, (one, two), client, store, tmp_path)
 
 
-def first_cell_is_built(dataset: Path) -> None:
-    wait_for(lambda: len(cells_in_journal(dataset)) > 0)
+def has_a_cell(dataset: Path) -> Callable[[], bool]:
+    """Whether the first of the nine cells is built."""
+    return lambda: len(cells_in_journal(dataset)) > 0
 
 
 def assert_whole(dataset: Path, local: dict[str, str]) -> None:
@@ -95,14 +114,18 @@ CUTS = {
 def test_a_cable_pulled_for_ten_seconds_costs_nothing(
     network: Network, archive: SmallArchive, local: dict[str, str], tmp_path: Path, whose: str
 ) -> None:
+    """Where nobody noticed: the packets are sent again. Without what is behind the cable no build ends meanwhile."""
     with ExitStack() as stack:
         for host in network.workers:
             stack.enter_context(network.worker(host))
-        with network.build(archive, str(tmp_path / "out")) as end:
-            first_cell_is_built(tmp_path / "out" / "small")
+        with network.build(archive, str(tmp_path / "out")) as build:
+            build.wait_until(has_a_cell(tmp_path / "out" / "small"))
             CUTS[whose](network).cut(10)
-            end()
+            build.must_run()
+            said = build.end()
     assert_whole(tmp_path / "out" / "small", local)
+    assert "a worker left" not in said
+    assert "failed" not in said
 
 
 def test_the_cells_of_a_host_that_never_comes_back_are_built_by_the_other(
@@ -111,33 +134,36 @@ def test_the_cells_of_a_host_that_never_comes_back_are_built_by_the_other(
     with ExitStack() as stack:
         for host in network.workers:
             stack.enter_context(network.worker(host))
-        with network.build(archive, str(tmp_path / "out")) as end:
-            first_cell_is_built(tmp_path / "out" / "small")
+        with network.build(archive, str(tmp_path / "out")) as build:
+            build.wait_until(has_a_cell(tmp_path / "out" / "small"))
             network.workers[1].pull()
-            end()
+            said = build.end()
     assert_whole(tmp_path / "out" / "small", local)
+    assert "nothing is heard of its worker" in said or "a worker left" in said, said
 
 
 def test_a_build_that_dies_is_taken_up_from_its_host(
     network: Network, archive: SmallArchive, local: dict[str, str], tmp_path: Path
 ) -> None:
     dataset = tmp_path / "out" / "small"
-    arguments = ["--region", archive.region, "--out", dataset.parent, "--cell", "512", "--scheduler", network.address]
     with ExitStack() as stack:
         for host in network.workers:
             stack.enter_context(network.worker(host))
-        started = network.client.run(command("sits-build", *arguments), tmp_path / "killed.log", **environment())
-        with started as process:
-            first_cell_is_built(dataset)
-            process.send_signal(signal.SIGKILL)
-        with network.build(archive, str(dataset.parent)) as end:
-            end()
+        with network.build(archive, str(dataset.parent)) as killed:
+            killed.wait_until(has_a_cell(dataset))
+            killed.process.send_signal(signal.SIGKILL)
+            assert killed.process.wait(30) == -signal.SIGKILL
+        before = len(cells_in_journal(dataset))
+        assert 0 < before < 9
+        with network.build(archive, str(dataset.parent)) as again:
+            again.end()
     assert_whole(dataset, local)
 
 
 def test_hosts_write_into_a_store_whose_cable_is_pulled(
     network: Network, archive: SmallArchive, local: dict[str, str], tmp_path: Path
 ) -> None:
+    """As soon as the store has taken the first shard of reflectance; nothing reaches it until the cable is back."""
     keys = {
         "AWS_ENDPOINT_URL": f"http://{network.store.address}:5000",
         "AWS_ACCESS_KEY_ID": KEY,
@@ -148,17 +174,28 @@ def test_hosts_write_into_a_store_whose_cable_is_pulled(
     url = f"s3://{BUCKET}/hosts"
     server = command("moto_server", "-H", network.store.address, "-p", "5000")
     ask = [sys.executable, Path(__file__).with_name("fetch_dataset.py"), url, tmp_path / "fetched"]
+
+    def shards_put() -> int:
+        lines = (tmp_path / "store.log").read_text(errors="replace").splitlines()
+        return sum('"PUT ' in line and "/cube.zarr/reflectance/c/" in line for line in lines)
+
     with ExitStack() as stack:
         stack.enter_context(network.store.run(server, tmp_path / "store.log"))
         for host in network.workers:
             stack.enter_context(network.worker(host, **keys))
         make = stack.enter_context(network.client.run([*ask, "--make"], tmp_path / "make.log", **keys))
         assert make.wait(180) == 0, (tmp_path / "make.log").read_text()
-        with network.build(archive, url, **keys) as end:
-            cutting = threading.Thread(target=lambda: (time.sleep(8), network.store.cut(10)))
-            cutting.start()
-            end()
-            cutting.join()
+        with network.build(archive, url, **keys) as build:
+            build.wait_until(lambda: shards_put() > 0)
+            network.store.pull()
+            time.sleep(1)  # what it had taken before is in its log by now
+            before = shards_put()
+            time.sleep(10)
+            build.must_run()
+            assert shards_put() == before < 9
+            network.store.plug()
+            build.end()
+        assert shards_put() >= 9
         fetch = stack.enter_context(network.client.run(ask, tmp_path / "fetch.log", **keys))
         assert fetch.wait(120) == 0, (tmp_path / "fetch.log").read_text()
     assert promised(tmp_path / "fetched" / "small") == local

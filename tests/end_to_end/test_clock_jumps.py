@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from tests.end_to_end.archives import (
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 HOUR = 3600
+LOOK_S = 2
 
 _CLOCK = r"""
 #define _GNU_SOURCE
@@ -110,17 +112,28 @@ def test_a_build_whose_clock_jumps_forward_and_back_ends_equal(
 ) -> None:
     dataset = tmp_path / "out" / "small"
     # The scheduler looks every two seconds, and not every five minutes, whether a worker is silent for too long.
-    often = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "2s"} if kind == "threads" else {}
+    often = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{LOOK_S} s"}
     process = subprocess.Popen(
         command("sits-build", *build_arguments(archive, tmp_path / "out", "--kind", kind)),
         env={**environment(), **clock.environment, **often},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    for cells, ahead in ((1, 7 * HOUR), (3, -30 * HOUR), (5, 400 * 24 * HOUR), (7, 0)):
-        wait_for(lambda least=cells: len(cells_in_journal(dataset)) >= least or process.poll() is not None, seconds=300)
-        assert process.poll() is None, process.communicate()
-        clock.jump(ahead)
-    _, stderr = process.communicate(timeout=300)
+
+    def has_ended() -> bool:
+        return process.poll() is not None
+
+    jumped = 0.0
+    try:
+        for cells, ahead in ((1, 7 * HOUR), (3, -30 * HOUR), (5, 400 * 24 * HOUR), (7, 0)):
+            wait_for(lambda least=cells: has_ended() or len(cells_in_journal(dataset)) >= least, seconds=300)
+            assert not has_ended(), process.communicate()
+            clock.jump(ahead)
+            jumped = jumped or time.monotonic()
+        _, stderr = process.communicate(timeout=300)
+    finally:
+        process.kill()
+        process.wait()
+    assert time.monotonic() - jumped > LOOK_S, "the scheduler may not have looked at its workers since the clock jumped"
     assert process.returncode == 0, stderr
     print(f"{kind}: complete after jumps by 7 h, -30 h and 400 days; {stderr.count('tried again')} cells tried again")
     assert promised(dataset) == promised(undisturbed)

@@ -24,7 +24,7 @@ _LINES, _POLYGONS, _COLLECTIONS = (2, 8), (3, 17), (4, 5, 6, 7, 9, 10, 11, 12, 1
 
 
 def read_wkb(values: Iterable[bytes | None]) -> NDArray[np.object_]:
-    """Shapely geometries, None for what is none; a ring that does not close is closed, numbers may be no numbers."""
+    """Shapely geometries, None for what is none or a curve; a ring that does not close is closed, numbers may be no numbers."""
     import numpy as np
     import shapely
 
@@ -32,8 +32,21 @@ def read_wkb(values: Iterable[bytes | None]) -> NDArray[np.object_]:
     found = [None if isinstance(one, bytes) and _nests_deeply(one) else one for one in found]
     geometry = np.empty(len(found), dtype=object)
     with np.errstate(all="ignore"):
-        geometry[:] = shapely.from_wkb(np.array([*found, None], dtype=object)[:-1], on_invalid="fix")
+        try:
+            geometry[:] = shapely.from_wkb(np.array([*found, None], dtype=object)[:-1], on_invalid="fix")
+        except NotImplementedError:  # one is a curve
+            geometry[:] = [_straight(one) for one in found]
     return geometry
+
+
+def _straight(wkb: object) -> object:
+    """A geometry of straight lines; None for a curve, which the library knows and gives nobody."""
+    import shapely
+
+    try:
+        return shapely.from_wkb(wkb, on_invalid="fix")
+    except NotImplementedError:
+        return None
 
 
 def _nests_deeply(wkb: bytes) -> bool:

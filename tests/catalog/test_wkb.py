@@ -72,3 +72,12 @@ def test_long_bytes_with_changes_are_a_geometry_or_none(data: st.DataObject) -> 
     for _ in range(data.draw(st.integers(1, 8))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     assert len(read_wkb([bytes(whole)])) == 1
+
+
+@pytest.mark.parametrize("kind", range(8, 13))
+def test_a_curve_is_no_geometry_and_costs_no_other(kind: int) -> None:
+    """Codes 8 to 12 of SQL/MM: circular strings, compound curves, curve polygons, multicurves, multisurfaces."""
+    point = shapely.to_wkb(shapely.Point(1, 2))
+    first, curve, last = read_wkb([point, struct.pack("<BII", 1, kind, 0), point])
+    assert first == last == shapely.Point(1, 2)
+    assert curve is None

@@ -7,6 +7,7 @@ only when an earlier one is done, so that scheduler, client and workers hold a c
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -113,8 +114,8 @@ def open_cluster(config: BuildConfig, cell: CellMemory, *, n_cells: int) -> Iter
     answer or has no workers.
     """
     with ExitStack() as stack:
-        # A cell's thread may hold the interpreter for seconds; the event loop would warn of each such pause. Nobody looks
-        # at the profile that Dask would take of all threads, a hundred times a second.
+        # A cell's thread may hold the interpreter for seconds; the event loop would warn of each such pause. The profile
+        # that Dask would take of all threads, a hundred times a second, is looked at by nobody.
         quiet = {"distributed.admin.tick.limit": "60s", "distributed.worker.profile.enabled": False}
         stack.enter_context(dask.config.set(quiet))
         if config.scheduler is not None:
@@ -123,12 +124,15 @@ def open_cluster(config: BuildConfig, cell: CellMemory, *, n_cells: int) -> Iter
             slots = max(1, min(rooms.capacity, n_cells))
             yield Cluster(link, rooms, cell, slots, 1, shard_by_shard=rooms.cell_bytes < cell.first)
             return
+        # Our own workers are there while this process is: after a sleep, or where the clock is set, a scheduler takes
+        # one that it has not heard of for gone, and one that is a thread of this process is never started again.
+        stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": None}))
         shape = _shape(config, cell, n_cells)
         processes = config.kind == "processes"
         cluster = stack.enter_context(_local(processes, shape))
         link = _link(stack, partial(Client, cluster, set_as_default=False))
         if processes:
-            rooms = WorkerRooms(link, shape.cell)
+            rooms = WorkerRooms(link, shape.cell, patience_s=math.inf)
             smaller = rooms.cell_bytes < cell.first
             yield Cluster(link, rooms, cell, shape.slots, shape.threads_a_cell, shard_by_shard=smaller)
             return

@@ -115,22 +115,32 @@ class _Worker:
     """When the scheduler heard of it, by the scheduler's clock."""
     silent_s: float
     """For how long it has not changed."""
+    patience_s: float
+    """When it is taken to hang."""
     unwanted: int
     """Tasks beyond those that anybody waits for, as it last said."""
     orphans: int
     """The same, as it has said twice: what it says is older than what the scheduler knows."""
 
     @property
+    def is_silent(self) -> bool:
+        """Whether nothing was heard of it for too long."""
+        return self.silent_s >= self.patience_s
+
+    @property
     def offers(self) -> int:
         """Cells of ours that it may hold."""
-        return self.fits - self.orphans if self.is_running and self.silent_s < _SILENT_S else 0
+        return self.fits - self.orphans if self.is_running and not self.is_silent else 0
 
     def heard_again(self, before: _Worker | None, waited_s: float) -> Self:
         """This, with what was heard `before`, so long ago."""
         if before is None or before.process != self.process:
             return self
-        silent_s = before.silent_s + min(waited_s, _STRIDE_S) if before.last_seen == self.last_seen else 0.0
-        return replace(self, silent_s=silent_s, orphans=min(before.unwanted, self.unwanted))
+        if before.last_seen == self.last_seen:
+            # What it said then is compared with what is waited for then, not with what has been sent since.
+            silent_s = before.silent_s + min(waited_s, _STRIDE_S)
+            return replace(self, silent_s=silent_s, unwanted=before.unwanted, orphans=before.orphans)
+        return replace(self, orphans=min(before.unwanted, self.unwanted))
 
 
 class WorkerRooms:
@@ -140,9 +150,13 @@ class WorkerRooms:
     are never compared.
     """
 
-    def __init__(self, link: Link, cell: CellMemory) -> None:
-        """Raises OSError where there is no worker, MemoryError where none can hold a single cell, shard by shard."""
+    def __init__(self, link: Link, cell: CellMemory, *, patience_s: float | None = None) -> None:
+        """`patience_s`: when a worker of which nothing is heard is taken to hang; None: after a minute.
+
+        Raises OSError where there is no worker, MemoryError where none can hold a single cell, shard by shard.
+        """
         self._link, self._cell_bytes = link, cell.first
+        self._patience_s = _SILENT_S if patience_s is None else patience_s
         self._workers: dict[str, _Worker] = {}
         self._looked = time.monotonic()
         found, _ = self._ask()
@@ -185,12 +199,12 @@ class WorkerRooms:
     def has(self, room: Room) -> bool:
         """Whether the scheduler knows this worker and hears of it."""
         worker = self._workers.get(room.address or "")
-        return worker is not None and worker.process == room.process and worker.silent_s < _SILENT_S
+        return worker is not None and worker.process == room.process and not worker.is_silent
 
     def is_silent(self, room: Room) -> bool:
         """Whether it is known and not heard of."""
         worker = self._workers.get(room.address or "")
-        return worker is not None and worker.process == room.process and worker.silent_s >= _SILENT_S
+        return worker is not None and worker.process == room.process and worker.is_silent
 
     def abandon(self, room: Room) -> None:
         """Count one more task that takes memory there, until the worker says otherwise."""
@@ -228,6 +242,7 @@ class WorkerRooms:
             is_running=worker["status"] == "running",
             last_seen=worker["last_seen"],
             silent_s=0.0,
+            patience_s=self._patience_s,
             unwanted=unwanted,
             orphans=unwanted,
         )

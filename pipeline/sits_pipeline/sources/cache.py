@@ -47,7 +47,7 @@ _TRUST_S = 3600.0
 _LOCK = "lock"
 _INNER = "inner"
 """Key beside a version: the file came from an address that is not public."""
-_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 _ANSWERED: set[tuple[Reach, str]] = set()
 """Hosts that answered whoever may go so far."""
 

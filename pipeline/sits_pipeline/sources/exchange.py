@@ -121,9 +121,12 @@ def exchange(sent: Sent, limits: TimeLimits) -> Answer:
 
 def _redirected(sent: Sent, answer: Answer) -> Sent:
     """The request that a redirect asks for; proof and bodies, which may hold a password, stay with their host."""
+    from requests.utils import requote_uri
+
     bare, _ = _split_user(sent.url)
     try:
-        url = urljoin(bare, answer.headers["Location"])
+        # Written as it is asked for: what a server sends may hold what a terminal obeys.
+        url = requote_uri(urljoin(bare, answer.headers["Location"]))
     except ValueError:
         url = ""
     if not is_web(url):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
+import dask
 import pytest
 from tests.pipeline.cluster.cells import of, square
 from tests.services.dask_processes import free_port
@@ -74,3 +76,13 @@ def test_an_address_that_is_none_is_named(address: str, monkeypatch: pytest.Monk
         open_cluster(config, of(1), n_cells=1),
     ):
         pass
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_a_worker_of_our_own_is_never_given_up_for_being_silent(kind: Literal["threads", "processes"]) -> None:
+    """After a sleep of the machine, or where its clock is set, all of them have been silent for long."""
+    with (
+        dask.config.set({"distributed.scheduler.worker-ttl": "2s"}),
+        open_cluster(BuildConfig(workers=1, memory_gb=1, kind=kind), of(1000), n_cells=1) as cluster,
+    ):
+        assert cluster.client.cluster.scheduler.worker_ttl is None

@@ -24,7 +24,10 @@ _LINES, _POLYGONS, _COLLECTIONS = (2, 8), (3, 17), (4, 5, 6, 7, 9, 10, 11, 12, 1
 
 
 def read_wkb(values: Iterable[bytes | None]) -> NDArray[np.object_]:
-    """Shapely geometries, None for what is none or a curve; a ring that does not close is closed, numbers may be no numbers."""
+    """Shapely geometries, None for what is none or a curve.
+
+    A ring that does not close is closed; numbers may be no numbers.
+    """
     import numpy as np
     import shapely
 

@@ -68,8 +68,8 @@ class Scene:
     twin: Scene | None = None
     """The same product at a second provider of the same radiometry rule, read where the first does not answer."""
     web_host: str = ""
-    """Host on the web through which a document on this machine led to the item: its files lead there and to public hosts
-    alone. Empty where the source itself says how far they may lead."""
+    """Host on the web through which a document on this machine led to the item: its files lead there and to public
+    hosts alone. Empty where the source itself says how far they may lead."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,8 +114,8 @@ def open_cluster(config: BuildConfig, cell: CellMemory, *, n_cells: int) -> Iter
     answer or has no workers.
     """
     with ExitStack() as stack:
-        # A cell's thread may hold the interpreter for seconds; the event loop would warn of each such pause. The profile
-        # that Dask would take of all threads, a hundred times a second, is looked at by nobody.
+        # A cell's thread may hold the interpreter for seconds; the event loop would warn of each such pause.
+        # Nobody looks at the profile of all threads, which Dask would take a hundred times a second.
         quiet = {"distributed.admin.tick.limit": "60s", "distributed.worker.profile.enabled": False}
         stack.enter_context(dask.config.set(quiet))
         if config.scheduler is not None:

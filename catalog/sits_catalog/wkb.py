@@ -42,7 +42,7 @@ def read_wkb(values: Iterable[bytes | None]) -> NDArray[np.object_]:
     return geometry
 
 
-def _straight(wkb: object) -> object:
+def _straight(wkb: bytes | None) -> object:
     """A geometry of straight lines; None for a curve, which the library knows and gives nobody."""
     import shapely
 

@@ -100,13 +100,14 @@ class FileServer(Loopback):
         stop = how.cut_after.pop(0) if how.cut_after else len(part)
         if how.stall_after is not None and how.stall_after < len(part):
             first, how.stall_after = part[: how.stall_after], None
-            handler.wfile.write(first)
             self.sent += len(first)
+            handler.wfile.write(first)
             self.go_on.wait(60)
             handler.close_connection = True
             return
-        handler.wfile.write(part[:stop])
+        # Counted first: whoever has got it all may ask at once.
         self.sent += len(part[:stop])
+        handler.wfile.write(part[:stop])
         if stop < len(part) or how.says_longer:
             handler.close_connection = True
 

@@ -105,6 +105,7 @@ def test_a_finished_training_trains_no_further(tmp_path: Path) -> None:
     assert fitted.epochs == 2
 
 
+@pytest.mark.slow
 def test_a_task_that_can_be_learnt_is_learnt(tmp_path: Path) -> None:
     recipe = recipe_of(epochs=8, learning_rate=2e-2, final_learning_rate=1e-3, schedule="cosine")
     _, fitted = train(recipe, tmp_path, chips=Chips(batches_in_epoch=12))
@@ -117,6 +118,7 @@ def test_a_task_that_can_be_learnt_is_learnt(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_contrast_is_watched_by_its_loss(tmp_path: Path) -> None:
     objective, fitted = train(recipe_of(contrast=True, epochs=3), tmp_path)
     losses = [float(row["validation_loss"]) for row in rows(tmp_path)]

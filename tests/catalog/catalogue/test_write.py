@@ -324,6 +324,7 @@ def kill_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractCont
     return before
 
 
+@pytest.mark.slow
 def test_a_dataset_that_moves_to_another_family_is_lost_by_no_kill(
     tmp_path: Path, kill_before: Callable[[int], AbstractContextManager[None]]
 ) -> None:

@@ -82,7 +82,7 @@ def test_a_file_that_points_to_another_is_not_followed(tmp_path: Path, name: str
     with pytest.raises(ValueError, match=rf"a\.zip!{name} holds no parcels but points to another file"):
         open_parcels(tmp_path / "a.zip")
     # Nor by a name that GDAL alone knows how to ask for.
-    with pytest.raises(ValueError, match=r"is GDAL's name for a file elsewhere, which is not asked for; name an archive"):
+    with pytest.raises(ValueError, match=r"is GDAL's name for a file elsewhere, which is not asked for; name"):
         open_parcels(f"/vsizip/{tmp_path}/a.zip/{name}")
 
 

@@ -41,7 +41,9 @@ def check_parcels(opened: Opened, country: Country, *, west: float, north: float
     assert not opened.mapped
 
 
-@pytest.mark.parametrize("suffix", [".parquet", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".gpkg", ".fgb"))])
+@pytest.mark.parametrize(
+    "suffix", [".parquet", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".gpkg", ".fgb"))]
+)
 def test_a_region_of_a_country_reads_its_own_part_of_the_file(tmp_path: Path, suffix: str) -> None:
     country = Country(rows=100, columns=200)
     path = write(tmp_path / f"country{suffix}", country, row_group=625)

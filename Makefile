@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .cache/uv/bin/uv)
 PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
+# Where this is set, each command that a test starts compiles every module anew, which takes most of its time.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo setup test test-slow soak check format bench experiment few-labels docs lock clean
 help: ## this list

@@ -1,13 +1,14 @@
 """The journal: one line a finished cell, with all that the finish step needs, in numbered segments.
 
 While a build runs, `journal/000001.jsonl`, ... grow beside the cube, a new one every 100 cells or 10 s. On a local disk
-every line is synced as it is written; on an object store a segment is one PUT. `merge` turns them into `journal.jsonl`,
+every line is written at once and synced, twenty times a second at most; on an object store a segment is one PUT. `merge` turns them into `journal.jsonl`,
 whose last line holds size and SHA-256 of every other file of the dataset.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ MERGED = "journal.jsonl"
 _SEGMENTS = "journal"
 _CELLS_A_SEGMENT = 100
 _SECONDS_A_SEGMENT = 10.0
+_SYNC_S = 0.05
+"""Lines that come closer to each other are synced together: a sync takes milliseconds."""
 _PARTS = 8
 """Parts of a store's files that are kept: neighbours may stand in as many segments, where a build was taken up."""
 _DECODER = json.JSONDecoder()
@@ -231,6 +234,8 @@ class Journal:
     _ended: float = field(init=False)
     """When the segment before this one ended."""
     _file: IO[bytes] | None = field(init=False, default=None)
+    _synced: float = field(init=False, default=-math.inf)
+    """When a line was synced last."""
 
     def __post_init__(self) -> None:
         names = segments(self.folder)
@@ -238,8 +243,9 @@ class Journal:
         self._ended = self.clock()
 
     def append(self, entry: JsonObject) -> None:
-        """Add an entry. When it returns, a local disk holds it.
+        """Add an entry. When it returns, a local file holds it, whatever becomes of this process.
 
+        The disk holds it as well, unless the last line that was synced is less than 50 ms old: then with the next one.
         An object store holds it at once where the last PUT is 10 s ago, else with the next entry after that.
         """
         if not self._entries:
@@ -254,6 +260,8 @@ class Journal:
         """End the segment. Raises BlockingIOError, and writes nothing, where another build has taken over the lock."""
         self.folder.check_lock()
         if self._file is not None:
+            with self.folder.writing():
+                self._sync(self._file)
             self._file.close()
             self._file = None
         elif self._entries:
@@ -284,6 +292,10 @@ class Journal:
             self._file.close()
         self._file, self._entries = None, []
 
+    def _sync(self, file: IO[bytes]) -> None:
+        os.fsync(file.fileno())
+        self._synced = self.clock()
+
     def _append_local(self, line: bytes) -> None:
         try:
             with self.folder.writing():
@@ -297,7 +309,8 @@ class Journal:
                 while left:
                     # A full disk may take a first part; the rest then brings the error.
                     left = left[self._file.write(left) :]
-                os.fsync(self._file.fileno())
+                if self.clock() - self._synced >= _SYNC_S:
+                    self._sync(self._file)
         except OSError:
             self.close()
             raise

@@ -129,21 +129,28 @@ def test_a_local_disk_holds_each_entry_when_append_returns(local: Folder) -> Non
     journal.flush()
 
 
-def test_each_local_line_is_synced(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_line_is_synced_at_once_and_those_of_one_moment_together(
+    local: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: list[int] = []
     real: Callable[[int], None] = os.fsync
 
     def fsync(descriptor: int) -> None:
-        synced.append(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
         real(descriptor)
 
-    monkeypatch.setattr(os, "fsync", fsync)
-    journal = Journal(local, clock=Clock())
+    clock = Clock()
+    journal = Journal(local, clock=clock)
     journal.append(entry(0))
-    before = len(synced)
-    journal.append(entry(1))
-    assert len(synced) == before + 1
+    monkeypatch.setattr(os, "fsync", fsync)
+    line = len(encode_line(entry(0)))
+    for seconds, lines in ((0.0, None), (0.04, None), (0.02, 4), (0.06, 5), (0.01, None)):
+        clock.now += seconds
+        synced.clear()
+        journal.append(entry(0))
+        assert synced == ([] if lines is None else [lines * line])
     journal.flush()
+    assert synced == [6 * line]
 
 
 def test_two_writers_do_not_share_a_segment(local: Folder) -> None:

@@ -21,6 +21,7 @@ from distributed import Client, LocalCluster
 from distributed.comm import inproc
 from distributed.system import MEMORY_LIMIT
 
+from sits_pipeline.cluster.bundles import Bundle, Bundles, Done, compute
 from sits_pipeline.cluster.feed import Feed
 from sits_pipeline.cluster.gate import SharedGate
 from sits_pipeline.cluster.lease import check_wanted
@@ -80,7 +81,9 @@ class Cluster:
         retries: int,
         smaller: Callable[[T], T] = unchanged,
     ) -> Iterator[R]:
-        """Results in the order in which they are done. A task that raised is tried again, `retries` times at most.
+        """Results as they are done; tasks that take next to no time are sent, and come back, several at once.
+
+        A task that raised is tried again, `retries` times at most.
 
         `smaller` gives a task that does the same in smaller steps: for want of memory, at which a worker died or which
         no worker has. `str(task)` names it.
@@ -93,9 +96,13 @@ class Cluster:
         """
         if self.shard_by_shard:
             tasks = map(smaller, tasks)
-        return Feed(
-            self.link, self.rooms, function, iter(tasks), retries=retries, smaller=smaller, cell=self.cell
-        ).results()
+
+
+        def run(bundles: Iterator[Bundle[T]]) -> Iterator[Done[T, R]]:
+            step, less = partial(compute, function), partial(Bundle.smaller, smaller=smaller)
+            return Feed(self.link, self.rooms, step, bundles, retries=retries, smaller=less, cell=self.cell).results()
+
+        return Bundles[T, R](iter(tasks)).results(run)
 
     def gate(self, limit: Limit) -> Gate:
         """Holds the requests of all workers together within a service's limit; travels to them inside of tasks."""

@@ -1,8 +1,8 @@
 """The journal: one line a finished cell, with all that the finish step needs, in numbered segments.
 
 While a build runs, `journal/000001.jsonl`, ... grow beside the cube, a new one every 100 cells or 10 s. On a local disk
-every line is written at once and synced, twenty times a second at most; on an object store a segment is one PUT. `merge` turns them into `journal.jsonl`,
-whose last line holds size and SHA-256 of every other file of the dataset.
+every line is written at once and synced, twenty times a second at most; on an object store a segment is one PUT.
+`merge` turns them into `journal.jsonl`, whose last line holds size and SHA-256 of every other file of the dataset.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ def run(*words: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "ids"),
     [("regions", {"demo", "demo-south"}), ("taxonomies", {"demo-crops", "hcat3"}), ("parcels", {"fr-rpg"})],
@@ -107,6 +108,7 @@ def test_points_of_a_file_are_copied_into_another_format(tmp_path: Path) -> None
     assert len(read_locations(tmp_path / "two.parquet")) == 2
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
     for name in ("first", "second"):
         code, out, err = sample("--n", 50, "--seed", 9, "--keep-sea", "--out", tmp_path / f"{name}.csv")

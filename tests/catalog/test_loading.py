@@ -382,6 +382,7 @@ def region_files(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @given(content=region_files())
 def test_every_region_survives_a_round_trip(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> None:
     folder = tmp_path_factory.mktemp("regions")

@@ -136,6 +136,7 @@ def test_wrong_numbers_are_refused() -> None:
 # The real cities and the real land
 
 
+@pytest.mark.slow
 def test_the_cities_are_the_largest_ones() -> None:
     cities = load_cities(10_000)
     assert len(cities) == 10_000

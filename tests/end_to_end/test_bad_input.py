@@ -169,6 +169,7 @@ def test_a_reversed_season_is_refused(archive: SmallArchive, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_region_without_scenes_is_refused(archive: SmallArchive, tmp_path: Path) -> None:
     season = {"start": "2020-04-01", "end": "2020-06-30"}
     ended = build_with(archive, tmp_path / "out", season=season)
@@ -267,6 +268,7 @@ def test_a_band_that_the_source_does_not_have_is_refused(archive: SmallArchive, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_time_that_is_none_is_refused(archive: SmallArchive, tmp_path: Path) -> None:
     ended = run("sits-build", "--region", archive.region, "--out", tmp_path / "out", SOURCE_DATE_EPOCH="abc")
     says = "SOURCE_DATE_EPOCH must be seconds since 1970-01-01 as a whole number; got 'abc'"
@@ -295,6 +297,7 @@ def test_another_cube_at_the_place_is_refused_and_left_alone(
     assert files(finished) == before
 
 
+@pytest.mark.slow
 def test_a_build_goes_on_with_the_cells_and_chips_it_was_begun_with(archive: SmallArchive, finished: Path) -> None:
     before = files(finished)
     assert_refused(build_here(archive, finished, "--cell", "1024"), "cells of 512 px", "leave --cell out")
@@ -384,6 +387,7 @@ def test_a_scheduler_that_does_not_answer_fails_the_build(archive: SmallArchive,
     assert again.code == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_the_installed_command_says_one_sentence(archive: SmallArchive, tmp_path: Path) -> None:
     ended = run(
         "sits-build", "--region", archive.region, "--out", tmp_path / "out", "--season", "2020-04-01/2020-06-30"

@@ -265,6 +265,7 @@ def test_a_cube_with_a_simulated_item_is_simulated(firm: Undisturbed, tmp_path: 
         assert json.loads((dataset / "item.json").read_text())["properties"]["sits_cube:simulated"] is simulated
 
 
+@pytest.mark.slow
 def test_a_cut_file_costs_only_the_cells_that_need_what_it_lost(firm: Undisturbed, tmp_path: Path) -> None:
     archive = broken(firm.archive, tmp_path / "archive", [(cut_the_end, firm.archive.asset(FIRST, DAY, "B02"))])
     dataset = tmp_path / "out" / "small"

@@ -182,6 +182,7 @@ def test_a_second_build_of_the_same_datasets_refuses_while_the_first_goes_on(
 # States that a kill leaves for an instant only
 
 
+@pytest.mark.slow
 def test_segments_that_a_kill_left_beside_the_merged_journal_are_merged_again(
     archive: SmallArchive, undisturbed: Path, dataset: Path
 ) -> None:
@@ -269,6 +270,7 @@ def test_damaged_metadata_of_a_finished_cube_are_restored(
     assert_as_undisturbed(dataset, undisturbed)
 
 
+@pytest.mark.slow
 def test_damage_that_a_run_does_not_see_is_still_found_after_it(archive: SmallArchive, dataset: Path) -> None:
     """A flipped byte in a shard or a table: a run looks at sizes, and hashes nothing that it has not written."""
     for name in ("cube.zarr/quality/c/0/2/0", "parcels.parquet"):
@@ -297,6 +299,7 @@ def test_files_of_an_earlier_dataset_go_and_others_stay_and_are_named(
     assert ended.stdout.startswith("notes.txt: is not listed")
 
 
+@pytest.mark.slow
 def test_another_title_is_written_without_a_cell(archive: SmallArchive, undisturbed: Path, dataset: Path) -> None:
     region = archive.folder / "titled.yaml"
     region.write_text(yaml.safe_dump(region_document(title="Fields of the south")))
@@ -472,6 +475,7 @@ def test_each_command_says_that_another_version_wrote_a_cube(
         assert reads in ended.stderr or readable
 
 
+@pytest.mark.slow
 def test_a_dataset_that_was_moved_is_proved_read_and_taken_up_at_its_new_place(
     archive: SmallArchive, undisturbed: Path, dataset: Path, tmp_path: Path
 ) -> None:

@@ -242,6 +242,7 @@ def test_a_second_recurrent_layer_and_foreign_entries_are_named() -> None:
         from_reference(state)
 
 
+@pytest.mark.slow
 @each_kind
 def test_a_series_can_be_exported_and_its_padding_stays_free(kind: type[BiConvGRU] | type[BiConvLSTM]) -> None:
     image, valid, day = series(2, 3, seed=6)

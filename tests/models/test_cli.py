@@ -26,6 +26,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_recipes_are_listed_with_a_title_each() -> None:
     ended = sits_model("recipes")
     assert ended.code == 0

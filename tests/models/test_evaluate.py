@@ -466,6 +466,7 @@ def test_series_are_padded_as_in_training_unless_the_model_sees_no_difference(
     assert model.dates == {seen}
 
 
+@pytest.mark.slow
 def test_a_held_out_cube_needs_no_train_pixels_and_no_statistics(
     synthetic: Synthetic, dataset: Path, tmp_path: Path
 ) -> None:
@@ -488,6 +489,7 @@ def test_a_held_out_cube_needs_no_train_pixels_and_no_statistics(
     )
 
 
+@pytest.mark.slow
 def test_several_cubes_are_counted_together_each_parcel_by_its_own_cube(dataset: Path, tmp_path: Path) -> None:
     card, model = card_of(dataset), Reader(Pixels(), magnification=1)
     once = run(model, card, tmp_path / "one")

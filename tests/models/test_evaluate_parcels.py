@@ -222,6 +222,7 @@ def test_nothing_is_said_of_pixels_and_the_page_says_why(evaluated: Evaluated) -
     ]
 
 
+@pytest.mark.slow
 def test_parcels_of_a_class_that_the_model_does_not_know_are_told_and_count_nowhere(
     dataset: Path, tmp_path: Path
 ) -> None:
@@ -255,6 +256,7 @@ def test_parcels_that_were_never_observed_have_no_class_and_are_told(
     assert "never observed" not in evaluated.outcome.report.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_several_cubes_are_counted_together(dataset: Path, evaluated: Evaluated, tmp_path: Path) -> None:
     outcome = run(card_of(dataset), tmp_path, cubes=[str(dataset)] * 2)
     assert outcome.parcels is not None

@@ -317,6 +317,7 @@ def test_labels_that_a_training_left_out_are_measured_all_the_same(tmp_path: Pat
     assert metrics["patches"] == 1
 
 
+@pytest.mark.slow
 def test_how_chips_are_drawn_and_read_in_training_is_no_concern_of_an_evaluation(tmp_path: Path) -> None:
     path = write_fields(tmp_path / "fields")
     one = open_patch_set(path, "cube")

@@ -292,6 +292,7 @@ class Wilful(Backbone):
         return image.mean(dim=1)[:, :2] if brightest == 0 else image.sum(dim=1)[:, :2]
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_followed_is_said_to_be_so_in_one_sentence() -> None:
     _, card = model_of(recipe_of("unet3df", "fixed"))
     encoder = Encoder(Wilful(), bands=BANDS, mean=card.mean, std=card.std, magnification=1)
@@ -308,6 +309,7 @@ def test_a_model_that_cannot_be_followed_is_said_to_be_so_in_one_sentence() -> N
 # --- files --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_exported_program_of_fixed_sizes_is_loaded_by_torch_alone(tmp_path: Path) -> None:
     weights = weights_of(tmp_path / "weights", recipe_of("resnet18", "paper"))
     ended = sits_model("export", "--weights", weights, "--to", "torch", "--batch", 2, "--size", 20, "--json")

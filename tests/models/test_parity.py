@@ -34,7 +34,13 @@ def test_there_are_cases() -> None:
     assert list_cases()
 
 
-@pytest.mark.parametrize("name", list_cases())
+WHOLE = ("glcnet_full_", "deeplab_ft_")
+"""Cases that take seconds each."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(WHOLE)) for name in list_cases()]
+)
 def test_case(name: str) -> None:
     prefix = max((prefix for prefix in CHECKS if name.startswith(prefix)), key=len, default=None)
     assert prefix is not None, f"nothing here knows how to check the case {name}"

@@ -238,6 +238,7 @@ def test_order_of_cells_and_number_of_readers_change_no_bit(name: str, tmp_path:
     assert computed([4], 2) == {4: expected[4]}
 
 
+@pytest.mark.slow
 def test_a_map_that_was_stopped_ends_with_the_same_bytes(
     made: tuple[Path, PredictionOutcome], weights: Path, dataset: Cube, tmp_path: Path
 ) -> None:
@@ -272,6 +273,7 @@ def test_strips_are_the_cell_whatever_their_height(monkeypatch: pytest.MonkeyPat
     np.testing.assert_array_equal(whole.crop_type == 65535, ~observed.repeat(2, 0).repeat(2, 1))
 
 
+@pytest.mark.slow
 def test_a_model_of_whole_chips_sees_tiles_of_the_size_it_was_trained_at(tmp_path: Path, dataset: Cube) -> None:
     small = open_cube(make_dataset(tmp_path / "cube", height=120, width=120, n_dates=2).folder.location)
     weights = make_weights(tmp_path / "weights", small, name="utae", size=32)
@@ -280,6 +282,7 @@ def test_a_model_of_whole_chips_sees_tiles_of_the_size_it_was_trained_at(tmp_pat
     assert (summary["made_of"]["tile"], summary["made_of"]["stride"]) == (32, 16)
 
 
+@pytest.mark.slow
 def test_a_model_that_sees_padding_gets_as_much_of_it_as_in_training(tmp_path: Path) -> None:
     """The published U-TAE attends to padded dates as to others."""
     small = open_cube(make_dataset(tmp_path / "cube", height=120, width=120, n_dates=2).folder.location)
@@ -305,6 +308,7 @@ def test_a_model_that_sees_padding_gets_as_much_of_it_as_in_training(tmp_path: P
     assert np.abs(stored - 254 * bare.numpy())[:, seen].max() > 2
 
 
+@pytest.mark.slow
 def test_a_cube_that_was_read_again_is_another_cube(tmp_path: Path) -> None:
     folder = tmp_path / "cube"
     small = open_cube(make_dataset(folder, height=120, width=120, n_dates=4).folder.location)
@@ -346,6 +350,7 @@ def test_weights_of_a_pretraining_make_no_map(tmp_path: Path, dataset: Cube) -> 
         run(make_weights(tmp_path, dataset, contrast=True), dataset, tmp_path / "map")
 
 
+@pytest.mark.slow
 def test_a_cube_with_more_dates_than_the_model_takes_is_refused(tmp_path: Path, dataset: Cube) -> None:
     longer = open_cube(make_dataset(tmp_path / "longer", height=120, width=120, n_dates=8).folder.location)
     weights = make_weights(tmp_path / "weights", dataset)
@@ -371,6 +376,7 @@ def test_options_that_make_no_sense_are_refused(
         run(weights, dataset, tmp_path / "map", **options)
 
 
+@pytest.mark.slow
 def test_finer_labels_make_a_finer_map(tmp_path: Path, dataset: Cube) -> None:
     weights = make_weights(tmp_path / "weights", dataset, labels=2)
     outcome = run(weights, dataset, tmp_path / "map", limit=1, tile=184, probabilities=True)
@@ -384,6 +390,7 @@ def test_finer_labels_make_a_finer_map(tmp_path: Path, dataset: Cube) -> None:
     assert (np.abs(total - 254) <= 2).all()
 
 
+@pytest.mark.slow
 def test_a_cube_without_labels_is_mapped_too(tmp_path: Path, weights: Path, synthetic: Synthetic) -> None:
     bare = without_labels(synthetic.folder.location, tmp_path / "bare")
     outcome = run(weights, open_cube(str(bare)), tmp_path / "map", tile=184)
@@ -456,6 +463,7 @@ def die_after(writes: list[int], death: _Death, small: tuple[Path, Cube], folder
         shutil.rmtree(out)
 
 
+@pytest.mark.slow
 def test_a_map_whose_beginning_failed_is_finished_by_the_same_command(
     death: _Death, small: tuple[Path, Cube], tmp_path: Path
 ) -> None:
@@ -463,6 +471,7 @@ def test_a_map_whose_beginning_failed_is_finished_by_the_same_command(
     die_after([2, 9], death, small, tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_left_of_the_work_of_a_finished_map_goes(
     death: _Death, small: tuple[Path, Cube], tmp_path: Path
 ) -> None:

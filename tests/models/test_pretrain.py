@@ -146,6 +146,7 @@ def test_weights_of_each_method_can_be_shared_and_started_from(
             finetune(probed, cubes=[str(cube)], weights=pushed.place, out=out, narrator=narrator)
 
 
+@pytest.mark.slow
 def test_the_command_takes_up_the_encoder_of_other_weights_and_the_keys_follow_at_once(
     synthetic: Synthetic, tmp_path: Path
 ) -> None:

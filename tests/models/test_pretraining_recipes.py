@@ -108,6 +108,7 @@ sections = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(section=sections, transductive=st.booleans())
 def test_a_recipe_comes_back_from_yaml_and_from_json_with_all_options(

@@ -54,6 +54,7 @@ def saved(path: Path, state: Mapping[str, Tensor], **more: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_published_checkpoint_is_a_start_for_a_finetuning(tmp_path: Path, state: dict[str, Tensor]) -> None:
     ended = sits_model("zoo", "convert", saved(tmp_path / "seco.ckpt", state), "--out", tmp_path / "weights")
     assert ended.code == 0, ended.stderr

@@ -63,6 +63,7 @@ def written(folder: Path, text: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(recipe=recipes)
 def test_a_recipe_comes_back_from_yaml_and_from_json(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -79,6 +80,7 @@ def test_a_shipped_recipe_loads_and_bears_the_name_of_its_file(name: str) -> Non
     assert name.startswith("cscl") == (recipe.objective == "contrast")
 
 
+@pytest.mark.slow
 def test_published_recipes_name_their_source_and_laptop_ones_are_small() -> None:
     for name in list_recipes():
         recipe = load_recipe(name)

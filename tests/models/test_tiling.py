@@ -244,6 +244,7 @@ def mapped(run: Callable[[Tensor], Tensor], image: Tensor, tiling: Tiling, *, cl
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "labels", "tile"), [("unet3d", 1, 84), ("unet3df", 1, 64), ("unet3df", 2, 76)])
 def test_tiles_of_a_unet_with_a_halo_equal_the_whole_image(name: str, labels: int, tile: int) -> None:
     model = model_of(name, labels=labels)
@@ -314,6 +315,7 @@ def test_tiles_that_disagree_leave_no_step_at_their_ends() -> None:
         assert across <= 0.01 * inside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side"), [("utae", 32), ("unet2d_clstm", 24)])
 def test_models_that_see_the_whole_chip_leave_no_seams(name: str, side: int) -> None:
     model = model_of(name, width=0.25)

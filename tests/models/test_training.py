@@ -166,6 +166,7 @@ def middle_of(backbone: str = "unet3df", **changes: object) -> Recipe:
     )
 
 
+@pytest.mark.slow
 def test_classes_of_parcels_weigh_by_how_many_are_drawn_and_those_left_out_are_told(
     synthetic: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,6 +230,7 @@ class Stopped(Exception):  # noqa: N818  # not an error
     """Where a test ends a training."""
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_threads_it_began_with(
     synthetic: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +256,7 @@ def test_a_run_goes_on_with_the_threads_it_began_with(
     assert (tmp_path / "environment.json").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_weights_bring_their_normalization_and_that_is_said(
     synthetic: Synthetic, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -117,6 +117,7 @@ def test_the_meter_is_a_service_and_a_catalogue_is_none() -> None:
     assert not isinstance(StacSource("x"), ServiceSource)
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_a_service_will_be_asked_for(archive: SmallArchive, tmp_path: Path) -> None:
     plan = prepared(archive, settings(tmp_path))
     cost = estimate(plan.source, plan.zones[0].plan)
@@ -151,6 +152,7 @@ def test_a_plan_that_needs_too_much_is_refused_before_anything_is_written(
     assert not (tmp_path / "out" / "small").exists()
 
 
+@pytest.mark.slow
 def test_the_audit_is_part_of_the_estimate_and_of_the_bound(archive: SmallArchive, tmp_path: Path) -> None:
     plan = prepared(archive, settings(tmp_path), audit=0.04)
     audited = len(plan.zones[0].found.scenes)
@@ -163,6 +165,7 @@ def test_the_audit_is_part_of_the_estimate_and_of_the_bound(archive: SmallArchiv
     assert not (tmp_path / "out" / "small").exists()
 
 
+@pytest.mark.slow
 def test_an_audit_that_alone_could_pass_the_bound_is_refused_before_it_begins(
     archive: SmallArchive, tmp_path: Path
 ) -> None:
@@ -209,6 +212,7 @@ def test_a_service_that_charges_more_than_it_said_stops_the_build_in_time(
     assert promised(tmp_path / "out/small") == promised(tmp_path / "whole/small")
 
 
+@pytest.mark.slow
 def test_a_service_that_answers_nothing_ends_the_build(archive: SmallArchive, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"meter did not answer; try again later; run the same command again"):
         build_metered(archive, tmp_path, down=True)

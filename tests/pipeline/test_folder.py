@@ -341,6 +341,7 @@ def test_an_upload_in_parts_that_was_never_completed_is_aborted(bucket: Folder, 
     client.abort_multipart_upload(Bucket=BUCKET, Key=f"{prefix_of(bucket)}-other/c/0", UploadId=other["UploadId"])
 
 
+@pytest.mark.slow
 def test_a_large_file_is_uploaded_in_parts_and_appears_whole(bucket: Folder, store: Moto) -> None:
     block = os.urandom(2**20)
     bucket.write_parts("large", (block for _ in range(120)))
@@ -373,6 +374,7 @@ def test_an_address_with_a_secret_is_refused_and_not_repeated(location: str) -> 
     assert "pw" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_where_nobody_answers_the_address_is_named() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     program = "from sits_pipeline.folder import Folder; Folder('s3://cubes/x').{}"

@@ -88,6 +88,7 @@ def test_an_item_that_no_catalogue_can_hold_leaves_the_others_alone(
 # Names that reach the terminal
 
 
+@pytest.mark.slow
 def test_names_with_escapes_are_shown_written_out(dataset: Path, tmp_path: Path) -> None:
     change_item(dataset, title="\x1b[31mred\u202e")
     add_dataset(Catalogue.at(tmp_path / "catalogue", {}), str(dataset), name="one")

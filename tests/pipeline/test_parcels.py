@@ -539,6 +539,7 @@ def test_a_gml_file_is_read_without_leaving_a_file_beside_it(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["lv.xml"]
 
 
+@pytest.mark.slow
 @real
 def test_the_four_invalid_american_fields_are_repaired() -> None:
     tables = tables_of("parcels/national/us_usda_cropland/NationalCSB_2017-2024_rev23.zip")

@@ -101,6 +101,7 @@ def test_parcels_of_no_split_keep_nobody_away() -> None:
     assert (split_raster(plan, parcels, geobox(64, 128))[:, :64] == 1).all()
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000), buffer_m=st.sampled_from([0.0, 7.0, 35.0, 100.0]))
 @settings(max_examples=25, deadline=None)
 def test_the_buffer_is_exact_against_shapely(seed: int, buffer_m: float) -> None:
@@ -123,6 +124,7 @@ def test_the_buffer_is_exact_against_shapely(seed: int, buffer_m: float) -> None
         assert not buffered[(distance > buffer_m + 2e-6)].any()
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=15, deadline=None)
 def test_cells_of_any_size_agree_with_only_their_own_parcels(seed: int) -> None:
@@ -174,6 +176,7 @@ def test_a_class_in_too_few_blocks_is_said() -> None:
     assert any("class rye lies in 1 block and is not in" in note for note in named.notes)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=10, deadline=None)
 def test_every_class_in_enough_blocks_is_in_every_split_and_shares_are_near(seed: int) -> None:
@@ -213,6 +216,7 @@ def test_parcels_without_classes_and_no_parcels_at_all_still_give_splits(crop: i
     assert plan.notes == ()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another() -> None:
     parcels = parcels_of(random_parcels(5, 80, 5000), None)
     plans = [plan_splits([parcels], [geobox(500, 500)], SplitRule(block_m=640, seed=seed)) for seed in (1, 1, 2)]

@@ -88,6 +88,7 @@ def assert_no_leak(plan: SplitPlan, parcels: Parcels, shape: tuple[int, int]) ->
             assert not shapely.intersects(here, shapely.union_all(others)).any()
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 40), rule=rules())
 @settings(max_examples=30)
 def test_no_parcel_is_in_two_splits_the_buffer_is_kept_and_what_lacks_is_said(
@@ -107,6 +108,7 @@ def test_no_parcel_is_in_two_splits_the_buffer_is_kept_and_what_lacks_is_said(
         assert said or all(area > least for area in held.values()), (crop, held, plan.notes)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000), folds=st.integers(2, 6))
 @settings(max_examples=8)
 def test_folds_partition_the_ground_and_are_the_same_for_each_fold(seed: int, folds: int) -> None:
@@ -129,6 +131,7 @@ def test_folds_partition_the_ground_and_are_the_same_for_each_fold(seed: int, fo
     assert max(sizes) - min(sizes) < 0.5 * ground.sum()
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000), buffer_m=st.sampled_from([0.0, 35.0, 100.0]))
 @settings(max_examples=15)
 def test_drawn_areas_decide_pixels_and_parcels_and_the_buffer_is_kept(seed: int, buffer_m: float) -> None:

@@ -390,6 +390,7 @@ def test_xarray_opens_the_cube_with_the_meaning_of_its_values(local: Folder) -> 
         np.testing.assert_array_equal(cube.reflectance.values, blocks["reflectance"])
 
 
+@pytest.mark.slow
 def test_returned_sizes_and_hashes_are_those_of_the_stored_objects(folder: Folder) -> None:
     layout = small_layout((516, 520), finer=(2,))
     create_cube(folder, layout)
@@ -404,6 +405,7 @@ def test_returned_sizes_and_hashes_are_those_of_the_stored_objects(folder: Folde
             assert shard.sha256 == hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_stored_bytes_do_not_depend_on_cells_threads_or_store(tmp_path: Path, remote: Folder) -> None:
     layout = small_layout((516, 520), finer=(2,))
 
@@ -431,6 +433,7 @@ def test_the_stored_bytes_do_not_depend_on_cells_threads_or_store(tmp_path: Path
             assert build(Folder(str(tmp_path / str(workers))), 512) == expected
 
 
+@pytest.mark.slow
 def test_cells_may_be_written_by_several_threads_at_once(local: Folder, tmp_path: Path) -> None:
     layout = small_layout((516, 520))
     create_cube(local, layout)

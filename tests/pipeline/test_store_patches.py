@@ -71,6 +71,7 @@ def test_an_empty_store_has_a_chunk_a_patch_and_shards_of_whole_patches(folder: 
     assert read_attributes(folder) == LAYOUT.attributes
 
 
+@pytest.mark.slow
 def test_shards_come_back_as_they_were_written_with_their_hashes(folder: Folder) -> None:
     values = {name: [block(name, 3, seed=1), block(name, 1, seed=2)] for name in IMAGES}
     written = {}

@@ -137,6 +137,7 @@ def test_a_flipped_byte_in_any_file_is_found(dataset: Folder, name: str, positio
     assert named(dataset) == {name}
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_at_any_place_of_the_root_metadata_is_found(dataset: Folder) -> None:
     # From the first byte to the end of `sits_cube`: whatever a reader may stumble over.
     intact = dataset.read(f"{CUBE}/zarr.json")

@@ -97,7 +97,6 @@ class Cluster:
         if self.shard_by_shard:
             tasks = map(smaller, tasks)
 
-
         def run(bundles: Iterator[Bundle[T]]) -> Iterator[Done[T, R]]:
             step, less = partial(compute, function), partial(Bundle.smaller, smaller=smaller)
             return Feed(self.link, self.rooms, step, bundles, retries=retries, smaller=less, cell=self.cell).results()

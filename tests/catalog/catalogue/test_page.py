@@ -132,6 +132,7 @@ def test_the_clearest_picture_is_shown_first() -> None:
     assert best_picture([Picture(b"cloud", "", None), Picture(b"many fields", "", None), cloud]) == 1
 
 
+@pytest.mark.slow
 def test_the_report_of_a_build_marks_its_previews(synthetic: Synthetic) -> None:
     facts = ReportFacts(
         folder=synthetic.folder,

@@ -70,6 +70,7 @@ def tree(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_everything_passes_the_official_core_schemas(
     catalogue: Catalogue, synthetic: Synthetic, tmp_path: Path
 ) -> None:
@@ -216,6 +217,7 @@ def test_adding_again_replaces_and_the_same_dataset_gives_the_same_bytes(catalog
     assert list(findings(catalogue)) == []
 
 
+@pytest.mark.slow
 def test_removing_takes_the_entry_and_an_empty_family_and_never_the_dataset(
     catalogue: Catalogue, tmp_path: Path
 ) -> None:
@@ -236,6 +238,7 @@ def test_removing_takes_the_entry_and_an_empty_family_and_never_the_dataset(
         remove_dataset(catalogue, "hand-2021")
 
 
+@pytest.mark.slow
 def test_two_datasets_of_one_id_are_not_taken_for_each_other(catalogue: Catalogue, tmp_path: Path) -> None:
     first, second = make(tmp_path / "a"), make(tmp_path / "b")
     add_dataset(catalogue, str(first))
@@ -270,6 +273,7 @@ def test_what_a_killed_add_has_left_is_put_right_by_the_next(catalogue: Catalogu
     assert [path for path in catalogue.folder.rglob(".*") if path.name != ".lock"] == []
 
 
+@pytest.mark.slow
 def test_validate_says_what_moved_and_what_changed(catalogue: Catalogue, tmp_path: Path) -> None:
     first, second, third = (make(tmp_path / name, name=name) for name in "abc")
     for folder in (first, second, third):
@@ -380,6 +384,7 @@ def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_dataset_behind_http_is_added_in_place(catalogue: Catalogue, web: tuple[str, Path]) -> None:
     address, folder = web
     make(folder / "a")
@@ -391,6 +396,7 @@ def test_a_dataset_behind_http_is_added_in_place(catalogue: Catalogue, web: tupl
     assert "hand-2021: the dataset is no longer in" in next(findings(catalogue))
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_answer_has_not_lost_its_dataset(
     catalogue: Catalogue, web: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -440,6 +446,7 @@ def test_names_of_the_catalogues_own_are_refused(
     assert not catalogue.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_split_of_too_many_parts_has_no_ground_and_says_so(catalogue: Catalogue, tmp_path: Path) -> None:
     """20 001 patches of train apart from each other, and among them 100 of test, on the same ground in no pixel."""
     dataset = make(tmp_path / "a", name="sets", profile="patches")

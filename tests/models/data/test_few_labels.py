@@ -317,6 +317,7 @@ def test_all_labels_hide_none(synthetic: Synthetic) -> None:
         assert any((sample.counted & (sample.parcel == 0)).any() for sample in epoch_of(data))
 
 
+@pytest.mark.slow
 def test_statistics_and_other_splits_are_those_of_the_whole_cube(synthetic: Synthetic) -> None:
     with TrainingData.open(SMALL, cubes=[synthetic.folder.location]) as every:
         for few in (data_of(synthetic, 0.01), data_of(synthetic, 0.01, by="block")):

@@ -181,6 +181,7 @@ def ground_of(synthetic: Synthetic, split: int) -> NDArray[np.bool_]:
     return np.asarray(block_raster(synthetic.plan.splits, synthetic.plan.zone.geobox) == split)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     st.sampled_from([16, 33, 48, 64]),
@@ -258,6 +259,7 @@ def evaluation_of(synthetic: Synthetic, labels: int = 1, dates: DateRule = SMALL
     return EvaluationData.open(cubes, table=table, bands=BANDS, dates=dates, labels=labels, batch=8, pad_to=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     st.sampled_from([None, 24, 48, 64, 100, 128]),
@@ -298,6 +300,7 @@ def test_an_evaluation_counts_every_labelled_pixel_of_the_split_once_and_sees_no
     assert np.array_equal(crop, np.pad(truth, margin, constant_values=-1).repeat(m, 0).repeat(m, 1))
 
 
+@pytest.mark.slow
 def test_the_evaluation_of_a_training_is_that_of_the_cubes(synthetic: Synthetic) -> None:
     with data_of(synthetic, replace(SMALL, batch=8)) as data:
         for size, halo in ((None, 0), (40, 0), (80, 0), (64, 4)):

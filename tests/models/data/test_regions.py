@@ -119,6 +119,7 @@ def test_squares_of_the_publication_overlap_as_measured_there() -> None:
     assert min(overlaps) > 0.3
 
 
+@pytest.mark.slow
 @quick
 @given(seed=st.integers(0, 2**32), cut=st.integers(1, 4))
 def test_a_part_of_a_batch_is_matched_as_in_the_whole(seed: int, cut: int) -> None:

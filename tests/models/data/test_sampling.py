@@ -54,6 +54,7 @@ def blocks_of(plan: EpochPlan, chip: int, grid: Grid) -> set[tuple[int, int, int
 # Splits
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     st.lists(grids(), min_size=1, max_size=3),
@@ -76,6 +77,7 @@ def test_no_window_of_a_training_touches_a_cell_of_another_split(
         assert (cells_of(grid, row, column, size) == Split.TRAIN).all()
 
 
+@pytest.mark.slow
 @given(grids(), st.integers(1, 64), st.sampled_from([Split.TRAIN, Split.VALIDATION, Split.TEST]))
 def test_an_evaluation_owns_every_pixel_of_its_cells_once_and_sees_no_other(
     grid: Grid, size: int, split: Split
@@ -131,6 +133,7 @@ def test_a_cube_smaller_than_a_chip_gives_its_corner() -> None:
 # Chances
 
 
+@pytest.mark.slow
 def test_over_all_shifts_every_window_is_drawn_alike_often() -> None:
     split = np.ones((4, 5), np.uint8)
     split[1, 2] = 2

@@ -67,6 +67,7 @@ def test_a_pretraining_stores_its_embedding(tmp_path: Path) -> None:
     assert compare_logits(folder, load_model(folder)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "section", ["glcnet={}", "simclr={}", "jigsaw={orders: 20}", "seco={queue: 64}", "inpainting={}"]
 )

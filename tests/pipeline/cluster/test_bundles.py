@@ -30,7 +30,9 @@ def test_tasks_of_pixels_go_one_by_one() -> None:
 
 def test_quick_tasks_go_together_when_some_dozens_were_quick() -> None:
     sizes: list[int] = []
-    assert list(Bundles[int, int](iter(range(1000))).results(partial(here, sizes, lambda _: 0.001))) == list(range(1000))
+    assert list(Bundles[int, int](iter(range(1000))).results(partial(here, sizes, lambda _: 0.001))) == list(
+        range(1000)
+    )
     assert sizes[:21] == [1] * 21
     assert sizes == sorted(sizes[:-1]) + sizes[-1:]
     assert max(sizes) == 16

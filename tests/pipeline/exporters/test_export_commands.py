@@ -51,6 +51,7 @@ def test_a_layout_that_does_not_fit_is_refused_in_one_sentence(tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_patches_without_a_place_become_geotiffs_without_a_crs(tmp_path: Path) -> None:
     original = MadeUp()
     location = import_dataset(original, str(tmp_path / "set"), Silent()).location

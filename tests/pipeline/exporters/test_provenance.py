@@ -70,6 +70,7 @@ def unread(region: MadeRegion) -> int:
 # export.json
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_was_exported_from_what(tmp_path: Path) -> None:
     pastis(made_set(tmp_path / "set", [("a", "train", None), ("b", "test", None)]), tmp_path / "out")
     said = json.loads((tmp_path / "out/export.json").read_text())

@@ -60,6 +60,7 @@ def numbers(crops: NDArray[np.uint16], table: dict[int, int]) -> NDArray[np.uint
     return found
 
 
+@pytest.mark.slow
 def test_windows_of_pastis_are_the_cubes_pixels(region: MadeRegion, tmp_path: Path) -> None:
     told = pastis(region, tmp_path / "out")
     bands = [region.layout.bands.index(band) for band in PASTIS]
@@ -124,6 +125,7 @@ def means(image: NDArray[np.uint16], factor: int) -> NDArray[np.float64]:
     return np.where(count > 0, blocks.sum(axis=(2, 4)) / np.maximum(count, 1), 0)
 
 
+@pytest.mark.slow
 def test_chips_of_t31tfm_are_the_cubes_pixels(region: MadeRegion, tmp_path: Path) -> None:
     told = deepsat(region, tmp_path / "out", "t31tfm")
     assert any("no B10: written as 0 everywhere" in note for note in told.notes)
@@ -147,6 +149,7 @@ def test_chips_of_t31tfm_are_the_cubes_pixels(region: MadeRegion, tmp_path: Path
         np.testing.assert_array_equal(np.rint(chip["ratios"] * 255), cut(region.array("coverage"), *at))
 
 
+@pytest.mark.slow
 def test_tiles_of_mtlcc_are_the_cubes_pixels(region: MadeRegion, tmp_path: Path) -> None:
     deepsat(region, tmp_path / "out", "mtlcc")
     full = tmp_path / "out/data_IJGI18/datasets/full"
@@ -190,6 +193,7 @@ def test_windows_of_pastis24_are_the_cubes_pixels(region: MadeRegion, tmp_path: 
         assert chip["doy"].tolist() == [3, 8, 13]
 
 
+@pytest.mark.slow
 def test_geotiffs_are_the_cubes_pixels_where_they_lie(region: MadeRegion, tmp_path: Path) -> None:
     told = export_geotiff(
         region.folder, tmp_path / "out", side=100, overwrite=False, incomplete=False, progress=lambda done, total: None

@@ -159,6 +159,7 @@ def test_mtlcc_comes_back(tmp_path: Path, kind: str) -> None:
     assert (there / "240pkl/eval_paths.csv").read_text() == f"{FULL}/240pkl/data16/102.pickle\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("naming", ["assignments", "masks"])
 def test_t31tfm_comes_back(tmp_path: Path, naming: str) -> None:
     chips = write_t31tfm(tmp_path / "T31TFM", naming=naming)
@@ -179,6 +180,7 @@ def test_t31tfm_comes_back(tmp_path: Path, naming: str) -> None:
     assert imported(open_t31tfm(out), tmp_path / "third").exists("item.json"), "what is exported can be imported"
 
 
+@pytest.mark.slow
 def test_unclassed_ground_of_t31tfm_is_no_background_after_a_round_trip(tmp_path: Path) -> None:
     chips = write_t31tfm(tmp_path / "T31TFM")
     for path, chip in chips.items():

@@ -206,6 +206,7 @@ def test_parcel_numbers_are_those_that_there_are(
     assert check(folder.path) == []
 
 
+@pytest.mark.slow
 def test_a_reader_that_knows_nothing_of_us_finds_the_series(root: Path, tmp_path: Path) -> None:
     with xr.open_zarr(run(root, tmp_path / "out").path / "cube.zarr", mask_and_scale=False) as found:
         assert dict(found.sizes) == {"patch": 4, "time": 4, "band": 10, "y": SIDE, "x": SIDE}
@@ -379,6 +380,7 @@ def test_a_fold_that_no_patch_is_in_is_named(root: Path) -> None:
     assert "Patches of fold 5 are in no split: folds 1/2/4 do not name it." in notes
 
 
+@pytest.mark.slow
 def test_files_that_change_between_two_runs_are_read_again(root: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in run(root, tmp_path / "out").path.rglob("*") if path.is_file()}
     for file, change in (("DATA_S2/S2_30007.npy", 7), ("ANNOTATIONS/ParcelIDs_30007.npy", 1)):

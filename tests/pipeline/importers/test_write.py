@@ -202,6 +202,7 @@ def test_the_report_and_the_words_say_licence_chronology_and_what_was_changed(im
     assert "3 values of observed pixels that were 0 or less are 1" in said
 
 
+@pytest.mark.slow
 def test_names_of_the_original_are_escaped_in_the_report(tmp_path: Path) -> None:
     _, folder = run(MadeUp([made_patch("<script>alert(1)</script>", [17800])]), tmp_path)
     assert "<script>alert" not in folder.read("report.html").decode()
@@ -240,6 +241,7 @@ class Torn(MadeUp):
         return super().read(patch)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_a_shard")
 def test_what_stands_is_not_read_again_and_the_end_is_byte_equal(tmp_path: Path) -> None:
     _, whole = run(MadeUp(made_patches(7)), tmp_path / "whole", threads=3)
@@ -286,6 +288,7 @@ def test_killed_and_started_again_it_ends_byte_equal(tmp_path: Path) -> None:
     assert files_of(folder) == files_of(whole)
 
 
+@pytest.mark.slow
 def test_a_finished_import_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, folder = run(MadeUp(), tmp_path)
     before = files_of(folder)
@@ -316,6 +319,7 @@ def write_numbers(folder: Path, number: int, names: Sequence[str]) -> None:
         np.save(folder / f"{name}.npy", np.int32(number))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_a_shard")
 def test_a_resume_and_a_repeat_read_the_shards_whose_files_have_changed(tmp_path: Path) -> None:
     patches = made_patches(7)
@@ -360,6 +364,7 @@ def test_what_was_lost_or_damaged_is_made_again(tmp_path: Path) -> None:
     assert files_of(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

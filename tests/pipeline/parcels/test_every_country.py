@@ -200,6 +200,7 @@ def densest(table: ParcelTable) -> GeoBox:
     return GeoBox((pixels, pixels), Affine(10, 0, x, 0, -10, y + GRID_M), f"EPSG:{table.parcels.epsg}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.file.removeprefix("national/").split("/")[0])
 def test_a_real_file_goes_to_labels(case: Case, sits_data: Path, tmp_path: Path) -> None:
     folder = sits_data / "parcels"

@@ -251,6 +251,7 @@ def test_revisit_days_are_those_of_the_orbits_that_see_a_place() -> None:
     assert both.revisit_days == pytest.approx(2.5, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_short_season_has_the_revisit_of_the_satellites_on_duty_and_no_wait() -> None:
     """9.4 N, 0.8 W is seen by one orbit, every 5 days by two satellites; by one every 10."""
     for year, expected in ((2016, 10.0), (2019, 5.0)):
@@ -328,6 +329,7 @@ def test_offline_alone_is_refused() -> None:
     assert "--offline is for --plan of a region" in ended.stderr
 
 
+@pytest.mark.slow
 def test_the_page_of_regions_agrees_with_what_is_printed_today() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reference" / "regions.md").read_text()
     expected = table_of_regions()

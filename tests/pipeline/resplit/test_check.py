@@ -42,6 +42,7 @@ RULES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000), rule=RULES)
 @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_planned_and_drawn_leaks_nothing(
@@ -54,6 +55,7 @@ def test_what_is_planned_and_drawn_leaks_nothing(
     assert sum(proof.pixels.values()) == SHAPE[0] * SHAPE[1]
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_parcel_that_is_moved_to_another_split_is_found(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -71,6 +73,7 @@ def test_a_parcel_that_is_moved_to_another_split_is_found(seed: int, tmp_path_fa
     assert any(f"parcel {victim}, which it is labelled by, is {words[victim - 1]}" in leak.what for leak in leaks)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_pixel_of_the_buffer_that_is_filled_is_found(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:

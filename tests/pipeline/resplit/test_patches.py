@@ -85,6 +85,7 @@ def write_csv(path: Path, words: Sequence[str]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_set_that_is_split_by_a_table_is_the_one_that_was_imported_so(dataset: Folder, tmp_path: Path) -> None:
     before = {name: dataset.read(name) for name in dataset.files()}
     rule = SplitRule(file=str(write_csv(tmp_path / "splits.csv", OTHER)))
@@ -103,6 +104,7 @@ def test_a_set_that_is_split_by_a_table_is_the_one_that_was_imported_so(dataset:
     assert check_patches(dataset).leaks == ()
 
 
+@pytest.mark.slow
 def test_patches_side_by_side_share_a_split(dataset: Folder) -> None:
     for seed in range(5):
         split_region([dataset], SplitRule(buffer_m=50, seed=seed), Silent())
@@ -115,6 +117,7 @@ def test_patches_side_by_side_share_a_split(dataset: Folder) -> None:
     assert check_patches(dataset).leaks == ()
 
 
+@pytest.mark.slow
 def test_folds_of_patches_are_the_same_for_each_fold_and_stand_in_the_index(dataset: Folder) -> None:
     folds = []
     for fold in (1, 2, 3):
@@ -130,6 +133,7 @@ def test_folds_of_patches_are_the_same_for_each_fold_and_stand_in_the_index(data
     assert verify(dataset) == []
 
 
+@pytest.mark.slow
 def test_years_of_patches_are_in_one_split_each(dataset: Folder) -> None:
     split_by_year([dataset], ["train=2017", "test=2018"], Silent(), buffer_m=0)
     assert index_of(dataset)["split"] == ["train"] * 5 + ["test"] * 2
@@ -141,6 +145,7 @@ def test_years_of_patches_are_in_one_split_each(dataset: Folder) -> None:
     assert {name: dataset.read(name) for name in dataset.files()} == before
 
 
+@pytest.mark.slow
 def test_a_set_without_the_array_gets_its_splits_in_the_index_alone(tmp_path: Path) -> None:
     folder = imported(tmp_path / "out")
     every = root_of(folder)["statistics"]
@@ -151,6 +156,7 @@ def test_a_set_without_the_array_gets_its_splits_in_the_index_alone(tmp_path: Pa
     assert verify(folder) == []
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the journal is left open
 def test_a_split_of_patches_that_was_cut_short_is_taken_up(dataset: Folder, tmp_path: Path) -> None:
     rule = SplitRule(file=str(write_csv(tmp_path / "splits.csv", OTHER)))
@@ -174,6 +180,7 @@ def test_a_split_of_patches_that_was_cut_short_is_taken_up(dataset: Folder, tmp_
     assert again.built == 0
 
 
+@pytest.mark.slow
 def test_the_report_and_the_configuration_tell_of_the_last_split(dataset: Folder, tmp_path: Path) -> None:
     split_region([dataset], SplitRule(buffer_m=50, folds=3), Silent())
     split_region([dataset], SplitRule(whole="test"), Silent())

@@ -50,6 +50,7 @@ def pixels(folder: Path, item: str, band: str) -> NDArray[Any]:
     return values
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_the_number_of_threads(tmp_path: Path, extent: GeoBox, season: Season) -> None:
     for name, threads in (("one", 1), ("three", 3)):
         write_archive(
@@ -68,6 +69,7 @@ def test_another_seed_and_another_climate_make_another_country(tmp_path: Path, e
     assert len(set(parcels)) == 3
 
 
+@pytest.mark.slow
 def test_a_complete_archive_is_reused(folder: Path, extent: GeoBox, season: Season, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     write_archive(copy, extent, season, climate="temperate", dates=2, seed=0, bands=("B04",))
@@ -81,6 +83,7 @@ def test_a_complete_archive_is_reused(folder: Path, extent: GeoBox, season: Seas
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_archive_is_finished_with_the_same_bytes(tmp_path: Path, extent: GeoBox, season: Season) -> None:
     calls: list[tuple[int, int]] = []
 

@@ -52,6 +52,7 @@ def test_the_first_piece_covers_everything(landscape: Landscape) -> None:
     assert landscape.geometry[0].covers(shapely.box(*BOUNDS))
 
 
+@pytest.mark.slow
 def test_two_countries_differ(landscape: Landscape) -> None:
     pampas = make_landscape(BOUNDS, CLIMATES["pampas"], 0)
     size = [np.median(shapely.area(land.geometry[land.field])) for land in (landscape, pampas)]

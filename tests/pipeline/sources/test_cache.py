@@ -302,6 +302,7 @@ def _read_in_turn(url: str, folder: Path, max_bytes: int, contents: list[bytes])
     return all(turns)
 
 
+@pytest.mark.slow
 def test_readers_who_make_room_for_each_other_read_what_is_there(
     web: Path, store: Path, serve: Callable[..., RangeServer]
 ) -> None:

@@ -108,6 +108,7 @@ def read_failing(scene: Scene, bands: Sequence[str] = ("B02",), opener: Opener |
     return {failure.band: failure.error for failure in raster.failures}
 
 
+@pytest.mark.slow
 def test_every_window_of_every_scene_is_that_of_the_safe_product(catalogue: Path, products: Path) -> None:
     originals = safe_scenes(products)
     scenes = scenes_of(catalogue)
@@ -134,6 +135,7 @@ def test_pixels_over_http_are_those_on_disk(catalogue: Path, tmp_path: Path, ser
     np.testing.assert_array_equal(here.dn["B02"], there.dn["B02"])
 
 
+@pytest.mark.slow
 def test_only_the_chunks_of_the_window_are_fetched_and_metadata_once(
     products: Path, tmp_path: Path, serve: Callable[..., RangeServer]
 ) -> None:
@@ -153,6 +155,7 @@ def test_only_the_chunks_of_the_window_are_fetched_and_metadata_once(
     assert len(server.requests) == before
 
 
+@pytest.mark.slow
 def test_an_unreadable_chunk_is_a_failure(products: Path, tmp_path: Path) -> None:
     scene, product = first_of(products, tmp_path, chunk=1000)
     chunk = product / array_path("B02") / "0.0"
@@ -165,6 +168,7 @@ def test_an_unreadable_chunk_is_a_failure(products: Path, tmp_path: Path) -> Non
     assert set(read_failing(scene, ("B02", "B04"))) == {"B02"}
 
 
+@pytest.mark.slow
 def test_chunks_that_no_band_holds_are_nodata_whatever_the_process_has_set_for_cubes(
     products: Path, tmp_path: Path
 ) -> None:
@@ -178,6 +182,7 @@ def test_chunks_that_no_band_holds_are_nodata_whatever_the_process_has_set_for_c
     assert not any(window.dn.any() for window in raster.bands.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("band", "where"), [("B02", "classification holds"), ("SCL", "bands hold")])
 def test_a_chunk_that_is_missing_amid_data_is_a_failure(products: Path, tmp_path: Path, band: str, where: str) -> None:
     scene, product = first_of(products, tmp_path, chunk=1000)
@@ -217,6 +222,7 @@ def test_each_hole_is_judged_by_its_own_part_of_the_window() -> None:
     assert holes_amid_data(windows, {"B04": (left,)}, (2, 4), classified=around, margin=1) == {}
 
 
+@pytest.mark.slow
 def test_a_strip_of_a_lost_chunk_is_a_failure_in_cells_of_any_size(products: Path, tmp_path: Path) -> None:
     scene, product = first_of(products, tmp_path, chunk=7)  # 42 pixels of 10 m
     # The tile begins 24 pixels before the region: its second column of chunks holds the region's pixels 18 to 59.
@@ -234,6 +240,7 @@ def test_a_strip_of_a_lost_chunk_is_a_failure_in_cells_of_any_size(products: Pat
     assert [failure.band for failure in raster.failures] == ["B02"]
 
 
+@pytest.mark.slow
 def test_a_chunk_that_all_arrays_lost_is_a_failure_where_the_footprint_says_that_there_are_data(
     products: Path, tmp_path: Path
 ) -> None:
@@ -252,6 +259,7 @@ def test_a_chunk_that_all_arrays_lost_is_a_failure_where_the_footprint_says_that
         assert raster.bands == {}
 
 
+@pytest.mark.slow
 def test_a_product_that_vanished_after_its_metadata_were_read_is_a_failure(
     products: Path, tmp_path: Path, serve: Callable[..., RangeServer]
 ) -> None:
@@ -273,6 +281,7 @@ def test_a_product_that_vanished_after_its_metadata_were_read_is_a_failure(
     assert {failure.error for failure in raster.failures} >= {"there is no Zarr array scl"}
 
 
+@pytest.mark.slow
 def test_a_footprint_that_nicks_an_empty_chunk_says_nothing_of_it(products: Path, tmp_path: Path) -> None:
     scene, _ = first_of(products, tmp_path)
     hole = Hole(range(0, 100), range(100, 200))  # a side of 1000 m, a twentieth of which is 50 m
@@ -284,6 +293,7 @@ def test_a_footprint_that_nicks_an_empty_chunk_says_nothing_of_it(products: Path
     assert not meets_footprint(scene, away, [Hole(range(0, 100), range(20, 120))])
 
 
+@pytest.mark.slow
 def test_a_chunk_larger_than_a_block_of_the_cache_is_one_request(
     products: Path, tmp_path: Path, serve: Callable[..., RangeServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +326,7 @@ class _Broken:
         raise FileNotFoundError(url)
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_is_a_failure_and_one_that_is_down_is_not(products: Path, tmp_path: Path) -> None:
     scene, _ = first_of(products, tmp_path)
     far = replace(scene, assets={"B02": "https://example.org/p.zarr/r10m/b02?sig=SECRET"})
@@ -328,6 +339,7 @@ def test_a_server_that_refuses_is_a_failure_and_one_that_is_down_is_not(products
     assert gone == {"B02": "there is no Zarr array b02"}
 
 
+@pytest.mark.slow
 def test_a_failed_chunk_is_asked_for_anew(products: Path, tmp_path: Path, serve: Callable[..., RangeServer]) -> None:
     scene, product = first_of(products, tmp_path / "eopf", chunk=1000)
     server = serve(tmp_path / "eopf")
@@ -347,6 +359,7 @@ def change(product: Path, band: str, **attributes: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in document.items() if value is not None}))
 
 
+@pytest.mark.slow
 def test_an_offset_that_contradicts_the_baseline_fails_the_band(products: Path, tmp_path: Path) -> None:
     scene, product = first_of(products, tmp_path)
     change(product, "B02", add_offset=0.0)
@@ -378,6 +391,7 @@ def test_cf_attributes_are_held_against_the_rule(attributes: dict[str, Any], dec
             check_offset(attributes, declared, "05.09")
 
 
+@pytest.mark.slow
 def test_coordinates_and_attributes_must_lie_at_the_same_place(products: Path, tmp_path: Path) -> None:
     scene, product = first_of(products, tmp_path)
     first = json.loads((product / array_path("B02") / ".zattrs").read_text())["proj:transform"]
@@ -401,6 +415,7 @@ def test_without_coordinates_the_attributes_say_where_pixels_lie(products: Path,
     assert "neither coordinates x and y" in read_failing(scene)["B02"]
 
 
+@pytest.mark.slow
 def test_a_grid_off_the_lattice_does_not_nest(products: Path, tmp_path: Path) -> None:
     scene, product = first_of(products, tmp_path)
     change(product, "B02", **{"proj:transform": None})
@@ -440,6 +455,7 @@ def test_centres_of_pixels_make_a_grid() -> None:
         grid_of_coordinates(np.array([95.0]), np.array([5.0, 15]))
 
 
+@pytest.mark.slow
 def test_samples_lie_at_the_same_places_in_all_bands(products: Path, tmp_path: Path) -> None:
     scene, product = first_of(products, tmp_path)
     rows, columns = np.mgrid[:90, :120]
@@ -459,6 +475,7 @@ def test_samples_lie_at_the_same_places_in_all_bands(products: Path, tmp_path: P
         np.testing.assert_array_equal(dn, sample.scl.astype(np.uint16) * 100)
 
 
+@pytest.mark.slow
 def test_medians_of_a_sample_are_those_of_the_safe_product(products: Path, tmp_path: Path) -> None:
     originals = safe_scenes(products)
     compared = 0
@@ -475,6 +492,7 @@ def test_medians_of_a_sample_are_those_of_the_safe_product(products: Path, tmp_p
     assert compared
 
 
+@pytest.mark.slow
 def test_water_bands_are_sampled_where_vegetation_is_rare(products: Path, tmp_path: Path) -> None:
     scene, product = first_of(products, tmp_path)
     array = zarr.open_array(product / array_path("SCL"), mode="r+")
@@ -484,6 +502,7 @@ def test_water_bands_are_sampled_where_vegetation_is_rare(products: Path, tmp_pa
     assert set(sample_product(with_water, opener=None).dn) == {"B02", "B04", "B8A", "B11"}
 
 
+@pytest.mark.slow
 def test_vegetation_in_the_middle_saves_the_other_chunks(
     products: Path, tmp_path: Path, serve: Callable[..., RangeServer]
 ) -> None:

@@ -97,6 +97,7 @@ def test_the_landscape_holds_every_kind_of_pixel():
 cuts = st.sets(st.integers(1, SIDE - 1), max_size=3).map(lambda inner: [0, *sorted(inner), SIDE])
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(rows=cuts, columns=cuts, rule=st.sampled_from(RULES))
 def test_a_window_equals_its_pieces_put_together(rows, columns, rule):
@@ -111,6 +112,7 @@ def test_a_window_equals_its_pieces_put_together(rows, columns, rule):
 spans = st.tuples(st.integers(-90, SIDE - 1), st.integers(1, 250))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(rows=spans, columns=spans, rule=st.sampled_from(RULES))
 def test_overlapping_windows_agree_on_common_ground(rows, columns, rule):

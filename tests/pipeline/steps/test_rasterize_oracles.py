@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 import shapely
 from affine import Affine
 from exactextract import exact_extract
@@ -125,6 +126,7 @@ crowds = st.lists(small_triangles, min_size=3, max_size=9).map(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(geometry=crowds, min_coverage=st.sampled_from([0.5, 0.9]))
 def test_ground_that_several_parcels_share_is_counted_once(geometry, min_coverage):
@@ -172,6 +174,7 @@ def check_against_shapely(labels: Labels, geometry, grid: GeoBox, known: shapely
         assert labels.conflict[row, column] == bits
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(geometry=parcel_lists, factor=st.sampled_from([2, 4]))
 def test_finer_labels_are_the_labels_of_the_finer_grid(geometry, factor):
@@ -185,6 +188,7 @@ def test_finer_labels_are_the_labels_of_the_finer_grid(geometry, factor):
     check_against_shapely(expected, geometry, fine, known)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(geometry=parcel_lists, grid=grids)
 def test_boundary_distance_agrees_with_shapely(geometry, grid):
@@ -214,6 +218,7 @@ def test_coverage_agrees_with_exactextract(geometry):
     assert np.abs(coverage / 255 - expected).max() <= 1 / 255 + 1e-5
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(geometry=parcel_lists, grid=grids, all_touched=st.booleans())
 def test_center_and_all_touched_are_rasterio_in_the_order_of_the_source(geometry, grid, all_touched):
@@ -232,6 +237,7 @@ def test_center_and_all_touched_are_rasterio_in_the_order_of_the_source(geometry
 shifts = st.integers(-40, 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(geometry=st.lists(parcels_in(on_the_lattice), min_size=1, max_size=3), row=shifts, column=shifts)
 def test_ties_do_not_move_with_the_window(geometry, row, column):

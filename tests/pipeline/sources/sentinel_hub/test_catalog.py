@@ -118,6 +118,7 @@ def test_all_pages_are_searched_and_each_item_is_listed_once(source: SentinelHub
     assert source.query == {"provider": "sentinel-hub", "api": hub.url, "collection": "sentinel-2-l2a"}
 
 
+@pytest.mark.slow
 def test_a_catalogue_that_never_ends_is_an_error(source: SentinelHubSource, hub: ScriptedHub) -> None:
     again = json_reply({"features": [catalog_item()], "context": {"next": 1}})
     hub.search = lambda request: again

@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .cache/uv/bin/uv)
 PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
+# Slow tests wait much of their time: for servers that are dead, for processes that they killed.
+SLOW_JOBS ?= 3
 # Where this is set, each command that a test starts compiles every module anew, which takes most of its time.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -47,7 +49,7 @@ test: $(VENV)/.models ## the quick tests
 	$(PYTEST) -n $(JOBS) --dist worksteal
 
 test-slow: $(VENV)/.models ## the slow tests: whole builds, killed and resumed
-	$(PYTEST) -n $(JOBS) --dist worksteal -m "slow and not soak"
+	$(PYTEST) -n $(SLOW_JOBS) --dist worksteal -m "slow and not soak"
 
 soak: $(VENV)/.models ## minutes to hours, by hand
 	$(PYTEST) -m soak

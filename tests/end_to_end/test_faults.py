@@ -186,10 +186,16 @@ def failed_ground(dataset: Path) -> NDArray[np.bool_]:
     ("break_", "tile", "band", "says"),
     [
         pytest.param(take_away, FIRST, "B04", "B04.tif", id="the audit's own band of the day's first item is missing"),
-        pytest.param(take_away, LATER, "B05", "B05.tif", id="a band of the day's later item is missing"),
+        pytest.param(
+            take_away, LATER, "B05", "B05.tif", id="a band of the day's later item is missing", marks=pytest.mark.soak
+        ),
         pytest.param(take_away, FIRST, "SCL", "SCL.tif", id="the scene classification is missing"),
-        pytest.param(cut, FIRST, "B05", "B05.tif", id="a band of the first item is cut to half"),
-        pytest.param(cut, LATER, "B02", "B02.tif", id="a band of the later item is cut to half"),
+        pytest.param(
+            cut, FIRST, "B05", "B05.tif", id="a band of the first item is cut to half", marks=pytest.mark.soak
+        ),
+        pytest.param(
+            cut, LATER, "B02", "B02.tif", id="a band of the later item is cut to half", marks=pytest.mark.soak
+        ),
         pytest.param(fill_with_junk, FIRST, "B02", "B02.tif", id="a band is an error page"),
     ],
 )

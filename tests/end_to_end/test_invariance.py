@@ -118,12 +118,12 @@ def test_cells_in_any_order_give_the_same_bytes(seed, small_cells, built, monkey
     assert_same_dataset(built(f"order-{seed}", cell_px=256, workers=2), small_cells)
 
 
-@pytest.mark.parametrize("workers", [1, 3, 4])
+@pytest.mark.parametrize("workers", [*(pytest.param(workers, marks=pytest.mark.soak) for workers in (1, 4)), 3])
 def test_threads_give_the_same_bytes(workers, small_cells, built):
     assert_same_dataset(built(f"threads-{workers}", cell_px=256, workers=workers), small_cells)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.soak)])
 def test_processes_give_the_same_bytes(workers, small_cells, built):
     dataset = built(f"processes-{workers}", cell_px=256, workers=workers, kind="processes")
     assert_same_dataset(dataset, small_cells)

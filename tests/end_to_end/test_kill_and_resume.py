@@ -85,7 +85,7 @@ def after_written(path: Path) -> Callable[[], bool]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
 def test_a_build_killed_again_and_again_ends_as_one_never_killed(
     archive: SmallArchive, undisturbed: Path, tmp_path: Path, kills: int
 ) -> None:

@@ -350,6 +350,7 @@ def test_the_report_is_one_page_that_says_it_is_simulated(built: Built) -> None:
 # Killed, taken up, damaged
 
 
+@pytest.mark.soak
 def test_the_python_entry_gives_the_same_bytes_whatever_the_number_of_workers(
     places: Places, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +383,7 @@ def after_written(path: Path) -> Callable[[], bool]:
     return lambda: stamp() != before
 
 
+@pytest.mark.soak
 def test_a_build_killed_again_and_again_ends_as_one_never_killed(places: Places, built: Built, tmp_path: Path) -> None:
     """Each instant is tried until a kill lands there, in a folder of its own where the build was faster."""
     rng = random.Random(4)

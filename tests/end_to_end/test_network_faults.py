@@ -61,7 +61,7 @@ def shards(dataset: Path) -> dict[str, bytes]:
     return {name: (dataset / name).read_bytes() for name in stamps(dataset)}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_build_survives_all_faults_and_fetches_little_twice(
     firm: Undisturbed, server: RangeServer, tmp_path: Path
 ) -> None:
@@ -136,7 +136,11 @@ def lose_the_offset(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lies", [False, True], ids=["as the metadata say", "against the metadata"])
+@pytest.mark.parametrize(
+    "lies",
+    [pytest.param(False, marks=pytest.mark.soak), True],
+    ids=["as the metadata say", "against the metadata"],
+)
 def test_an_item_whose_audit_a_network_fails_for_a_while_is_unread_until_it_was_looked_at(
     firm: Undisturbed, tmp_path: Path, lies: bool
 ) -> None:
@@ -224,7 +228,7 @@ def unread(dataset: Path) -> list[object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.soak), "2"])
 def test_a_service_that_dies_after_the_search_ends_the_build_within_a_minute(
     firm: Undisturbed, server: RangeServer, tmp_path: Path, workers: str
 ) -> None:

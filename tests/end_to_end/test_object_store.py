@@ -196,7 +196,9 @@ MOMENTS = {
 """The object before which a build is killed, and how many requests for it come earlier: a creation removes it."""
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", ["cells", *(pytest.param(moment, marks=pytest.mark.soak) for moment in ("creating", "finishing"))]
+)
 def test_a_killed_build_is_taken_up_equals_a_local_one_and_shows_no_secret(
     archive: SmallArchive, store: Moto, local: Path, moment: str
 ) -> None:

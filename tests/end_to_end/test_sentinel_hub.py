@@ -149,7 +149,11 @@ def test_what_is_spent_is_what_the_plan_said(planned: dict[str, Any], built: Bui
     assert len(charged) == estimate["requests"]
 
 
-@pytest.mark.parametrize("service", [{"sparse": True}, {"deployment": "aws"}], ids=["sparse samples", "other names"])
+@pytest.mark.parametrize(
+    "service",
+    [pytest.param({"sparse": True}, marks=pytest.mark.soak), {"deployment": "aws"}],
+    ids=["sparse samples", "other names"],
+)
 def test_other_readings_of_the_documentation_give_the_same_cube(
     service: dict[str, Any], hub_land: Region, of_archive: Dataset, tmp_path: Path
 ) -> None:

@@ -79,7 +79,9 @@ def asks_pixels_of(body: dict[str, Any], day: str) -> bool:
 # Now and then
 
 
-@pytest.mark.parametrize(("rate", "seed"), [(0.05, 1), (0.05, 2), (0.12, 3)])
+@pytest.mark.parametrize(
+    ("rate", "seed"), [(0.05, 1), *(pytest.param(*case, marks=pytest.mark.soak) for case in [(0.05, 2), (0.12, 3)])]
+)
 def test_faults_now_and_then_leave_no_trace(
     rate: float, seed: int, small_land: Region, hub: SentinelHub, undisturbed: Dataset, tmp_path: Path
 ) -> None:
@@ -98,6 +100,7 @@ def test_faults_now_and_then_leave_no_trace(
     assert mine.findings() == []
 
 
+@pytest.mark.soak
 def test_a_rate_that_is_passed_is_waited_for(
     small_land: Region, hub: SentinelHub, undisturbed: Dataset, tmp_path: Path
 ) -> None:

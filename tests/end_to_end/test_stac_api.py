@@ -82,7 +82,7 @@ def on_disk(land: Region, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         return build_region(land, tmp_path_factory.mktemp("disk"), cell_px=512)
 
 
-@pytest.fixture(scope="module", params=["stac-api", "earth-search"])
+@pytest.fixture(scope="module", params=["stac-api", pytest.param("earth-search", marks=pytest.mark.soak)])
 def over_api(request: pytest.FixtureRequest, land: Region, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     """Built while the API was up; when a test gets it only the files are still served."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -144,6 +144,7 @@ def test_hardly_a_byte_is_fetched_twice(over_api: Built) -> None:
     assert sent <= 1.15 * needed
 
 
+@pytest.mark.soak
 @only_one
 def test_the_same_plan_is_built_again_from_what_was_kept(over_api: Built, tmp_path: Path) -> None:
     """The API is gone, its table of items is not."""
@@ -210,6 +211,7 @@ def spoilt(land: Region, tmp_path: Path) -> Iterator[Spoilt]:
     BREAKER.reset()
 
 
+@pytest.mark.soak
 def test_a_build_survives_all_faults_of_the_api_and_of_the_files(
     spoilt: Spoilt, on_disk: Dataset, tmp_path: Path
 ) -> None:

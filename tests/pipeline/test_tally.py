@@ -113,7 +113,7 @@ def test_the_last_line_of_a_cell_counts_and_cells_come_in_order(tmp_path: Path) 
         assert list(lines) == list(lines)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_memory_grows_by_few_kilobytes_a_cell(tmp_path: Path) -> None:
     """Lines of 40 KB or more, each of which would be a third of a megabyte of Python objects."""
     folder = Folder(str(tmp_path))

@@ -445,7 +445,9 @@ def run_script(synthetic: Synthetic, folder: Path, start: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", ["forkserver", "spawn", "fork"])
+@pytest.mark.parametrize(
+    "start", ["forkserver", *(pytest.param(start, marks=pytest.mark.soak) for start in ("spawn", "fork"))]
+)
 def test_processes_give_the_bytes_of_threads_and_do_not_hang(
     synthetic: Synthetic, bytes_of_threads: str, tmp_path: Path, start: str
 ) -> None:

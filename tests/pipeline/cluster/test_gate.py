@@ -136,7 +136,7 @@ def test_processes_of_this_machine_share_a_limit(counting: Callable[[float], Cou
     assert server.most == 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.usefixtures("quick_look")
 def test_the_leases_of_a_worker_that_is_killed_come_back(
     tmp_path: Path, counting: Callable[[float], CountingServer], monkeypatch: pytest.MonkeyPatch

@@ -279,6 +279,7 @@ def test_a_time_that_is_none_is_refused(archive: SmallArchive, tmp_path: Path) -
 # What stands at --out already
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

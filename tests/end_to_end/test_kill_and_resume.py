@@ -257,6 +257,7 @@ def test_a_run_restores_what_was_deleted_or_damaged_and_blesses_nothing(
     assert_as_undisturbed(dataset, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scl/zarr.json", "x/c/0", "zarr.json", "overview/zarr.json"])
 def test_damaged_metadata_of_a_finished_cube_are_restored(
     archive: SmallArchive, undisturbed: Path, dataset: Path, name: str

@@ -158,6 +158,7 @@ def test_checkpointing_leaves_values_gradients_and_statistics_as_they_are() -> N
     torch.testing.assert_close(results[1], results[0])
 
 
+@pytest.mark.slow
 def test_a_single_date_can_be_exported() -> None:
     backbone = small().eval()
     inputs = one_date(1, 24)

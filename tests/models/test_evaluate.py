@@ -428,6 +428,7 @@ def test_the_page_says_what_it_is_about(evaluated: Evaluated) -> None:
 # Whole-chip models, classes that are unknown, dates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [48, 128])
 def test_a_model_of_whole_chips_is_given_its_own_size(tile: int, dataset: Path, tmp_path: Path) -> None:
     model = Reader(Pixels(tile_size=tile), magnification=1)
@@ -535,6 +536,7 @@ def save(folder: Path, cube: str, *, backbone: str = "unet3df", contrast: bool =
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", list_backbones())
 def test_every_backbone_can_be_evaluated(backbone: str, small: str, tmp_path: Path) -> None:
     weights = save(tmp_path / "weights", small, backbone=backbone, dates=12)

@@ -77,6 +77,7 @@ def poisoned(synthetic: Synthetic, tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [pytest.param("earth", marks=pytest.mark.soak), "seco"])
 def test_pixels_of_other_splits_are_learnt_from_only_where_that_is_asked_for(
     method: str, synthetic: Synthetic, poisoned: Path, tmp_path: Path

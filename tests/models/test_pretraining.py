@@ -51,6 +51,7 @@ def step(objective: Objective[Any], number: int) -> Tensor:
 # --- One process ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*METHODS, "earth-shared", "seco-moco"])
 def test_a_pretraining_that_was_stopped_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"frozen": False, "optimizer": "adamw", "learning_rate": 1e-3}

@@ -116,6 +116,7 @@ def test_the_same_command_goes_on_wherever_it_was_killed_while_writing(synthetic
     assert run(recipe_of(), synthetic, out).finished_before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("left", "goes_on"), [("recipe.yaml.partial", True), ("data.json", True), ("a.txt", False)])
 def test_what_a_killed_start_left_is_known_and_a_stranger_is_not(
     synthetic: Synthetic, tmp_path: Path, left: str, goes_on: bool

@@ -129,6 +129,7 @@ def test_a_plan_says_what_a_service_will_be_asked_for(archive: SmallArchive, tmp
     assert "PU" not in plan_in_words(files)
 
 
+@pytest.mark.slow
 def test_the_plan_of_sentinel_hub_says_how_much_of_a_free_month_it_takes(archive: SmallArchive, tmp_path: Path) -> None:
     plan = prepared(archive, settings(tmp_path))
     hub = replace(plan.region.imagery, source="sentinel-hub")

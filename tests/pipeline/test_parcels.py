@@ -501,6 +501,7 @@ def test_the_lambert_93_parcels_of_the_herault(tmp_path: Path) -> None:
     assert not (table.flags & ~np.uint8(Flag.MULTIPART)).any()
 
 
+@pytest.mark.slow
 @real
 @pytest.mark.parametrize(
     ("relative", "n", "source"),

@@ -17,6 +17,7 @@ from sits_models.recipe import dump_recipe, load_recipe
 FOLDER = Path(__file__).parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comparison", COMPARISONS, ids=lambda one: one.name)
 def test_what_is_pretrained_fits_what_is_finetuned(comparison: Comparison) -> None:
     finetuned = load_recipe(str(FOLDER / f"{comparison.recipe}.yaml"))

@@ -126,6 +126,7 @@ def test_a_pretraining_gives_an_embedding_and_no_classes(tmp_path: Path) -> None
     assert output["result"]["dim_order"] == ["batch", "embedding", "height", "width"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "says", "short", "shape"),
     [

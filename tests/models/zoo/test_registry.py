@@ -77,6 +77,7 @@ def test_a_damaged_card_is_named(tmp_path: Path) -> None:
         Registry(tmp_path / "zoo").find("tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [CARD, ITEM])
 @pytest.mark.parametrize("text", ["{", None, "\xff"])
 def test_one_damaged_folder_leaves_the_others_and_is_named(tmp_path: Path, name: str, text: str | None) -> None:

@@ -16,6 +16,7 @@ from tests.pipeline.importers.made_up import FACTS, MadeUp, Silent
 from sits_pipeline.importers.write import import_dataset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "file", "said"),
     [

@@ -92,6 +92,7 @@ def test_norms_are_the_mean_of_the_patches_of_a_fold(tmp_path: Path) -> None:
         np.testing.assert_allclose(norms[f"Fold_{fold}"]["std"], pixels.std(axis=0, ddof=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranked", [small_pastis24.as_rank_2, small_pastis24.as_rank_3])
 @pytest.mark.parametrize("restored", [True, False])
 def test_pastis24_comes_back(

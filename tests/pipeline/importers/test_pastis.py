@@ -111,6 +111,7 @@ def run(root: Path, out: Path, **options: Any) -> Folder:
     return Folder(import_dataset(original, str(out), Silent(), **options).location)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("three_channels", [True, False])
 @pytest.mark.parametrize("dates_as", [as_object, lambda d: json.dumps(as_object(d)), lambda d: str(as_object(d)), list])
 def test_each_variant_of_the_files_is_written_alike_and_proven(

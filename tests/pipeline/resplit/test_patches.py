@@ -192,6 +192,7 @@ def test_the_report_and_the_configuration_tell_of_the_last_split(dataset: Folder
     assert item["assets"]["patches"]["file:size"] == dataset.size("patches.parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -213,6 +214,7 @@ def test_a_table_may_be_parquet(dataset: Folder, tmp_path: Path) -> None:
     assert index_of(dataset)["split"] == FIRST[::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

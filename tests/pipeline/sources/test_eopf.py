@@ -122,6 +122,7 @@ def test_every_window_of_every_scene_is_that_of_the_safe_product(catalogue: Path
             assert_same(read_product(scene, grid, BANDS, pad=pad, opener=None), expected)
 
 
+@pytest.mark.slow
 def test_pixels_over_http_are_those_on_disk(catalogue: Path, tmp_path: Path, serve: Callable[..., RangeServer]) -> None:
     server = serve(catalogue.parent)
     opener = opener_in(tmp_path)

@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from distributed import Worker
 from tests.pipeline.cluster.cells import CellError, shared, square
 
-from sits_pipeline.cluster import Cluster, feed
+from sits_pipeline.cluster import Cluster, feed, lease
 from sits_pipeline.cluster.lease import UnwantedError
 from sits_pipeline.sources.base import ServiceDown
 
@@ -281,6 +282,31 @@ def test_the_first_copy_of_a_cell_that_hung_writes_nothing_after_the_other(pair:
     assert ended.wait(30)
     assert 1 in refused
     assert 0 not in refused
+
+
+def test_a_yes_of_the_scheduler_holds_for_a_tenth_of_a_second_of_the_same_future(
+    pair: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = lease._wanted_of
+
+    async def wanted_of(worker: Worker) -> object:
+        asked.append(1)
+        return await real(worker)
+
+    monkeypatch.setattr(lease, "_wanted_of", wanted_of)
+
+    @shared
+    def task(number: int) -> int:
+        before = len(asked)
+        for _ in range(5):
+            pair.check_wanted()
+        time.sleep(0.12)
+        pair.check_wanted()
+        return len(asked) - before
+
+    # One after another: what each of them asks anew, whatever the one before was told.
+    assert [list(pair.run(task, [number], retries=0)) for number in range(3)] == [[2]] * 3
 
 
 # What is printed

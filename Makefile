@@ -14,6 +14,8 @@ JOBS ?= 2
 SLOW_JOBS ?= 3
 # Where this is set, each command that a test starts compiles every module anew, which takes most of its time.
 export PYTHONDONTWRITEBYTECODE :=
+# Tests of several workers share the cores.
+test test-slow: export OMP_NUM_THREADS := 1
 
 .PHONY: help demo setup test test-slow soak check format bench experiment few-labels docs lock clean
 help: ## this list

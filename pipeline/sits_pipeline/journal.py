@@ -100,9 +100,12 @@ def split_under_way(folder: Folder) -> SplitUnderWay | None:
         is_cell = _is_cell(text)
         entry = _parts(number, text, ("cell", "split_for")) if is_cell else _decode(number, text)
         digest = entry.get("config_sha256" if entry.get("kind") == "split" else "split_for")
-        if digest is not None and (digest != found or not is_cell):
+        if digest is None:
+            # A build's, which may have a gigabyte: where one is under way nothing is split, nor the other way round.
+            return None
+        if digest != found or not is_cell:
             found, cells = digest, set()
-        if digest is not None and is_cell:
+        if is_cell:
             cells.add(tuple(entry["cell"]))
     return None if found is None else SplitUnderWay(found, frozenset(cells))
 
@@ -163,12 +166,13 @@ def _is_cell(line: bytes) -> bool:
 
 def _parts(number: int, line: bytes, names: Iterable[str]) -> JsonObject:
     """Entries of a cell's line by name; what is inside of one never has the name of another."""
-    text, found = line.decode("ascii", "replace"), JsonObject()
-    for name in names:
-        start = text.find(f'"{name}":')
+    text, found, place = line.decode("ascii", "replace"), JsonObject(), 0
+    # As the keys of a line: what was passed once need not be looked at again.
+    for name in sorted(names):
+        start = text.find(f'"{name}":', place)
         if start >= 0:
             try:
-                found[name], _ = _DECODER.raw_decode(text, start + len(name) + 3)
+                found[name], place = _DECODER.raw_decode(text, start + len(name) + 3)
             except ValueError:
                 raise _damaged(number, line) from None
     if "cell" not in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _AT_FIRST_S = 60.0
 """What a task is taken to need before any has ended."""
 _FADES = 0.8
 """Of a slow task so much is remembered with each bundle after it."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,23 @@ class Done[T, R]:
     left: tuple[T, ...]
     """Those that were not computed, or failed."""
     seconds: float
+    failure: str | None = None
+    """The error of the first of those left, if it is one that failed."""
 
 
 def compute[T, R](function: Callable[[T], R], bundle: Bundle[T]) -> Done[T, R]:
     """Results of a bundle as far as it comes; the error of its first task is raised, that of another one is left."""
     began = time.monotonic()
-    results = [function(bundle.tasks[0])]
+    results, failure = [function(bundle.tasks[0])], None
     for task in bundle.tasks[1:]:
         if time.monotonic() - began > _TOO_LONG_S:
             break
         try:
             results.append(function(task))
-        except Exception:  # noqa: BLE001  # it is sent again, first of its bundle, and raises there what is to be raised
+        except Exception as error:  # noqa: BLE001  # it is sent again, alone, and raises there what is to be raised
+            failure = str(error)
             break
-    return Done(tuple(results), bundle.tasks[len(results) :], time.monotonic() - began)
+    return Done(tuple(results), bundle.tasks[len(results) :], time.monotonic() - began, failure)
 
 
 type Run[T, R] = Callable[[Iterator[Bundle[T]]], Iterator[Done[T, R]]]
@@ -83,6 +88,8 @@ class Bundles[T, R]:
             seconds = done.seconds / len(done.results)
             self._seconds_a_task = max(seconds, _FADES * self._seconds_a_task, _SECONDS / _MOST)
             self._left += done.left
+            if done.failure is not None:
+                _log.warning("a cell failed: %s; %s is tried again", done.failure, done.left[0])
             yield from done.results
 
     def _bundles(self) -> Iterator[Bundle[T]]:

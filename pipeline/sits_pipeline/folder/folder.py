@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import fsspec
 
-from sits_pipeline.folder.disk import check_local, free_bytes, write_errors_in_words
+from sits_pipeline.folder.disk import check_local, files_below, free_bytes, write_errors_in_words
 from sits_pipeline.folder.lock import check_held, held_file, held_object, sync_folder
 from sits_pipeline.folder.remote import check_answers, errors_in_words, is_s3, open_filesystem, refuse_secrets
 
@@ -176,9 +176,11 @@ class Folder:
         Sorted by name. Of a store this is one request a thousand files.
         """
         if self.is_local:
-            top = self.path / below
-            found = [top] if top.is_file() else [path for path in top.rglob("*") if path.is_file()]
-            sizes = {str(PurePosixPath(path.relative_to(self.path))): path.stat().st_size for path in found}
+            top = (self.path / below).absolute()
+            if top.is_file():
+                return {below: top.stat().st_size}
+            outside, inside = len(str(top)) + 1, f"{below}/" if below else ""
+            sizes = {f"{inside}{entry.path[outside:]}": entry.stat().st_size for entry in files_below(top)}
         else:
             root = self._fs._strip_protocol(self.location).rstrip("/")
             with self.errors_in_words():
@@ -199,8 +201,9 @@ class Folder:
         """Remove what a killed writer left behind: partial files, or uploads in parts that were never completed."""
         if self.is_local:
             with self.writing():
-                for path in self.path.rglob("*.partial"):
-                    path.unlink(missing_ok=True)
+                for entry in files_below(self.path):
+                    if entry.name.endswith(".partial"):
+                        Path(entry.path).unlink(missing_ok=True)
         elif is_s3(self.location):
             self._abort_uploads()
 

@@ -72,6 +72,7 @@ def fail_at(number: int, task: int) -> int:
 def test_a_task_that_fails_is_left_with_those_after_it() -> None:
     done = compute(partial(fail_at, 3), Bundle((1, 2, 3, 4)))
     assert (done.results, done.left) == ((1, 2), (3, 4))
+    assert done.failure == str(CellError(3))
 
 
 def test_the_error_of_the_first_task_is_raised() -> None:
@@ -98,7 +99,9 @@ def test_a_bundle_names_its_first_task_and_becomes_smaller_in_each() -> None:
 
 
 @pytest.mark.usefixtures("no_pause")
-def test_a_cluster_computes_hundreds_of_quick_tasks_of_which_one_fails_once(pair: Cluster) -> None:
+def test_a_cluster_computes_hundreds_of_quick_tasks_of_which_one_fails_once(
+    pair: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
     failed: list[int] = []
 
     @shared
@@ -110,6 +113,9 @@ def test_a_cluster_computes_hundreds_of_quick_tasks_of_which_one_fails_once(pair
 
     assert sorted(pair.run(task, range(300), retries=1)) == list(range(300))
     assert failed == [290]
+    (told,) = (record.getMessage() for record in caplog.records if "a cell failed" in record.getMessage())
+    assert str(CellError(290)) in told
+    assert told.endswith("is tried again")
 
 
 @pytest.mark.usefixtures("no_pause")

@@ -13,8 +13,9 @@ from sits_models.tasks.few_labels.tables import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["draw_curves"]
+__all__ = ["curves_of", "draw_curves"]
 
 _COLOURS = ("#5b6b76", "#0f5f7a", "#d55e00", "#00735c", "#cc79a7", "#e69f00", "#56b4e9", "#5a3d8a")
 _INK, _SOFT, _LINE = "#17242d", "#5b6b76", "#e2e7ea"
@@ -24,7 +25,14 @@ _MODES = {"finetune": "fine-tuned", "probe": "probe (frozen encoder)"}
 
 
 def draw_curves(cells: Sequence[Cell], path: Path, *, title: str, simulated: bool) -> None:
-    """Draw the mIoU, of pixels where there are any, else of parcels, with bars of one standard deviation.
+    """Draw the curves of `curves_of` into a PNG file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    words = f"{'Simulated data: ' if simulated else ''}{title}"
+    curves_of(cells, title=words).savefig(path, format="png", dpi=130, metadata={"Software": None})
+
+
+def curves_of(cells: Sequence[Cell], *, title: str) -> Figure:
+    """The mIoU, of pixels where there are any, else of parcels, with bars of one standard deviation; a panel a mode.
 
     A dashed line is the supervised reference: random weights, fine-tuned with all labels.
     """
@@ -37,17 +45,17 @@ def draw_curves(cells: Sequence[Cell], path: Path, *, title: str, simulated: boo
     figure = Figure(figsize=(0.8 + 4.2 * len(modes), 4.2), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
+    # One colour a start in all panels, whichever comes first in one; random weights have the first.
+    starts = sorted(dict.fromkeys(cell.start for cell in shown), key=lambda start: start != RANDOM.name)
     for axes, mode in zip(panels, modes, strict=True):
-        _draw_panel(axes, [cell for cell in shown if cell.mode == mode], _reference(shown))
+        _draw_panel(axes, starts, [cell for cell in shown if cell.mode == mode], _reference(shown))
         axes.set_title(_MODES[mode], loc="left", fontsize=10, color=_INK)
     panels[0].set_ylabel(f"mIoU of {unit}, per cent", fontsize=9, color=_SOFT)
-    words = f"{'Simulated data: ' if simulated else ''}{title}"
-    whose = "\n".join(line for part in words.splitlines() for line in wrap(part, _TITLE_A_PANEL * len(modes)))
+    whose = "\n".join(line for part in title.splitlines() for line in wrap(part, _TITLE_A_PANEL * len(modes)))
     figure.suptitle(whose, x=0.01, ha="left", fontsize=11, color=_INK, fontweight="bold")
     handles = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside lower left", ncols=4, fontsize=8, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=130, metadata={"Software": None})
+    return figure
 
 
 def _reference(cells: Sequence[Cell]) -> float | None:
@@ -55,8 +63,8 @@ def _reference(cells: Sequence[Cell]) -> float | None:
     return 100 * statistics.mean(found[0].values) if found and found[0].values else None
 
 
-def _draw_panel(axes: Axes, cells: Sequence[Cell], reference: float | None) -> None:
-    starts, shares = dict.fromkeys(cell.start for cell in cells), sorted({cell.share for cell in cells})
+def _draw_panel(axes: Axes, starts: Sequence[str], cells: Sequence[Cell], reference: float | None) -> None:
+    shares = sorted({cell.share for cell in cells})
     for number, start in enumerate(starts):
         mine = sorted((cell for cell in cells if cell.start == start and cell.values), key=lambda cell: cell.share)
         # Beside each other, where bars would cover bars; a factor, on an axis of logarithms.

@@ -17,7 +17,7 @@ from typing import Any
 
 import dask
 import psutil
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, core
 from distributed.comm import inproc
 from distributed.system import MEMORY_LIMIT
 
@@ -133,6 +133,7 @@ def open_cluster(config: BuildConfig, cell: CellMemory, *, n_cells: int) -> Iter
         # Our own workers are there while this process is: after a sleep, or where the clock is set, a scheduler takes
         # one that it has not heard of for gone, and one that is a thread of this process is never started again.
         stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": None}))
+        stack.callback(_forget)
         shape = _shape(config, cell, n_cells)
         processes = config.kind == "processes"
         cluster = stack.enter_context(_local(processes, shape))
@@ -147,6 +148,16 @@ def open_cluster(config: BuildConfig, cell: CellMemory, *, n_cells: int) -> Iter
         yield Cluster(
             link, anyone, cell, shape.slots, shape.threads_a_cell, is_this_process=True, shard_by_shard=smaller
         )
+
+
+def _forget() -> None:
+    """Let go of what was our own scheduler and workers: distributed remembers a method of each server for ever.
+
+    With them it would hold the last tasks of each build that a process makes.
+    """
+    remembered = getattr(core, "_expects_comm", None)
+    if hasattr(remembered, "cache_clear"):
+        remembered.cache_clear()
 
 
 def _link(stack: ExitStack, connect: Callable[[], Client]) -> Link:

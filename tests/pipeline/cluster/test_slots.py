@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from typing import Literal
 
 import dask
@@ -86,3 +88,19 @@ def test_a_worker_of_our_own_is_never_given_up_for_being_silent(kind: Literal["t
         open_cluster(BuildConfig(workers=1, memory_gb=1, kind=kind), of(1000), n_cells=1) as cluster,
     ):
         assert cluster.client.cluster.scheduler.worker_ttl is None
+
+
+def test_a_cluster_that_is_closed_is_gone_from_memory() -> None:
+    """A process may make many builds; with a scheduler and its workers the last tasks of each would stay."""
+    left = []
+    with open_cluster(BuildConfig(workers=2, memory_gb=1), of(1000), n_cells=10) as cluster:
+        assert sorted(cluster.run(square, range(10), retries=0)) == [number**2 for number in range(10)]
+        local = cluster.client.cluster
+        left += [weakref.ref(server) for server in (local.scheduler, *local.workers.values())]
+        assert all(server() is not None for server in left)
+        del local, cluster
+    # Another one takes the places, such as that of the last message, that each leaves behind once.
+    with open_cluster(BuildConfig(workers=2, memory_gb=1), of(1000), n_cells=10) as cluster:
+        assert list(cluster.run(square, range(1), retries=0)) == [0]
+    gc.collect()
+    assert [server() for server in left] == [None, None]

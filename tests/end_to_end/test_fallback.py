@@ -95,7 +95,7 @@ def eopf_table(folder: Path, root: str, path: Path) -> Path:
     return write_table(items, path)
 
 
-@pytest.mark.parametrize("when", ["at once", "after the audit"])
+@pytest.mark.parametrize("when", [pytest.param("at once", marks=pytest.mark.soak), "after the audit"])
 def test_a_cube_is_complete_though_its_provider_dies(
     when: str, land: Region, products: Path, cogs: Path, zarrs: Path, from_disk: Dataset, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -142,6 +142,7 @@ def search_of(items: list[dict[str, Any]]) -> Answers:
     return lambda asked: page(items) if asked.path == "/search" else 404
 
 
+@pytest.mark.soak
 def test_a_region_file_names_a_second_api_for_when_the_first_dies(
     land: Region, products: Path, cogs: Path, zarrs: Path, from_disk: Dataset, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

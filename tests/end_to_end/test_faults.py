@@ -189,7 +189,9 @@ def failed_ground(dataset: Path) -> NDArray[np.bool_]:
         pytest.param(
             take_away, LATER, "B05", "B05.tif", id="a band of the day's later item is missing", marks=pytest.mark.soak
         ),
-        pytest.param(take_away, FIRST, "SCL", "SCL.tif", id="the scene classification is missing"),
+        pytest.param(
+            take_away, FIRST, "SCL", "SCL.tif", id="the scene classification is missing", marks=pytest.mark.soak
+        ),
         pytest.param(
             cut, FIRST, "B05", "B05.tif", id="a band of the first item is cut to half", marks=pytest.mark.soak
         ),
@@ -212,7 +214,7 @@ def test_what_cannot_be_read_is_marked_and_filled_by_the_next_run(
     assert_next_run_completes(archive, dataset, firm)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_item_that_lacks_an_asset_is_refused_and_said_so(firm: Undisturbed, tmp_path: Path) -> None:
     """Reading it again tomorrow would not help, so that the cube is complete without it."""
     archive = broken(firm.archive, tmp_path / "archive", [(drop_asset, firm.archive.asset(FIRST, DAY, "B05"))])
@@ -237,7 +239,7 @@ def break_item(path: Path) -> None:
     (path.parent / "item.json").write_text(json.dumps(item))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_item_that_is_none_is_told_in_plan_console_and_report(firm: Undisturbed, tmp_path: Path) -> None:
     archive = broken(firm.archive, tmp_path / "archive", [(break_item, firm.archive.asset(FIRST, DAY, "B05"))])
     item = archive.item(FIRST, DAY)

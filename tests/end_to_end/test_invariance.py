@@ -90,7 +90,7 @@ def test_a_dataset_holds_what_the_tests_below_compare(small_cells):
         assert len(np.unique(small_cells.array(name))) > 2, name
 
 
-@pytest.mark.parametrize("cell_px", [256, 512])
+@pytest.mark.parametrize("cell_px", [256, pytest.param(512, marks=pytest.mark.soak)])
 def test_cells_of_256_512_and_1024_px_give_the_same_shards(cell_px, large_cells, small_cells, built):
     other = small_cells if cell_px == 256 else built("medium", cell_px=cell_px)
     left, right = large_cells.files("cube.zarr"), other.files("cube.zarr")
@@ -104,7 +104,7 @@ def test_cells_of_256_512_and_1024_px_give_the_same_shards(cell_px, large_cells,
     assert attributes[0] == attributes[1]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.soak)])
 def test_cells_in_any_order_give_the_same_bytes(seed, small_cells, built, monkeypatch):
     in_order = ZonePlan.cells
 
@@ -118,7 +118,8 @@ def test_cells_in_any_order_give_the_same_bytes(seed, small_cells, built, monkey
     assert_same_dataset(built(f"order-{seed}", cell_px=256, workers=2), small_cells)
 
 
-@pytest.mark.parametrize("workers", [*(pytest.param(workers, marks=pytest.mark.soak) for workers in (1, 4)), 3])
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [1, 3, 4])
 def test_threads_give_the_same_bytes(workers, small_cells, built):
     assert_same_dataset(built(f"threads-{workers}", cell_px=256, workers=workers), small_cells)
 

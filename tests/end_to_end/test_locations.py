@@ -453,6 +453,7 @@ def test_a_missing_shard_and_damaged_metadata_are_restored(places: Places, built
     assert run_here("sits-cube", "verify", dataset).code == 0
 
 
+@pytest.mark.soak
 def test_a_source_that_cannot_be_read_is_listed_and_read_by_the_next_run(
     places: Places, built: Built, tmp_path: Path
 ) -> None:
@@ -591,6 +592,7 @@ def _leads_to(path: Path, link: dict[str, Any], target: Path) -> bool:
     return "://" not in link["href"] and (path.parent / link["href"]).resolve() == target.resolve()
 
 
+@pytest.mark.soak
 def test_a_fault_that_passes_while_choosing_ends_in_the_same_choices(
     places: Places, few_built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -868,6 +870,7 @@ def test_a_service_that_charges_more_than_it_said_is_stopped_in_time(
 # An object store
 
 
+@pytest.mark.soak
 def test_a_set_is_written_to_an_object_store_and_taken_up_there(
     places: Places, few_built: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:

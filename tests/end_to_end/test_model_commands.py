@@ -125,6 +125,7 @@ def test_a_finished_run_is_left_as_it_is(steps: Steps) -> None:
     assert {path: path.stat().st_mtime_ns for path in steps.run.rglob("*")} == before
 
 
+@pytest.mark.soak
 def test_the_same_command_elsewhere_gives_the_same_weights(steps: Steps, tmp_path: Path) -> None:
     assert steps.finetune(tmp_path / "again").code == 0
     ours, theirs = (load_model(run).objective.state_dict() for run in (steps.run, tmp_path / "again"))

@@ -135,7 +135,7 @@ def lose_the_offset(path: Path) -> None:
         image.write(np.maximum(dn.astype(np.int32) - 1000, 1).astype(np.uint16))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "lies",
     [pytest.param(False, marks=pytest.mark.soak), True],

@@ -322,6 +322,7 @@ def test_verify_names_an_object_that_does_not_belong_to_the_dataset(damaged: InS
 # Read
 
 
+@pytest.mark.soak
 def test_xarray_opens_it_from_the_store_with_the_same_pixels(
     finished: InStore, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_what_is_spent_is_what_the_plan_said(planned: dict[str, Any], built: Bui
     assert len(charged) == estimate["requests"]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "service",
     [pytest.param({"sparse": True}, marks=pytest.mark.soak), {"deployment": "aws"}],
@@ -214,7 +215,7 @@ def test_what_the_service_merges_is_cheaper_and_says_so(
     assert np.abs(one - other)[plain].max() <= 0.05 * other[plain].max()
 
 
-@pytest.mark.parametrize(("at_once", "together"), [(1, 1), (16, 2)])
+@pytest.mark.parametrize(("at_once", "together"), [(1, 1), pytest.param(16, 2, marks=pytest.mark.soak)])
 def test_two_processes_share_one_limit(
     at_once: int, together: int, hub_land: Region, hub: SentinelHub, of_hub: Dataset, tmp_path: Path
 ) -> None:

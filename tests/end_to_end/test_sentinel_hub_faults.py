@@ -129,6 +129,7 @@ def unread_as_expected(mine: Dataset, undisturbed: Dataset, unread: Any) -> None
     np.testing.assert_array_equal(product_of_pixels(mine), expected)
 
 
+@pytest.mark.soak
 def test_a_day_that_always_fails_is_unread_and_nothing_else_is_lost(
     small_land: Region, hub: SentinelHub, undisturbed: Dataset, tmp_path: Path
 ) -> None:
@@ -209,6 +210,7 @@ def test_a_dead_service_is_named_within_a_minute(small_land: Region, hub: Sentin
     assert seconds < 60
 
 
+@pytest.mark.soak
 def test_a_service_that_dies_in_mid_build_is_named_and_the_build_goes_on_later(
     small_land: Region, hub: SentinelHub, undisturbed: Dataset, tmp_path: Path
 ) -> None:

@@ -161,6 +161,7 @@ def test_the_same_plan_is_built_again_from_what_was_kept(over_api: Built, tmp_pa
     assert "Traceback" not in again.stderr
 
 
+@pytest.mark.soak
 @only_one
 def test_a_kept_search_is_replayed_as_a_source_of_its_own(over_api: Built, tmp_path: Path) -> None:
     replayed = ("--source", "stac", "--source-path", str(over_api.kept))

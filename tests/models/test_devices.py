@@ -341,7 +341,7 @@ def assert_two_equal_one(case: str, folder: Path, alone: Path) -> None:
             assert float(ours[name] or 0) == pytest.approx(float(theirs[name] or 0), abs=1e-6), name
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(PATIENCE_S)
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_as_one_however_unequal_their_masks(
@@ -358,7 +358,7 @@ def test_two_processes_train_as_one_in_other_objectives(tmp_path: Path) -> None:
         assert_two_equal_one(case, tmp_path / case, tmp_path / f"{case}-alone")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(PATIENCE_S)
 def test_the_first_process_alone_writes_and_speaks(shared: tuple[Path, str]) -> None:
     folder, said = shared
@@ -369,7 +369,7 @@ def test_the_first_process_alone_writes_and_speaks(shared: tuple[Path, str]) -> 
         assert not list((folder / case).rglob("*.partial"))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(PATIENCE_S)
 def test_processes_that_were_killed_and_started_again_end_with_the_same_bits(shared: tuple[Path, str]) -> None:
     folders = shared[0] / "slow-unet3df", shared[0] / "moving-unet3df"
@@ -378,7 +378,7 @@ def test_processes_that_were_killed_and_started_again_end_with_the_same_bits(sha
     assert rows(folders[0]) == rows(folders[1])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(PATIENCE_S)
 def test_where_the_first_process_cannot_write_at_the_end_all_of_them_say_why(shared: tuple[Path, str]) -> None:
     first, second = ((shared[0] / f"refused-{k}.txt").read_text() for k in (0, 1))

@@ -357,7 +357,7 @@ torch.save(objective.state_dict(), sys.argv[2])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_a_process_that_was_killed_and_started_again_ends_with_the_same_bits(
     tmp_path: Path, how: signal.Signals

@@ -151,7 +151,7 @@ def test_a_program_of_several_classes_a_chip_gives_the_logits_of_each() -> None:
         assert torch.equal(program(sample.image.float(), sample.valid, sample.day.long()), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_model_of_several_classes_a_chip_is_exported(tmp_path: Path) -> None:
     recipe = replace(recipe_of("resnet18", "paper"), segmentation=None, multilabel=MultiLabelRecipe())
     ended = sits_model("export", "--weights", weights_of(tmp_path / "weights", recipe), "--to", "torch", "--json")

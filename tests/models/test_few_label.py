@@ -191,7 +191,7 @@ def test_a_protocol_that_was_killed_goes_on_to_the_same_rows_and_tables(small: S
     assert len(narrator.said) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_gives_the_same_row_wherever_it_was_stopped_and_after_its_row_was_lost(
     small: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,15 +101,9 @@ def probe(objective: Objective[Any]) -> tuple[float, float]:
     return float(((b @ weights).argmax(dim=1) == truth).float().mean()), effective_rank(b).item()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
-    ("name", "steps"),
-    [
-        pytest.param("earth", 50, marks=pytest.mark.slow),
-        pytest.param("glcnet", 60, marks=pytest.mark.soak),
-        pytest.param("seco", 100, marks=pytest.mark.soak),
-        pytest.param("simclr", 100, marks=pytest.mark.soak),
-        pytest.param("seco-moco_tp", 100, marks=pytest.mark.soak),
-    ],
+    ("name", "steps"), [("earth", 50), ("glcnet", 60), ("seco", 100), ("simclr", 100), ("seco-moco_tp", 100)]
 )
 def test_a_probe_tells_more_than_on_weights_that_are_drawn(name: str, steps: int) -> None:
     torch.manual_seed(0)

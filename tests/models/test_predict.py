@@ -482,7 +482,7 @@ def test_what_is_left_of_the_work_of_a_finished_map_goes(
     die_after([death.seen - 3], death, small, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.soak) for part in (1, 2, 3))])
 def test_a_map_that_died_at_any_write_ends_with_the_same_bytes(
     part: int, death: _Death, small: tuple[Path, Cube], tmp_path: Path

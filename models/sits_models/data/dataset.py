@@ -95,17 +95,21 @@ class Arrays:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._group: zarr.Group | None = None
         self._found: dict[str, zarr.Array[Any]] = {}
         self._process = os.getpid()
 
     def get(self, name: str) -> zarr.Array[Any]:
         """The array of this name; ValueError where there is none."""
         if self._process != os.getpid():
-            self._found, self._process = {}, os.getpid()
+            self._group, self._found, self._process = None, {}, os.getpid()
         if name not in self._found:
             # As it was in the process's configuration when it is opened, so is an array decoded ever after.
             with FUSED:
-                self._found[name] = array_of(open_group(self._path), name, self._path)
+                # The group once: it parses the metadata of all arrays, a tenth of a second or more.
+                if self._group is None:
+                    self._group = open_group(self._path)
+                self._found[name] = array_of(self._group, name, self._path)
         return self._found[name]
 
 

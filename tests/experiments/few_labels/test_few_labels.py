@@ -38,7 +38,7 @@ def test_what_is_pretrained_fits_what_is_finetuned(comparison: Comparison) -> No
                 assert getattr(pretrained.data, name) == getattr(finetuned.data, name)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_finished_weights_of_another_recipe_are_not_taken(
     synthetic: Synthetic, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -530,7 +530,7 @@ def batches_of(data: TrainingData) -> Iterator[Sample]:
         number += 1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("start", ["threads", pytest.param("forkserver", marks=pytest.mark.soak)])
 def test_memory_is_flat_over_2000_batches(synthetic: Synthetic, start: str) -> None:
     recipe = replace(SMALL, chips=400, size=16, cache_mb=4, start=start)  # type: ignore[arg-type]

@@ -155,9 +155,9 @@ def _forget() -> None:
 
     With them it would hold the last tasks of each build that a process makes.
     """
-    remembered = getattr(core, "_expects_comm", None)
-    if hasattr(remembered, "cache_clear"):
-        remembered.cache_clear()
+    forget = getattr(getattr(core, "_expects_comm", None), "cache_clear", None)
+    if forget is not None:
+        forget()
 
 
 def _link(stack: ExitStack, connect: Callable[[], Client]) -> Link:

@@ -188,15 +188,20 @@ class ZonePlan:
     def _pixels(self) -> tuple[float, float]:
         """Pixels of the cube that its scenes show, and those that any scene of a date shows, all dates together."""
         footprints = [scene.footprint for acquisition in self.acquisitions for scene in acquisition.scenes]
-        # Most passes see a tile alike.
+        # Most passes see a tile alike, and most dates the tiles of another one.
         once, which = np.unique(shapely.to_wkb(np.array(footprints, np.object_)), return_inverse=True)
         outlines = shapely.make_valid(project_all(shapely.from_wkb(once), self.zone.epsg))
-        parts = iter(shapely.intersection(outlines, self.zone.ground)[which])
+        parts = shapely.intersection(outlines, self.zone.ground)
+        areas, numbers = shapely.area(parts), iter(which.tolist())
+        together: dict[frozenset[int], float] = {}
         read = seen = 0.0
         for acquisition in self.acquisitions:
-            own = list(islice(parts, len(acquisition.scenes)))
-            read += sum(map(shapely.area, own))
-            seen += shapely.area(shapely.union_all(own))
+            own = list(islice(numbers, len(acquisition.scenes)))
+            read += float(areas[own].sum())
+            alike = frozenset(own)
+            if alike not in together:
+                together[alike] = float(shapely.area(shapely.union_all(parts[sorted(alike)])))
+            seen += together[alike]
         return read / PIXEL_M**2, seen / PIXEL_M**2
 
 

@@ -33,6 +33,7 @@ _SYNC_S = 0.05
 """Lines that come closer to each other are synced together: a sync takes milliseconds."""
 _PARTS = 8
 """Parts of a store's files that are kept: neighbours may stand in as many segments, where a build was taken up."""
+_BUFFER = 2**18
 _DECODER = json.JSONDecoder()
 
 
@@ -135,7 +136,8 @@ def _lines(folder: Folder, files: Mapping[str, int]) -> Iterator[tuple[_Place, i
 def _raw_lines(folder: Folder, name: str, size: int) -> Iterator[bytes]:
     """The lines of a file with their ends; what it held when it was listed, where it is of an object store."""
     if folder.is_local:
-        with (folder.path / name).open("rb") as file:
+        # A line is longer than the buffer that a file has otherwise, of which each would take several.
+        with (folder.path / name).open("rb", buffering=_BUFFER) as file:
             yield from file
         return
     rest = b""

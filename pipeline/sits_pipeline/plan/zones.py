@@ -191,7 +191,11 @@ class ZonePlan:
         # Most passes see a tile alike, and most dates the tiles of another one.
         once, which = np.unique(shapely.to_wkb(np.array(footprints, np.object_)), return_inverse=True)
         outlines = shapely.make_valid(project_all(shapely.from_wkb(once), self.zone.epsg))
-        parts = shapely.intersection(outlines, self.zone.ground)
+        ground = self.zone.ground
+        shapely.prepare(ground)
+        # The edge of a strip has thousands of points, and most outlines lie inside of it.
+        parts, over = outlines.copy(), ~shapely.contains_properly(ground, outlines)
+        parts[over] = shapely.intersection(outlines[over], ground)
         areas, numbers = shapely.area(parts), iter(which.tolist())
         together: dict[frozenset[int], float] = {}
         read = seen = 0.0

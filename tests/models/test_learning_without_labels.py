@@ -103,7 +103,9 @@ def probe(objective: Objective[Any]) -> tuple[float, float]:
 
 @pytest.mark.soak
 @pytest.mark.parametrize(
-    ("name", "steps"), [("earth", 50), ("glcnet", 60), ("seco", 100), ("simclr", 100), ("seco-moco_tp", 100)]
+    # The last one's score goes up and down by some hundredths on its way.
+    ("name", "steps"),
+    [("earth", 50), ("glcnet", 60), ("seco", 100), ("simclr", 100), ("seco-moco_tp", 300)],
 )
 def test_a_probe_tells_more_than_on_weights_that_are_drawn(name: str, steps: int) -> None:
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""A disk that takes no more: the folder and what to do, in one sentence, and how much room a folder has."""
+"""A local disk: what it refuses, and what to do, in one sentence; how much room a folder has, and what lies in it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 
@@ -21,7 +21,7 @@ from sits_pipeline.config import BuildConfig
 from sits_pipeline.finish import KNOWN_FILES, Dataset, Outcome, finish, is_finished
 from sits_pipeline.folder import Folder
 from sits_pipeline.journal import Journal, has_cells, read_journal, segments, split_under_way
-from sits_pipeline.plan import CellMemory, ZonePlan, cell_memory, item_states, with_earlier_states
+from sits_pipeline.plan import Begun, CellMemory, ZonePlan, cell_memory, item_states, with_earlier_states
 from sits_pipeline.prepare import Listener, Prepared, Zoned, read_begun
 from sits_pipeline.run import BuiltCells, in_words, is_simulated, now, through_gates, with_earlier_units
 from sits_pipeline.store import (
@@ -65,7 +65,7 @@ def _build_zone(
     cells = BuiltCells() if earlier is None else BuiltCells.read(folder)
     missing = plan.n_cells - len(cells.done)
     if earlier is not None:
-        _mend(dataset, earlier, listener)
+        _mend(dataset, earlier.attributes, listener)
         if not missing and is_finished(dataset):
             return Outcome.of(dataset, cells.failures, built=0, processing_units=cells.processing_units)
     built = 0
@@ -150,8 +150,17 @@ def _cell_memory(dataset: Dataset) -> CellMemory:
 # What is there
 
 
-def _ours(folder: Folder, plan: ZonePlan, config: BuildConfig) -> JsonObject | None:
-    """The attribute `sits_cube` of the cube that is there; None where one is to be created.
+@dataclass(frozen=True)
+class _Earlier:
+    """What an earlier run has left."""
+
+    attributes: JsonObject
+    """`sits_cube` of its cube."""
+    begun: Begun
+
+
+def _ours(folder: Folder, plan: ZonePlan, config: BuildConfig) -> _Earlier | None:
+    """The cube that is there; None where one is to be created.
 
     That is also so where one was begun with other cells or chips and has no cell yet. Raises ValueError for a cube that
     is not this one.
@@ -164,20 +173,19 @@ def _ours(folder: Folder, plan: ZonePlan, config: BuildConfig) -> JsonObject | N
             f"{folder.location} is being split anew, and sits-cube split has not ended; run that command again first"
         )
     check_version(folder, attributes)
-    difference = read_begun(folder, attributes).difference(plan)
+    begun = read_begun(folder, attributes)
+    difference = begun.difference(plan)
     if difference:
         raise ValueError(f"{folder.location} {difference}")
-    begun = next((entry for entry in read_journal(folder) if entry["kind"] == "plan"), {})
+    chips = next((entry for entry in read_journal(folder) if entry["kind"] == "plan"), {}).get("chips", config.chips)
     # Chips are counted cell by cell, so that all cells must be built for the same ones.
-    same_chips = begun.get("chips", config.chips) == config.chips
+    same_chips = chips == config.chips
     if same_chips and attributes["cells"]["side"] == plan.cell_px:
-        return attributes
+        return _Earlier(attributes, begun)
     if not has_cells(folder):
         return None
     if not same_chips:
-        raise ValueError(
-            f"{folder.location} was begun with --chips {begun['chips']}; go on with that, or choose another --out"
-        )
+        raise ValueError(f"{folder.location} was begun with --chips {chips}; go on with that, or choose another --out")
     raise ValueError(
         f"{folder.location} was begun with cells of {attributes['cells']['side']} px; choose another --out"
     )
@@ -221,10 +229,11 @@ def _dataset(
     config: BuildConfig,
     *,
     created: datetime,
-    earlier: JsonObject | None,
+    earlier: _Earlier | None,
 ) -> Dataset:
     """The dataset as this run would write it; a cube that is there keeps its time and its program."""
-    kept = {name: earlier[name] for name in ("created", "software")} if earlier is not None else {}
+    kept = {} if earlier is None else {name: earlier.attributes[name] for name in ("created", "software")}
+    known = {} if earlier is None else earlier.begun.states
     folded = {} if prepared.folding is None else {"folded": prepared.folding.record()}
     attributes = {**_attributes(prepared.region, zoned.plan, created), **folded, **kept}
     return Dataset(
@@ -236,14 +245,8 @@ def _dataset(
         taxonomy=prepared.taxonomy,
         unusable=zoned.found.unusable,
         chips=config.chips,
-        items=_items(folder, zoned.plan, earlier),
+        items=with_earlier_states(item_states(zoned.plan.acquisitions), known),
     )
-
-
-def _items(folder: Folder, plan: ZonePlan, earlier: JsonObject | None) -> JsonObject:
-    """The state of each item; what this run could not see of one is as an earlier run saw it."""
-    known = {} if earlier is None else read_begun(folder, earlier).states
-    return with_earlier_states(item_states(plan.acquisitions), known)
 
 
 def _layout(prepared: Prepared, zoned: Zoned, attributes: JsonObject) -> CubeLayout:

@@ -20,7 +20,6 @@ from sits_pipeline.folder import Folder
 from sits_pipeline.imagery import visit_of
 from sits_pipeline.parcels import NEAR_M, select_near
 from sits_pipeline.plan import Zone, ZonePlan
-from sits_pipeline.plan.lattice import project_all
 from sits_pipeline.prepare import Prepared, Zoned
 from sits_pipeline.sources.access import Cost
 from sits_pipeline.sources.api import ApiSource
@@ -142,13 +141,10 @@ class _Visits:
             for index, acquisition in enumerate(plan.acquisitions)
             for position, (scene, verdict) in enumerate(zip(acquisition.scenes, acquisition.verdicts, strict=True))
         ]
-        # Most passes see a tile alike: each outline is looked at once, and prepared, since many cells ask.
-        alike: dict[bytes, list[int]] = {}
-        for number, (_, visit) in enumerate(self._all):
-            alike.setdefault(shapely.to_wkb(visit.scene.footprint), []).append(number)
-        self._numbers = [np.array(numbers, np.int64) for numbers in alike.values()]
-        footprints = [self._all[numbers[0]][1].scene.footprint for numbers in alike.values()]
-        self._outlines = shapely.buffer(project_all(footprints, plan.zone.epsg), _FOOTPRINT_MARGIN_M)
+        # Each outline is looked at once, and prepared, since many cells ask.
+        outlines, which = plan.outlines
+        self._numbers = [np.flatnonzero(which == outline) for outline in range(len(outlines))]
+        self._outlines = shapely.buffer(outlines, _FOOTPRINT_MARGIN_M)
         shapely.prepare(self._outlines)
         self._tree = shapely.STRtree(self._outlines)
         self._none = [Day(day=acquisition.day, visits=()) for acquisition in plan.acquisitions]

@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from sits_catalog.cube import PIXEL_M, VERSION, shard_side
@@ -185,13 +187,24 @@ class ZonePlan:
             hours=build_hours(seen, height * width * dates, n_bands),
         )
 
-    def _pixels(self) -> tuple[float, float]:
-        """Pixels of the cube that its scenes show, and those that any scene of a date shows, all dates together."""
+    @cached_property
+    def outlines(self) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+        """Outlines of the scenes in the zone's CRS, each once, and by scene, in order, the number of its own.
+
+        Most passes see a tile alike, so that a country's ten thousand scenes have some hundred outlines.
+        """
         footprints = [scene.footprint for acquisition in self.acquisitions for scene in acquisition.scenes]
-        # Most passes see a tile alike, and most dates the tiles of another one.
         once, which = np.unique(shapely.to_wkb(np.array(footprints, np.object_)), return_inverse=True)
-        outlines = shapely.make_valid(project_all(shapely.from_wkb(once), self.zone.epsg))
-        ground = self.zone.ground
+        return project_all(shapely.from_wkb(once), self.zone.epsg), which
+
+    def _pixels(self) -> tuple[float, float]:
+        """Pixels of the cube that its scenes show, and those that any scene of a date shows, all dates together.
+
+        To a pixel at the edges, which have a vertex each 500 m.
+        """
+        outlines, which = self.outlines
+        outlines = shapely.make_valid(shapely.simplify(outlines, PIXEL_M))
+        ground = shapely.simplify(self.zone.ground, PIXEL_M)
         shapely.prepare(ground)
         # The edge of a strip has thousands of points, and most outlines lie inside of it.
         parts, over = outlines.copy(), ~shapely.contains_properly(ground, outlines)
@@ -202,6 +215,7 @@ class ZonePlan:
         for acquisition in self.acquisitions:
             own = list(islice(numbers, len(acquisition.scenes)))
             read += float(areas[own].sum())
+            # Most dates see the tiles that another one sees.
             alike = frozenset(own)
             if alike not in together:
                 together[alike] = float(shapely.area(shapely.union_all(parts[sorted(alike)])))

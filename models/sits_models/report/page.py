@@ -9,6 +9,7 @@ from importlib.resources import files
 
 import numpy as np
 
+from sits_catalog.templates import compile_template
 from sits_models.report.confusion import confusion_png
 from sits_models.report.facts import EvaluationFacts, Group, Interval
 
@@ -20,11 +21,8 @@ def render_evaluation(facts: EvaluationFacts) -> str:
 
     Names out of cubes and cards are escaped: they are hostile until then.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(count=_count, percent=_percent, printed=_printed)
-    template = environment.from_string(files(__package__).joinpath("template.html").read_text("utf-8"))
+    text = files(__package__).joinpath("template.html").read_text("utf-8")
+    template = compile_template(text, count=_count, percent=_percent, printed=_printed)
     style = files(__package__).joinpath("style.css").read_text("utf-8")
     names = [crop.name for crop in facts.classes]
     matrix = facts.main.matrix

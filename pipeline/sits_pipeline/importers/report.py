@@ -12,6 +12,7 @@ import numpy as np
 
 from sits_catalog.cube import IGNORE
 from sits_catalog.taxonomy import distinct_colour
+from sits_catalog.templates import compile_template
 from sits_pipeline.importers.dataset import EPOCH, ImportedDataset, chronology_in_words
 from sits_pipeline.importers.item import class_names
 from sits_pipeline.importers.tally import ImportTally
@@ -29,10 +30,7 @@ _DATES = 4
 
 def render_import(dataset: ImportedDataset, tally: ImportTally) -> str:
     """The report as one HTML document; the same dataset gives the same text. Names out of files are escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("page.html").read_text("utf-8"))
+    template = compile_template(files(__package__).joinpath("page.html").read_text("utf-8"))
     attributes = dataset.layout.attributes
     n_dates = [len(patch.days) for patch in dataset.patches]
     splits = [name for name in _SPLITS if any(patch.split == name for patch in dataset.patches)]

@@ -10,6 +10,7 @@ from importlib.resources import files
 
 import numpy as np
 
+from sits_catalog.templates import compile_template
 from sits_pipeline.finish import Outcome
 from sits_pipeline.folder import Folder
 from sits_pipeline.patches.place import Chosen
@@ -36,10 +37,7 @@ def render_patches(
 
     Names out of files and catalogues are escaped: they are hostile until then.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("page.html").read_text("utf-8"))
+    template = compile_template(files(__package__).joinpath("page.html").read_text("utf-8"))
     states = [(chosen, *status_of(chosen, notes[chosen.spot.patch])) for chosen in plan.chosen]
     amiss = [(chosen.spot.location.id, status, reason) for chosen, status, reason in states if status != BUILT]
     return template.render(

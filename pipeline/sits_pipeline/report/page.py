@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sits_catalog.templates import compile_template
 from sits_pipeline.report.facts import ReportFacts
 from sits_pipeline.report.imagery import band_rows, date_rows, failure_rows, radiometry, timeline
 from sits_pipeline.report.labels import class_rows, folded_rows, parcel_notes, split_rows
@@ -57,12 +58,9 @@ def _template() -> str:
     return files(__package__).joinpath("template.html").read_text("utf-8")
 
 
-def _rendered(template: str, context: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(count=_count, share=_share, number=_number)
-    return environment.from_string(template).render(**context)
+def _rendered(text: str, context: Mapping[str, Any]) -> str:
+    template = compile_template(text, count=_count, share=_share, number=_number)
+    return template.render(**context)
 
 
 def _context(facts: ReportFacts) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 # Machines that run the tests differ in speed; a slow example is no failure.
 settings.register_profile("sits", deadline=None)
 settings.load_profile("sits")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end: no collection of garbage need look at its million objects again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -364,6 +364,7 @@ def test_what_is_no_cube_is_refused_and_left_alone(
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_journal_is_refused(archive: SmallArchive, finished: Path, tmp_path: Path) -> None:
     out = shutil.copytree(finished, tmp_path / "out")
     path = out / "small" / "journal.jsonl"

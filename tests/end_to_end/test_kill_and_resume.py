@@ -326,6 +326,7 @@ def test_a_cube_that_was_begun_without_a_cell_is_begun_anew_with_other_cells(
     assert_as_undisturbed(dataset, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_finished_build_does_nothing_again(archive: SmallArchive, dataset: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
     ended = build_here(archive, dataset.parent)

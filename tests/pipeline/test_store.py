@@ -354,6 +354,7 @@ def test_a_layout_is_read_back_as_it_was_written(folder: Folder) -> None:
 # Writing
 
 
+@pytest.mark.slow
 def test_what_is_written_in_cells_is_read_back(folder: Folder) -> None:
     layout = small_layout((516, 520), n_dates=3, finer=(2,))
     create_cube(folder, layout)

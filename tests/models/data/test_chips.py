@@ -81,6 +81,7 @@ def test_every_date_is_drawn_alike_often() -> None:
 # Pixels
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.just(0), st.integers(-60, 560), st.integers(-60, 600)), min_size=1, max_size=4))
 def test_a_chip_anywhere_equals_the_padded_cube(
     synthetic: Synthetic, cube: Cube, rows: list[tuple[int, int, int]]

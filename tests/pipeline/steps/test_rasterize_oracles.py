@@ -111,6 +111,7 @@ def shares_by_shapely(geometry: list[shapely.Geometry], grid: GeoBox) -> NDArray
     return area / abs(grid.affine.a * grid.affine.e)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(geometry=parcel_lists, grid=grids)
 def test_coverage_winner_class_and_conflict_agree_with_intersections_by_shapely(geometry, grid):

@@ -159,7 +159,8 @@ def test_a_worker_that_is_killed(archive: SmallArchive, side: int, local: dict[s
         os.kill(pids[0], signal.SIGKILL)
         said = build.end()
     assert_as_local(build, local)
-    assert "a worker left" in said, said
+    # Or it was killed when its cell was done and not yet handed over.
+    assert "a worker left" in said or "a worker did not hand over its result" in said, said
     print(said)
 
 

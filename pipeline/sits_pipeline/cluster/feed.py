@@ -150,6 +150,9 @@ class Feed[T, R]:
                 self._reconnect()
             return
         self._link.answered()
+        if self._link.clock_was_set_back():
+            self._reconnect()
+            return
         for future, sent in list(self._held.items()):
             if not self._rooms.has(sent.room) and not future.done():
                 del self._held[future]

@@ -16,6 +16,8 @@ _PATIENCE_S = 120.0
 """How long a build waits for a scheduler that does not answer."""
 _TRY_AGAIN_S = 0.5
 _CLOSE_S = 5.0
+_BACK_S = 10.0
+"""How far the wall clock may be set back: for as long as this a message may wait, see `clock_was_set_back`."""
 _log = logging.getLogger(__name__)
 
 
@@ -30,6 +32,7 @@ class Link:
         """`connect` gives a client that is connected, or raises OSError."""
         self._connect = connect
         self._silent_since: float | None = None
+        self._ahead = _ahead()
         self.client = connect()
 
     @property
@@ -49,6 +52,15 @@ class Link:
             _log.warning("the Dask scheduler does not answer; waiting for it for %.0f s at most", _PATIENCE_S)
         if now - self._silent_since > _PATIENCE_S:
             raise lost()
+
+    def clock_was_set_back(self) -> bool:
+        """Whether the wall clock of this machine was set back since this was asked last.
+
+        Distributed sends what belongs together by the wall clock (`BatchedSend.next_deadline`): a connection over which
+        it had just sent something then waits until the clock is where it was.
+        """
+        before, self._ahead = self._ahead, _ahead()
+        return before - self._ahead > _BACK_S
 
     def renew(self) -> None:
         """Connect again; what was sent before is forgotten. Raises RuntimeError where that fails for too long."""
@@ -78,6 +90,11 @@ class Link:
                 self.client.close(timeout=_CLOSE_S)
         finally:
             log.setLevel(level)
+
+
+def _ahead() -> float:
+    """Seconds of the wall clock ahead of one that nobody sets."""
+    return time.time() - time.monotonic()
 
 
 def lost() -> RuntimeError:

@@ -151,6 +151,7 @@ class Feed[T, R]:
             return
         self._link.answered()
         if self._link.clock_was_set_back():
+            _log.warning("the clock of this machine was set back, for which messages may wait")
             self._reconnect()
             return
         for future, sent in list(self._held.items()):

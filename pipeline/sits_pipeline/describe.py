@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import shapely
-from pyproj import Transformer
 
 from sits_catalog.addresses import without_secrets
 from sits_catalog.region import Region
@@ -16,6 +15,7 @@ from sits_catalog.stac import ClassCount, CubeFacts, StoredFile
 from sits_catalog.taxonomy import Taxonomy
 from sits_pipeline.plan import ZonePlan
 from sits_pipeline.plan.lattice import to_lonlat
+from sits_pipeline.transformers import transformer_between
 from sits_pipeline.values import JsonObject, Scene
 
 __all__ = ["class_pixels", "cube_facts"]
@@ -41,9 +41,7 @@ def cube_facts(
     name, _, version = str(attributes["software"]).partition(" ")
     simulated = bool(attributes.get("simulated"))
     a = box.affine
-    middle = Transformer.from_crs(code, 4326, always_xy=True).transform(
-        a.c + a.a * box.shape[1] / 2, a.f + a.e * box.shape[0] / 2
-    )
+    middle = transformer_between(code, 4326).transform(a.c + a.a * box.shape[1] / 2, a.f + a.e * box.shape[0] / 2)
     return CubeFacts(
         id=plan.zone.name,
         title=region.title or region.id,

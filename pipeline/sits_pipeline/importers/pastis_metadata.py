@@ -125,8 +125,9 @@ def _day(value: object) -> int:
 
 def _outlines(collection: Mapping[str, Any], features: list[Any], path: Path) -> list[shapely.Geometry | None]:
     """The patches' polygons in lon/lat; None where a feature has none."""
-    from pyproj import Transformer
     from pyproj.exceptions import ProjError
+
+    from sits_pipeline.transformers import transformer_between
 
     found: list[shapely.Geometry | None] = []
     for feature in features:
@@ -137,7 +138,7 @@ def _outlines(collection: Mapping[str, Any], features: list[Any], path: Path) ->
             raise ValueError(f"{path}: patch {feature['properties']['ID_PATCH']}: {error}") from None
     epsg = _epsg_of(collection, found, path)
     try:
-        move = Transformer.from_crs(epsg, 4326, always_xy=True).transform
+        move = transformer_between(epsg, 4326).transform
     except ProjError as error:
         raise ValueError(f"{path}: nobody knows the crs EPSG:{epsg}: {error}") from None
 

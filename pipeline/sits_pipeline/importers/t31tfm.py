@@ -10,14 +10,12 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from sits_catalog.cube import IGNORE, PIXEL_M, Conflict
 from sits_catalog.loading import load_taxonomy
@@ -35,6 +33,7 @@ from sits_pipeline.importers.chip_files import (
 from sits_pipeline.importers.exported import check_origin
 from sits_pipeline.importers.original import OriginalFacts, OriginalPatch, PatchPixels
 from sits_pipeline.importers.pickles import load_plain_pickle
+from sits_pipeline.transformers import transformer_between
 
 __all__ = ["T31tfm", "open_t31tfm"]
 
@@ -236,12 +235,8 @@ def _outline(path: Path, side_px: int) -> shapely.Geometry | None:
     left, top = corner
     size = side_px * PIXEL_M
     corners = [(left, top), (left + size, top), (left + size, top - size), (left, top - size)]
-    return shapely.Polygon([_lambert_to_lonlat().transform(*corner) for corner in corners])
-
-
-@cache
-def _lambert_to_lonlat() -> Transformer:
-    return Transformer.from_crs(_LAMBERT, 4326, always_xy=True)
+    to_lonlat = transformer_between(_LAMBERT, 4326)
+    return shapely.Polygon([to_lonlat.transform(*corner) for corner in corners])
 
 
 def _corner(path: Path) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
+from pyproj import CRS
 from pyproj.exceptions import CRSError, ProjError
 
 from sits_pipeline.parcels.addressed import is_address, locate_address, plain_path
@@ -22,6 +22,7 @@ from sits_pipeline.parcels.ogr import open_ogr
 from sits_pipeline.parcels.pointers import LOOKED_AT, refuse_pointer
 from sits_pipeline.parcels.shown import shown
 from sits_pipeline.parcels.views import refuse_views
+from sits_pipeline.transformers import transformer_between
 
 __all__ = ["VectorFile", "open_vector"]
 
@@ -123,7 +124,7 @@ def _check_encoding(encoding: str | None) -> None:
 def _check_on_earth(path: str, crs: CRS | None) -> None:
     """Raise ValueError for a CRS of heights, of a workshop or of another planet."""
     try:
-        Transformer.from_crs(crs, 4326, always_xy=True)
+        transformer_between(crs, 4326)
     except ProjError:
         on_earth = False
     else:

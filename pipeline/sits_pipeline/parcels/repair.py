@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
+from pyproj import CRS
 
 from sits_pipeline.steps.rasterize.union import union
 from sits_pipeline.steps.tangles import too_tangled
+from sits_pipeline.transformers import transformer_between
 
 __all__ = ["METRES_A_DEGREE", "Repaired", "polygons", "reproject"]
 
@@ -116,7 +117,7 @@ def reproject(geometry: NDArray[np.object_], *, crs: CRS, epsg: int) -> Repaired
     if crs == target or crs.to_epsg() == epsg:
         none = np.full(len(geometry), None, dtype=object)
         return _on_earth(Repaired(geometry=geometry, repaired=np.zeros(len(geometry), bool), reason=none))
-    transformer = Transformer.from_crs(crs, target, always_xy=True)
+    transformer = transformer_between(crs, target)
     edge = _longest_edge(crs)
     long = shapely.length(geometry) > _MOST_EDGES * edge
     short = _objects(geometry)

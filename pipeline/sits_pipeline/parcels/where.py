@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import shapely
 from odc.geo.geobox import GeoBox
-from pyproj import CRS, Transformer
+from pyproj import CRS
 
 from sits_pipeline.parcels.features import Box
 from sits_pipeline.parcels.files import VectorFile
 from sits_pipeline.parcels.table import NEAR_M
+from sits_pipeline.transformers import transformer_between
 from sits_pipeline.values import epsg_of
 
 __all__ = ["box_around", "elsewhere", "in_words", "lonlat"]
@@ -23,7 +24,7 @@ def box_around(file: VectorFile, extents: Sequence[GeoBox]) -> Box:
     for extent in extents:
         west, south, east, north = extent.boundingbox.bbox
         slack = NEAR_M + 0.001 * max(east - west, north - south)  # edges bend between the points that are projected
-        transformer = Transformer.from_crs(epsg_of(extent), file.crs, always_xy=True)
+        transformer = transformer_between(epsg_of(extent), file.crs)
         boxes.append(
             transformer.transform_bounds(west - slack, south - slack, east + slack, north + slack, densify_pts=64)
         )
@@ -54,7 +55,7 @@ def elsewhere(file: VectorFile, extents: Sequence[GeoBox]) -> str:
 
 def lonlat(box: Box, crs: CRS) -> Box:
     """A box of `crs` in degrees; infinite where the CRS knows no such place."""
-    transformer = Transformer.from_crs(crs, 4326, always_xy=True)
+    transformer = transformer_between(crs, 4326)
     west, south, east, north = transformer.transform_bounds(*box, densify_pts=21)
     return west, south, east, north
 

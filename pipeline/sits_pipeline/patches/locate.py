@@ -7,11 +7,11 @@ import math
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
 
 from sits_catalog.cube import LATTICE_M, PIXEL_M, lattice_anchor_y
 from sits_catalog.locations import Location
 from sits_pipeline.plan.lattice import to_lonlat
+from sits_pipeline.transformers import transformer_between
 from sits_pipeline.values import epsg_of
 
 __all__ = ["geobox_of", "outline_of", "zone_of"]
@@ -38,7 +38,7 @@ def geobox_of(location: Location, side_px: int) -> GeoBox:
     """The grid of a patch of `side_px` pixels of 10 m: corners on the 60 m lattice, the point as near to the middle
     as that allows, which is 30 m or less in x and in y."""
     epsg = zone_of(location.lon, location.lat)
-    x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(location.lon, location.lat)
+    x, y = transformer_between(4326, epsg).transform(location.lon, location.lat)
     half, anchor = side_px * PIXEL_M / 2, lattice_anchor_y(epsg)
     left = _nearest(x - half, 0)
     top = _nearest(y + half, anchor)

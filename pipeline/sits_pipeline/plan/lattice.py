@@ -10,9 +10,9 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
 
 from sits_catalog.cube import LATTICE_M, PIXEL_M, central_meridian, lattice_anchor_y
+from sits_pipeline.transformers import transformer_between
 
 __all__ = [
     "inside_strip",
@@ -100,7 +100,7 @@ def _transformed(area: shapely.Geometry, source: int, target: int) -> shapely.Ge
 
 def _mover(source: int, target: int) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """From points (n, 2) of one CRS, by EPSG code, to those of another."""
-    transformer = Transformer.from_crs(source, target, always_xy=True)
+    transformer = transformer_between(source, target)
 
     def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
         x, y = transformer.transform(points[:, 0], points[:, 1])
@@ -136,5 +136,5 @@ def inside_strip(geobox: GeoBox, epsg: int) -> NDArray[np.bool_] | None:
     a = geobox.affine
     height, width = geobox.shape
     x, y = np.meshgrid(a.c + (np.arange(width) + 0.5) * a.a, a.f + (np.arange(height) + 0.5) * a.e)
-    longitude, _ = Transformer.from_crs(epsg, 4326, always_xy=True).transform(x, y)
+    longitude, _ = transformer_between(epsg, 4326).transform(x, y)
     return np.asarray((longitude >= west) & (longitude < east))

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 
 import shapely
-from pyproj import Transformer
 
 from sits_catalog.cube import LATTICE_M, lattice_anchor_y
 from sits_pipeline.plan.lattice import strip_of
+from sits_pipeline.transformers import transformer_between
 
 __all__ = ["TILE_M", "MgrsTile", "square_code", "tile_at", "tiles_that_meet"]
 
@@ -44,9 +44,7 @@ class MgrsTile:
 def square_code(epsg: int, column: int, row: int) -> str:
     """MGRS name of the 100 km square that starts at column * 100 km, row * 100 km; the band is that of its centre."""
     zone = epsg % 100
-    _, latitude = Transformer.from_crs(epsg, 4326, always_xy=True).transform(
-        (column + 0.5) * _SQUARE_M, (row + 0.5) * _SQUARE_M
-    )
+    _, latitude = transformer_between(epsg, 4326).transform((column + 0.5) * _SQUARE_M, (row + 0.5) * _SQUARE_M)
     band = _BANDS[min(max(int((latitude + 80) // 8), 0), 19)]
     letter = _COLUMNS[zone % 3][column - 1]
     return f"{zone:02d}{band}{letter}{_ROWS[(row + (5 if zone % 2 == 0 else 0)) % 20]}"
@@ -81,7 +79,7 @@ def _touches_strip(epsg: int, column: int, row: int) -> bool:
         return False
     west, east = strip_of(epsg)
     corners = [(column + dx, row + dy) for dx in (0, 1) for dy in (0, 1)]
-    longitude, _ = Transformer.from_crs(epsg, 4326, always_xy=True).transform(
+    longitude, _ = transformer_between(epsg, 4326).transform(
         [x * _SQUARE_M for x, _ in corners], [y * _SQUARE_M for _, y in corners]
     )
     return bool(min(longitude) < east and max(longitude) > west)

@@ -9,13 +9,13 @@ import numpy as np
 import shapely
 import yaml
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from sits_catalog.cube import Split
 from sits_pipeline.folder import Folder
 from sits_pipeline.journal import MERGED, is_being_built, split_under_way
 from sits_pipeline.resplit.check import Leak, Proof
 from sits_pipeline.store.patches import read_patch_layout, read_patches
+from sits_pipeline.transformers import transformer_between
 
 __all__ = ["check_patches"]
 
@@ -117,7 +117,7 @@ def _near(
 def _metres(one: shapely.Geometry, other: shapely.Geometry) -> float:
     place = shapely.centroid(one)
     zone = (32600 if place.y >= 0 else 32700) + min(int((place.x + 180) // 6) + 1, 60)
-    to_utm = Transformer.from_crs(4326, zone, always_xy=True).transform
+    to_utm = transformer_between(4326, zone).transform
     shapes = [
         shapely.transform(shape, lambda xy: np.column_stack(to_utm(xy[:, 0], xy[:, 1]))) for shape in (one, other)
     ]

@@ -9,10 +9,10 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
 
 from sits_pipeline.plan.lattice import project
 from sits_pipeline.steps.resample import repeat
+from sits_pipeline.transformers import transformer_between
 from sits_pipeline.values import BandWindow, Scene, epsg_of, shape_of
 
 __all__ = ["Hole", "holds", "holes_amid_data", "meets_footprint"]
@@ -85,7 +85,7 @@ def meets_footprint(scene: Scene, geobox: GeoBox, holes: Sequence[Hole]) -> bool
 
 
 def _grounds(footprint: shapely.Geometry, epsg: int) -> Iterator[shapely.Geometry]:
-    mover = Transformer.from_crs(4326, epsg, always_xy=True)
+    mover = transformer_between(4326, epsg)
     yield shapely.transform(footprint, lambda xy: np.column_stack(mover.transform(*xy.T)))
     yield project(footprint, epsg)
 

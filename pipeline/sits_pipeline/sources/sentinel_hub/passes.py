@@ -10,10 +10,10 @@ from datetime import timedelta
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from sits_pipeline.plan.lattice import project
 from sits_pipeline.sources.sentinel_hub.process import Box, Images
+from sits_pipeline.transformers import transformer_between
 from sits_pipeline.values import BandWindow, Raster, ReadFailure, Scene
 
 __all__ = ["Pass", "clearly_meets", "max_cloud", "meets", "passes_of"]
@@ -53,7 +53,7 @@ def clearly_meets(scene: Scene, box: Box) -> bool:
 
     Between the corners of a tile the two differ by some 200 m, and which of them a service goes by is not documented.
     """
-    mover = Transformer.from_crs(4326, box.epsg, always_xy=True)
+    mover = transformer_between(4326, box.epsg)
     straight = shapely.transform(scene.footprint, lambda xy: np.column_stack(mover.transform(*xy.T)))
     grounds = [shapely.buffer(ground, -_MARGIN_M) for ground in (straight, project(scene.footprint, box.epsg))]
     return all(shapely.intersects(ground, shapely.box(*box.bounds)) for ground in grounds)

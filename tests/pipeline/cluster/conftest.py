@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,21 @@ from tests.pipeline.cluster.cells import of
 
 from sits_pipeline.config import BuildConfig
 
-# distributed is imported where it is used: before pytest listens to logs it takes its own away from them.
+# distributed is imported where it is used: most files of tests that are collected alone need none of it.
 if TYPE_CHECKING:
     from sits_pipeline.cluster import Cluster
+
+
+def pytest_collection_finish() -> None:
+    """What is logged here is heard whichever tests ran before.
+
+    distributed keeps records of its own and of bokeh from the root logger. pytest then listens at these two as well, by
+    the handlers that hear all others; and a LocalCluster silences each handler that it finds there while it lives.
+    """
+    import distributed  # noqa: F401  # sets up both loggers, once
+
+    for name in ("distributed", "bokeh"):
+        logging.getLogger(name).propagate = True
 
 
 @pytest.fixture(scope="package")

@@ -51,7 +51,8 @@ test: $(VENV)/.models ## the quick tests
 	$(PYTEST) -n $(JOBS) --dist worksteal
 
 test-slow: $(VENV)/.models ## the slow tests: whole builds, killed and resumed
-	$(PYTEST) -n $(SLOW_JOBS) --dist worksteal -m "slow and not soak"
+	# A file is run by one process: what its tests share, whole archives and datasets, is then made once.
+	$(PYTEST) -n $(SLOW_JOBS) --dist loadfile --no-loadscope-reorder -m "slow and not soak"
 
 soak: $(VENV)/.models ## minutes to hours, by hand
 	$(PYTEST) -m soak

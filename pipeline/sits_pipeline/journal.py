@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import IO
+from typing import IO, Any
 
 from sits_pipeline.folder import PART_BYTES, Folder, sync_folder
 from sits_pipeline.values import JsonObject
@@ -34,6 +34,8 @@ _SYNC_S = 0.05
 _PARTS = 8
 """Parts of a store's files that are kept: neighbours may stand in as many segments, where a build was taken up."""
 _BUFFER = 2**18
+_SHORT = 2**12
+"""Bytes of a line of which a value is looked for first."""
 _DECODER = json.JSONDecoder()
 
 
@@ -168,18 +170,29 @@ def _is_cell(line: bytes) -> bool:
 
 def _parts(number: int, line: bytes, names: Iterable[str]) -> JsonObject:
     """Entries of a cell's line by name; what is inside of one never has the name of another."""
-    text, found, place = line.decode("ascii", "replace"), JsonObject(), 0
+    found, place = JsonObject(), 0
     # As the keys of a line: what was passed once need not be looked at again.
     for name in sorted(names):
-        start = text.find(f'"{name}":', place)
+        key = f'"{name}":'.encode()
+        start = line.find(key, place)
         if start >= 0:
+            place = start + len(key)
             try:
-                found[name], place = _DECODER.raw_decode(text, start + len(name) + 3)
+                found[name] = _value_at(line, place)
             except ValueError:
                 raise _damaged(number, line) from None
     if "cell" not in found:
         raise _damaged(number, line)
     return found
+
+
+def _value_at(line: bytes, start: int) -> Any:
+    """The JSON value that begins there. Raises ValueError where none does."""
+    # Most are short, and to make a text of all that follows takes longer than to read them.
+    try:
+        return _DECODER.raw_decode(line[start : start + _SHORT].decode("ascii", "replace"))[0]
+    except ValueError:
+        return _DECODER.raw_decode(line[start:].decode("ascii", "replace"))[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -334,6 +334,16 @@ def test_parts_of_a_cell_s_line_are_those_of_the_whole(parts: dict[str, object])
     assert list(cell_parts(folder, wanted)) == [expected]
 
 
+def test_parts_are_whole_whatever_their_length(remote: Folder) -> None:
+    # What is looked at first ends in every place of an entry of 7 bytes, and behind the last one.
+    parts = [{"failures": [], "shards": [123456] * n, "splits": {"1": 5}} for n in range(580, 590)]
+    parts += [{"failures": [{"item": "a" * n}], "shards": {"a": [1, "b"]}} for n in range(4070, 4100)]
+    lines = [{"kind": "cell", "cell": [number], **part} for number, part in enumerate(parts)]
+    remote.write("journal/000001.jsonl", b"".join(map(encode_line, lines)))
+    found = list(cell_parts(remote, ("failures", "shards")))
+    assert found == [{key: line[key] for key in ("cell", "failures", "shards")} for line in lines]
+
+
 def test_a_cell_s_line_whose_wanted_part_is_damaged_is_named(local: Folder) -> None:
     line = encode_line({"kind": "cell", "cell": [0, 0], "shards": {"a": [1, "b"]}})
     local.write("journal/000001.jsonl", encode_line({"kind": "plan"}) + line.replace(b'[1,"b"]', b'[1"b"]'))

@@ -335,7 +335,7 @@ def test_parts_of_a_cell_s_line_are_those_of_the_whole(parts: dict[str, object])
 
 
 def test_parts_are_whole_whatever_their_length(remote: Folder) -> None:
-    # What is looked at first ends in every place of an entry of 7 bytes, and behind the last one.
+    # They end before, at and behind the end of what is looked at first.
     parts = [{"failures": [], "shards": [123456] * n, "splits": {"1": 5}} for n in range(580, 590)]
     parts += [{"failures": [{"item": "a" * n}], "shards": {"a": [1, "b"]}} for n in range(4070, 4100)]
     lines = [{"kind": "cell", "cell": [number], **part} for number, part in enumerate(parts)]

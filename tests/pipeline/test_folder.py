@@ -59,11 +59,6 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
             memory.rm(f"/{name}", recursive=True)
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Folder:
-    return Folder(str(tmp_path / "data"))
-
-
 # One contract for every kind of folder
 
 

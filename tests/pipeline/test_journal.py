@@ -3,10 +3,9 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,25 +39,6 @@ def entry(number: int) -> dict[str, object]:
 
 def stored(folder: Folder) -> list[object]:
     return list(read_journal(folder))
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Folder:
-    return Folder(str(tmp_path / "data"))
-
-
-@pytest.fixture
-def remote() -> Iterator[Folder]:
-    name = f"journal-{uuid.uuid4().hex}"
-    yield Folder(f"memory://{name}")
-    memory = fsspec.filesystem("memory")
-    if memory.exists(f"/{name}"):
-        memory.rm(f"/{name}", recursive=True)
-
-
-@pytest.fixture(params=["local", "remote"])
-def folder(request: pytest.FixtureRequest) -> Folder:
-    return request.getfixturevalue(str(request.param))  # type: ignore[no-any-return]
 
 
 # Lines

@@ -1,4 +1,4 @@
-"""Folders of a cube: of this disk, and of a store in memory."""
+"""Empty folders: of this disk, and of a store in memory."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ def local(tmp_path: Path) -> Folder:
 
 @pytest.fixture
 def remote() -> Iterator[Folder]:
-    name = f"store-{uuid.uuid4().hex}"
+    name = uuid.uuid4().hex
     yield Folder(f"memory://{name}")
-    fsspec.filesystem("memory").rm(f"/{name}", recursive=True)
+    memory = fsspec.filesystem("memory")
+    if memory.exists(f"/{name}"):
+        memory.rm(f"/{name}", recursive=True)
 
 
 @pytest.fixture(params=["local", "remote"])

@@ -157,7 +157,7 @@ def test_a_chip_gives_the_same_alone_and_in_a_batch(name: str, variant: Variant,
 
 @pytest.mark.parametrize(("name", "variant"), claims("ignores_padding", kept=True))
 @given(seed=st.integers(0, 2**32 - 1), dates=st.integers(1, 9), added=st.integers(1, 6), data=st.data())
-@settings(max_examples=5)
+@settings(max_examples=10)
 def test_padding_does_not_matter_where_a_backbone_says_so(
     name: str, variant: Variant, seed: int, dates: int, added: int, data: st.DataObject
 ) -> None:
@@ -181,7 +181,7 @@ def test_padding_does_not_matter_where_a_backbone_says_so(
     ("name", "variant"), [(name, variant) for name, variant in claims("ignores_order", kept=True) if name not in SINGLE]
 )
 @given(seed=st.integers(0, 2**32 - 1), dates=st.integers(2, 9), data=st.data())
-@settings(max_examples=5)
+@settings(max_examples=10)
 def test_the_order_of_dates_does_not_matter_where_a_backbone_says_so(
     name: str, variant: Variant, seed: int, dates: int, data: st.DataObject
 ) -> None:
